@@ -1,0 +1,94 @@
+//! The Catalog is the names the journal has given numbers to: sites, rules, categories,
+//! thresholds, endpoints. A number is never reused, so old records keep their meaning.
+
+use std::collections::BTreeMap;
+
+use crate::record::{Name, NameKind, Published, PublishedCategory};
+
+/// Names and their numbers, both ways.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Catalog {
+    numbers: BTreeMap<(NameKind, String), u16>,
+    names: BTreeMap<(NameKind, u16), String>,
+    /// The last published version; 0 before the first.
+    pub version: u32,
+    /// Its categories.
+    pub categories: Vec<PublishedCategory>,
+    /// The rule file it was made from.
+    pub text: Vec<u8>,
+}
+
+impl Catalog {
+    /// The number of a name, if it has one.
+    pub fn number(&self, kind: NameKind, name: &str) -> Option<u16> {
+        self.numbers.get(&(kind, name.to_owned())).copied()
+    }
+
+    /// The name behind a number.
+    pub fn name(&self, kind: NameKind, number: u16) -> Option<&str> {
+        self.names.get(&(kind, number)).map(String::as_str)
+    }
+
+    /// The number of a name, or the next free one and the entry that must be journaled.
+    pub fn intern(&self, new: &mut Vec<Name>, kind: NameKind, name: &str) -> u16 {
+        if let Some(number) = self.number(kind, name) {
+            return number;
+        }
+        if let Some(known) = new.iter().find(|known| known.kind == kind && known.name == name) {
+            return known.number;
+        }
+        let taken = self.names.range((kind, 0)..=(kind, u16::MAX)).count();
+        let also = new.iter().filter(|known| known.kind == kind).count();
+        let number = (taken + also) as u16;
+        new.push(Name { kind, number, name: name.to_owned() });
+        number
+    }
+
+    /// Applies names from a record.
+    pub fn evolve_names(&mut self, names: &[Name]) {
+        for name in names {
+            self.numbers.insert((name.kind, name.name.clone()), name.number);
+            self.names.insert((name.kind, name.number), name.name.clone());
+        }
+    }
+
+    /// Applies a published version.
+    pub fn evolve_published(&mut self, published: &Published) {
+        self.evolve_names(&published.names);
+        self.version = published.version;
+        self.categories.clone_from(&published.categories);
+        self.text.clone_from(&published.text);
+    }
+
+    /// Everything that replay must restore, in a fixed form.
+    pub fn canonical(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.version.to_le_bytes());
+        for ((kind, number), name) in &self.names {
+            out.push(*kind as u8);
+            out.extend_from_slice(&number.to_le_bytes());
+            out.extend_from_slice(&(name.len() as u32).to_le_bytes());
+            out.extend_from_slice(name.as_bytes());
+        }
+        out.extend_from_slice(&self.text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_keeps_its_number_for_ever() {
+        let mut catalog = Catalog::default();
+        let mut new = Vec::new();
+        assert_eq!(catalog.intern(&mut new, NameKind::Rule, "pricing"), 0);
+        assert_eq!(catalog.intern(&mut new, NameKind::Rule, "document"), 1);
+        assert_eq!(catalog.intern(&mut new, NameKind::Rule, "pricing"), 0);
+        assert_eq!(catalog.intern(&mut new, NameKind::Site, "www"), 0);
+        catalog.evolve_names(&new);
+        let mut later = Vec::new();
+        assert_eq!(catalog.intern(&mut later, NameKind::Rule, "document"), 1);
+        assert_eq!(catalog.intern(&mut later, NameKind::Rule, "case"), 2);
+        assert_eq!((later.len(), catalog.name(NameKind::Rule, 1)), (1, Some("document")));
+    }
+}
