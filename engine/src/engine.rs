@@ -6,6 +6,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use dashmap::DashMap;
 
@@ -22,14 +23,21 @@ use crate::visitor::{LeadEvent, Visit, Visitor, server_event};
 /// are read; so many hold it for 0.06 ms.
 pub const SHARDS_DEFAULT: usize = 1_024;
 
+/// How long an expired visitor stays in memory. Hits in flight, and a clock that steps back,
+/// are behind by less.
+pub const SWEEP_MARGIN: Duration = Duration::from_hours(24);
+
 /// Takes a record and says where it stands. The journal's tail, or a test.
 pub type Push<'a> = dyn FnMut(&Record) -> Position + 'a;
+
+/// Who is due when, the earliest first.
+type Timers = BinaryHeap<Reverse<(Timestamp, LeadId)>>;
 
 /// Everything in memory.
 pub struct Engine {
     visitors: DashMap<VisitorId, Visitor, FixedHash>,
     leads: DashMap<LeadId, Lead, FixedHash>,
-    timers: Vec<Mutex<BinaryHeap<Reverse<(Timestamp, LeadId)>>>>,
+    timers: Vec<Mutex<Timers>>,
     catalog: RwLock<Catalog>,
     links_refused: AtomicU64,
 }
@@ -91,6 +99,8 @@ impl Engine {
         if visitor.is_expired(now) {
             *visitor = Visitor::default();
         }
+        // Who is here already was admitted by another hit.
+        record.first = record.first.filter(|_| visitor.hits == 0);
         match visitor.visit(record.first.as_ref(), &record.hit, scoring) {
             Visit::Duplicate(position) => Ingested::Duplicate(position),
             Visit::New { part, event } => {
@@ -112,7 +122,7 @@ impl Engine {
         let now = record.hit.received;
         let mut lead = event.as_ref().map(|event| self.leads.entry(event.lead).or_default());
         if let (Some(lead), Some(event)) = (&lead, &event) {
-            match lead.receive(event, &record.hit, scoring, now) {
+            match lead.receive(event, &record, scoring, now) {
                 Receipt::Part(part) => record.lead = Some(*part),
                 Receipt::TooManyLinks => {
                     self.links_refused.fetch_add(1, Ordering::Relaxed);
@@ -131,8 +141,8 @@ impl Engine {
                 visitor.evolve(record, position);
             }
             if let (Some(lead), Some(part)) = (&mut lead, &record.lead) {
-                lead.evolve(part, Some(&record.hit), now, position);
-                if lead.is_due_stale(part, &record.hit) {
+                lead.evolve(part, Some(record), now, position);
+                if lead.is_due_stale(part, record) {
                     self.queue(part.lead, lead, scoring);
                 }
             }
@@ -155,8 +165,10 @@ impl Engine {
     ) -> usize {
         let mut changed = 0;
         // The timers' lock comes after the lead's: take the id out first.
-        while let Some(id) = self.pop_due(slot, now) {
-            let Some(mut lead) = self.leads.get_mut(&id) else {
+        while let Some((due, id)) = self.pop_due(slot, now) {
+            // An entry that an earlier one replaced is dropped, or there would be ever more.
+            let lead = self.leads.get_mut(&id).filter(|lead| lead.queued == Some(due));
+            let Some(mut lead) = lead else {
                 continue;
             };
             lead.queued = None;
@@ -176,14 +188,14 @@ impl Engine {
         changed
     }
 
-    fn pop_due(&self, slot: usize, now: Timestamp) -> Option<LeadId> {
+    fn pop_due(&self, slot: usize, now: Timestamp) -> Option<(Timestamp, LeadId)> {
         let mut timers = locked(&self.timers[slot]);
         let Reverse((due, id)) = *timers.peek()?;
         if due > now {
             return None;
         }
         timers.pop();
-        Some(id)
+        Some((due, id))
     }
 
     /// Works out when the lead is due next and puts it among its slot's timers, unless it
@@ -202,9 +214,7 @@ impl Engine {
 
     /// The earliest moment at which anybody may be due.
     pub fn next_due(&self) -> Option<Timestamp> {
-        let first = |timers: &Mutex<BinaryHeap<Reverse<(Timestamp, LeadId)>>>| {
-            locked(timers).peek().map(|Reverse((due, _))| *due)
-        };
+        let first = |timers: &Mutex<Timers>| locked(timers).peek().map(|Reverse((due, _))| *due);
         self.timers.iter().filter_map(first).min()
     }
 
@@ -234,7 +244,7 @@ impl Engine {
                     visitor.evolve(hit_record, position);
                 }
                 if let Some(part) = &hit_record.lead {
-                    self.evolve_lead(part, Some(&hit_record.hit), record.time, position);
+                    self.evolve_lead(part, Some(hit_record), record.time, position);
                 }
             }
             Body::Due(part) => self.evolve_lead(part, None, record.time, position),
@@ -246,10 +256,16 @@ impl Engine {
         }
     }
 
-    fn evolve_lead(&self, part: &LeadPart, hit: Option<&Hit>, time: Timestamp, position: Position) {
+    fn evolve_lead(
+        &self,
+        part: &LeadPart,
+        hits: Option<&HitRecord>,
+        time: Timestamp,
+        position: Position,
+    ) {
         let mut lead = self.leads.entry(part.lead).or_default();
         lead.due = Due::Unknown;
-        lead.evolve(part, hit, time, position);
+        lead.evolve(part, hits, time, position);
     }
 
     /// Journals a version of the scoring and applies it.
@@ -285,6 +301,11 @@ impl Engine {
         self.leads.get(&id).filter(|lead| lead.exists()).map(|lead| lead.clone())
     }
 
+    /// Whether a lead is known, without copying it.
+    pub fn has_lead(&self, id: LeadId) -> bool {
+        self.leads.get(&id).is_some_and(|lead| lead.exists())
+    }
+
     /// One visitor, as it is now.
     pub fn visitor(&self, id: VisitorId, now: Timestamp) -> Option<Visitor> {
         self.visitors.get(&id).filter(|visitor| !visitor.is_expired(now)).map(|known| known.clone())
@@ -295,9 +316,11 @@ impl Engine {
         self.visitors.get(&id).is_some_and(|visitor| !visitor.is_expired(now))
     }
 
-    /// Forgets visitors who are absent anyway. Unobservable, but for the memory it frees.
+    /// Forgets visitors who are absent anyway. Unobservable, but for the memory it frees: one
+    /// who has only just expired is kept, since a hit received a moment earlier may still come.
     pub fn sweep(&self, now: Timestamp) {
-        self.visitors.retain(|_, visitor| !visitor.is_expired(now));
+        let surely = now.minus(SWEEP_MARGIN);
+        self.visitors.retain(|_, visitor| !visitor.is_expired(surely));
     }
 
     /// How many visitors, expired ones included, and leads are in memory.

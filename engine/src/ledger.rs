@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use crate::decay::{HalfLife, Sum, Total};
 use crate::id::{CategoryId, Position, RuleId, VisitorId};
-use crate::rule::{Guards, Once, Points, Rule};
-use crate::scoring::Scoring;
+use crate::rule::{Guards, Once, Period, Points, Rule};
+use crate::scoring::{Category, Scoring};
 use crate::time::Timestamp;
 
 /// Rows one ledger holds. Beyond it the oldest fold into one row per (source, rule): still
@@ -44,11 +44,13 @@ pub enum Cut {
     TotalMax,
     /// The limit on unproved claims.
     ClaimsMax,
+    /// It was not, but stands for many that folded: its grant is final.
+    Folded,
 }
 
 impl Cut {
     /// All reasons, by their number in the journal.
-    pub const ALL: [Cut; 7] = [
+    pub const ALL: [Cut; 8] = [
         Cut::None,
         Cut::Counted,
         Cut::NotAway,
@@ -56,6 +58,7 @@ impl Cut {
         Cut::CategoryMax,
         Cut::TotalMax,
         Cut::ClaimsMax,
+        Cut::Folded,
     ];
 
     /// The name people and programs read.
@@ -68,6 +71,7 @@ impl Cut {
             Cut::CategoryMax => "category_max",
             Cut::TotalMax => "total_max",
             Cut::ClaimsMax => "claims_max",
+            Cut::Folded => "folded",
         }
     }
 
@@ -100,6 +104,28 @@ pub struct Row {
     pub cut: Cut,
 }
 
+/// A row that is granted something else, because an earlier one arrived late.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Regrant {
+    /// The row's record.
+    pub position: Position,
+    /// The row's place in it.
+    pub order: u16,
+    /// What it is granted now.
+    pub granted: Points,
+    /// Why it is less, if it is.
+    pub cut: Cut,
+}
+
+/// The oldest rows replaced by fewer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fold {
+    /// How many, from the oldest on.
+    pub rows: u32,
+    /// By these.
+    pub into: Vec<Row>,
+}
+
 impl Row {
     fn key(&self) -> (Timestamp, Position, u16) {
         (self.when, self.position, self.order)
@@ -117,7 +143,8 @@ pub struct Terms<'a> {
 /// Running sums of the rows settled so far.
 struct Tally<'a> {
     terms: &'a Terms<'a>,
-    rules: BTreeMap<RuleId, Sum>,
+    // A rule that moved to another category has rows in both, and each fades at its own speed.
+    rules: BTreeMap<(RuleId, CategoryId), Sum>,
     categories: BTreeMap<CategoryId, Sum>,
     claims: BTreeMap<CategoryId, Sum>,
 }
@@ -170,8 +197,10 @@ impl<'a> Tally<'a> {
         let Some(rule) = self.terms.scoring.rules.rule(row.rule) else {
             return (row.granted, row.cut);
         };
-        if row.cut == Cut::NotAway {
-            return (Points(0), Cut::NotAway);
+        match row.cut {
+            Cut::NotAway => return (Points(0), Cut::NotAway),
+            Cut::Folded => return (row.granted, Cut::Folded),
+            _ => {}
         }
         if has_counted(prior, row, &rule.guards, self.terms) {
             return (Points(0), Cut::Counted);
@@ -190,17 +219,14 @@ impl<'a> Tally<'a> {
         };
         let mut fits = (row.base, Cut::None);
         let mut limit = |max: Option<Points>, used: Points, cut: Cut| {
-            let room = max.map(|max| Points::whole((max.0 - used.0).div_euclid(1_000).max(0)));
+            let room =
+                max.map(|max| Points::whole(max.0.saturating_sub(used.0).div_euclid(1_000).max(0)));
             if let Some(room) = room.filter(|room| *room < fits.0) {
                 fits = (room, cut);
             }
         };
         if rule.guards.max.is_some() {
-            let used = match self.rules.get(&row.rule) {
-                Some(sum) => *sum,
-                None => sum(prior, category.half_life, |other| other.rule == row.rule),
-            };
-            limit(rule.guards.max, used.value(row.when), Cut::RuleMax);
+            limit(rule.guards.max, self.rule_value(prior, row), Cut::RuleMax);
         }
         let value = |sums: &BTreeMap<CategoryId, Sum>, id: CategoryId| {
             sums.get(&id).map_or(Points(0), |sum| sum.value(row.when))
@@ -219,6 +245,21 @@ impl<'a> Tally<'a> {
         fits
     }
 
+    /// What a row's rule is worth at its moment, in whatever categories its rows stand.
+    fn rule_value(&self, prior: &[Row], row: &Row) -> Points {
+        let of_category = |category: &Category| match self.rules.get(&(row.rule, category.id)) {
+            Some(sum) => sum.value(row.when).0,
+            None => {
+                sum(prior, category.half_life, |other| {
+                    other.rule == row.rule && other.category == category.id
+                })
+                .value(row.when)
+                .0
+            }
+        };
+        Points(self.terms.scoring.categories.iter().map(of_category).sum())
+    }
+
     /// Adds a settled row; `rows` ends with it.
     fn add(&mut self, rows: &[Row], index: usize) {
         let row = rows[index];
@@ -226,8 +267,8 @@ impl<'a> Tally<'a> {
             return;
         };
         let terms = self.terms;
-        add_to(&mut self.rules, row.rule, &row, || {
-            sum(rows, half_life, |other| other.rule == row.rule)
+        add_to(&mut self.rules, (row.rule, row.category), &row, || {
+            sum(rows, half_life, |other| other.rule == row.rule && other.category == row.category)
         });
         add_to(&mut self.categories, row.category, &row, || {
             sum(rows, half_life, |other| other.category == row.category)
@@ -241,8 +282,10 @@ impl<'a> Tally<'a> {
     }
 }
 
+/// Minus rows too: what was earned by a claim and taken away again leaves room, as under any
+/// other max.
 fn tally_claims(row: &Row, terms: &Terms<'_>) -> bool {
-    row.granted.0 > 0 && (terms.claimed)(row.source)
+    row.granted.0 != 0 && (terms.claimed)(row.source)
 }
 
 fn add_to<K: Ord>(sums: &mut BTreeMap<K, Sum>, key: K, row: &Row, anew: impl FnOnce() -> Sum) {
@@ -278,10 +321,11 @@ fn has_counted(prior: &[Row], row: &Row, guards: &Guards, terms: &Terms<'_>) -> 
             return true;
         }
     }
-    if let Some(period) = guards.once_per {
-        if earlier.clone().next().is_some_and(|last| period.holds(last.when, row.when, offset)) {
-            return true;
-        }
+    let latest = earlier.clone().next();
+    let holds =
+        |period: Period| latest.is_some_and(|last| period.holds(last.when, row.when, offset));
+    if guards.once_per.is_some_and(holds) {
+        return true;
     }
     guards.at_most.is_some_and(|(most, period)| {
         let within =
@@ -290,25 +334,157 @@ fn has_counted(prior: &[Row], row: &Row, guards: &Guards, terms: &Terms<'_>) -> 
     })
 }
 
-/// What the oldest rows fold into: one row per (source, rule, category), worth at its latest
-/// moment what they are worth together.
+/// What the oldest rows fold into: one row per (source, rule, category), at the moment at which
+/// the rule last counted, worth what they are worth together then. Rows that did not count are
+/// worth nothing and leave no trace.
 pub fn fold(rows: &[Row], scoring: &Scoring) -> Vec<Row> {
     let mut groups: BTreeMap<(Source, RuleId, CategoryId), Vec<Row>> = BTreeMap::new();
-    for row in rows {
+    for row in rows.iter().filter(|row| row.cut.counted()) {
         groups.entry((row.source, row.rule, row.category)).or_default().push(*row);
     }
     let mut folded: Vec<Row> =
-        groups.into_values().map(|group| fold_group(&group, scoring)).collect();
+        groups.into_values().filter_map(|group| fold_group(&group, scoring)).collect();
     folded.sort_by_key(Row::key);
     folded
 }
 
-fn fold_group(group: &[Row], scoring: &Scoring) -> Row {
-    let latest = group.iter().max_by_key(|row| row.key()).copied().unwrap_or_default();
-    let counted = group.iter().rev().find(|row| row.cut.counted());
+fn fold_group(group: &[Row], scoring: &Scoring) -> Option<Row> {
+    let latest = *group.last()?;
+    if group.len() == 1 && latest.cut == Cut::Folded {
+        return Some(latest);
+    }
     let granted = scoring.category(latest.category).map_or(latest.granted, |category| {
         sum(group, category.half_life, |_| true).value(latest.when)
     });
-    // The group's place is its latest row; whether it used up a "once" is its latest counted.
-    Row { granted, cut: counted.map_or(latest.cut, |row| row.cut), ..latest }
+    // Its grant is final, so nothing of it is held back.
+    Some(Row { granted, base: granted, cut: Cut::Folded, ..latest })
+}
+
+/// How many of the oldest rows to fold so that this many fit, and into what. Nothing, if there
+/// is room, or if so many sources and rules are behind them that folding gains little.
+pub fn fold_for(rows: &[Row], fit: usize, scoring: &Scoring) -> Option<Fold> {
+    let over = (rows.len() + fit).checked_sub(LEDGER_ROWS_MAX).filter(|over| *over > 0)?;
+    [over.max(LEDGER_ROWS_FOLDED).min(rows.len()), rows.len()].into_iter().find_map(|count| {
+        let into = fold(&rows[..count], scoring);
+        let gain = count - into.len();
+        (gain >= over.max(count / 2)).then_some(Fold { rows: count as u32, into })
+    })
+}
+
+/// A ledger in the fixed form that the state hash is taken of.
+pub fn canonical_rows(rows: &[Row], out: &mut Vec<u8>) {
+    for row in rows {
+        let visitor = match row.source {
+            Source::Server => 0,
+            Source::Visitor(visitor) => visitor.0,
+        };
+        for value in [
+            row.when.0,
+            row.position.0,
+            u64::from(row.order),
+            u64::from(row.rule.0),
+            u64::from(row.category.0),
+            visitor as u64,
+            (visitor >> 64) as u64,
+            row.base.0 as u64,
+            row.granted.0 as u64,
+            row.cut as u64,
+        ] {
+            out.extend_from_slice(&value.to_le_bytes());
+        }
+    }
+}
+
+/// Applies what was decided about a ledger: the fold, new rows, new grants.
+pub fn apply_rows(
+    rows: &mut Vec<Row>,
+    new: &[Row],
+    regrants: &[Regrant],
+    fold: Option<&Fold>,
+    position: Position,
+) {
+    if let Some(fold) = fold {
+        apply_fold(rows, fold);
+    }
+    for row in new {
+        let brought = row.position == Position::NONE;
+        insert(rows, Row { position: if brought { position } else { row.position }, ..*row });
+    }
+    for regrant in regrants {
+        let same = |row: &&mut Row| row.position == regrant.position && row.order == regrant.order;
+        if let Some(row) = rows.iter_mut().find(same) {
+            row.granted = regrant.granted;
+            row.cut = regrant.cut;
+        }
+    }
+}
+
+/// Replaces the oldest rows.
+pub fn apply_fold(rows: &mut Vec<Row>, fold: &Fold) {
+    rows.drain(..(fold.rows as usize).min(rows.len()));
+    for row in &fold.into {
+        insert(rows, *row);
+    }
+}
+
+/// What a ledger becomes with new rows: settled, folded if it is too long, and the difference.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// The ledger with the new rows, settled. New rows have no position yet.
+    pub rows: Vec<Row>,
+    /// The new rows, as granted.
+    pub new: Vec<Row>,
+    /// What changed among the others.
+    pub regrants: Vec<Regrant>,
+    /// The oldest rows folded.
+    pub fold: Option<Fold>,
+}
+
+/// A position after every real one: where rows of the record being decided stand.
+const UNDECIDED: Position = Position(u64::MAX);
+
+/// Settles a ledger with new rows. `whole` settles it from the beginning.
+pub fn settle_with(
+    old: &[Row],
+    new: &[Row],
+    whole: bool,
+    scoring: &Scoring,
+    claimed: &dyn Fn(Source) -> bool,
+) -> Settled {
+    let mut rows = old.to_vec();
+    let fold = fold_for(&rows, new.len(), scoring);
+    if let Some(fold) = &fold {
+        apply_fold(&mut rows, fold);
+    }
+    let before = rows.clone();
+    let mut from = if whole { 0 } else { rows.len() };
+    for row in new {
+        let undecided = row.position == Position::NONE;
+        let position = if undecided { UNDECIDED } else { row.position };
+        from = from.min(insert(&mut rows, Row { position, ..*row }));
+    }
+    settle(&mut rows, from, &Terms { scoring, claimed });
+    let mut settled = Settled { fold, ..Settled::default() };
+    let known = |row: &Row| {
+        before.binary_search_by_key(&row.key(), Row::key).ok().map(|index| before[index])
+    };
+    for row in &mut rows[from..] {
+        match known(row) {
+            Some(old) if (old.granted, old.cut) == (row.granted, row.cut) => {}
+            Some(_) => settled.regrants.push(Regrant {
+                position: row.position,
+                order: row.order,
+                granted: row.granted,
+                cut: row.cut,
+            }),
+            None => {
+                if row.position == UNDECIDED {
+                    row.position = Position::NONE;
+                }
+                settled.new.push(*row);
+            }
+        }
+    }
+    settled.rows = rows;
+    settled
 }

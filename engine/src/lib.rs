@@ -23,6 +23,7 @@ pub mod scoring;
 pub mod ledger;
 pub mod record;
 pub mod wire;
+pub mod explain;
 pub mod visitor;
 pub mod lead;
 pub mod catalog;

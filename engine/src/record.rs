@@ -6,7 +6,7 @@ use crate::grade::Grade;
 use crate::hit::Hit;
 use crate::id::{CategoryId, LeadId, Position, RuleId, VisitorId};
 use crate::identity::{Assurance, IdentityKind};
-use crate::ledger::{Cut, Row};
+use crate::ledger::{Fold, Regrant, Row};
 use crate::rule::Points;
 use crate::stage::Stage;
 use crate::threshold::Crossing;
@@ -102,28 +102,6 @@ pub struct Seen {
     pub page: u64,
     /// When.
     pub when: Timestamp,
-}
-
-/// A row that is granted something else, because an earlier one arrived late.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Regrant {
-    /// The row's record.
-    pub position: Position,
-    /// The row's place in it.
-    pub order: u16,
-    /// What it is granted now.
-    pub granted: Points,
-    /// Why it is less, if it is.
-    pub cut: Cut,
-}
-
-/// The oldest rows replaced by fewer.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fold {
-    /// How many, from the oldest on.
-    pub rows: u32,
-    /// By these.
-    pub into: Vec<Row>,
 }
 
 /// What the lead stage decided.

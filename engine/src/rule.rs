@@ -19,7 +19,7 @@ pub struct Points(pub i64);
 impl Points {
     /// Whole points.
     pub const fn whole(points: i64) -> Points {
-        Points(points * 1_000)
+        Points(points.saturating_mul(1_000))
     }
 
     /// The whole points in it, rounded down: what people see.
@@ -229,7 +229,7 @@ impl RuleSet {
         let mut by_id = Vec::new();
         let mut compiled = Vec::with_capacity(rules.len());
         for (index, rule) in rules.iter().enumerate() {
-            if rule.points.0.abs() > Points::whole(RULE_POINTS_MAX).0 {
+            if rule.points.0.unsigned_abs() > Points::whole(RULE_POINTS_MAX).0.unsigned_abs() {
                 return Err(RuleError::TooManyPoints { rule: rule.name.clone() });
             }
             compiled.push(globs.compile(&rule.when, rule)?);
@@ -378,10 +378,11 @@ impl GlobsBuilder {
         if !condition.event.is_empty() && condition.engaged.is_some() {
             return Err(impossible("no hit is both an event and a stay"));
         }
-        if let Some((count, _)) = condition.distinct_pages {
-            if !condition.event.is_empty() || condition.engaged.is_some() || count < 2 {
-                return Err(impossible("distinct_pages counts two or more page views"));
-            }
+        let counts_nothing = |(count, _): (u32, Duration)| {
+            !condition.event.is_empty() || condition.engaged.is_some() || count < 2
+        };
+        if condition.distinct_pages.is_some_and(counts_nothing) {
+            return Err(impossible("distinct_pages counts two or more page views"));
         }
         if condition.any.iter().any(|inner| inner.distinct_pages.is_some()) {
             return Err(impossible("distinct_pages stands beside \"any\", not in it"));
@@ -444,7 +445,7 @@ fn glob_to_regex(glob: &str) -> Option<String> {
             match byte {
                 b'*' => regex.push_str("[^/]*"),
                 b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => regex.push(char::from(byte)),
-                other => regex.push_str(&format!("\\x{other:02x}")),
+                other => regex.extend(["\\x", &format!("{other:02x}")]),
             }
         }
     }

@@ -26,7 +26,7 @@ impl Session {
             // A clock that stepped back must not make the visit end earlier.
             return Session { last: self.last.max(now), ..self };
         }
-        Session { started: now, last: now, number: self.number + 1 }
+        Session { started: now, last: now, number: self.number.saturating_add(1) }
     }
 
     /// Whether a hit received at `now` belongs to this visit.

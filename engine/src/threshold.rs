@@ -238,7 +238,9 @@ impl Threshold {
         from: Timestamp,
         until: Timestamp,
     ) -> Option<Crossing> {
-        let release = band.waits_until.map(|at| at.max(from)).filter(|at| *at <= until);
+        // A line that no longer tells anybody has nothing to release.
+        let waits = band.waits_until.filter(|_| self.tell.is_some());
+        let release = waits.map(|at| at.max(from)).filter(|at| *at <= until);
         let earliest = from.max(band.since.plus(self.dwell));
         let fall_until = until.min(course.score.end().max(earliest));
         let fall = course.score.first(Side::Below, self.fall, earliest, fall_until);
@@ -295,7 +297,7 @@ impl Threshold {
             threshold: self.id,
             direction: Direction::Rise,
             at,
-            number: band.number + 1,
+            number: band.number.saturating_add(1),
             opened_by: Some(opened),
             told: tells && waits_until.is_none(),
             waits_until,

@@ -11,13 +11,13 @@ impl Timestamp {
     /// Later by `duration`; stays at the end of time rather than wrap.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Timestamp {
-        Timestamp(self.0.saturating_add(duration.as_millis() as u64))
+        Timestamp(self.0.saturating_add(whole_millis(duration)))
     }
 
     /// Earlier by `duration`; stays at the epoch rather than wrap.
     #[must_use]
     pub fn minus(self, duration: Duration) -> Timestamp {
-        Timestamp(self.0.saturating_sub(duration.as_millis() as u64))
+        Timestamp(self.0.saturating_sub(whole_millis(duration)))
     }
 
     /// How long after `earlier` this is: an age, which saturates at zero.
@@ -27,11 +27,16 @@ impl Timestamp {
 
     /// The number of the calendar day at a fixed offset from UTC.
     pub fn day(self, offset: UtcOffset) -> i64 {
-        (self.0 as i64 + offset.0).div_euclid(DAY_MS)
+        i64::try_from(self.0).unwrap_or(i64::MAX).saturating_add(offset.0).div_euclid(DAY_MS)
     }
 }
 
 const DAY_MS: i64 = 86_400_000;
+
+/// The longest durations have more milliseconds than 64 bits hold.
+fn whole_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// A fixed offset from UTC, in milliseconds: where a "day" begins. No time-zone tables here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,6 +72,14 @@ mod tests {
     fn an_age_is_never_negative() {
         assert_eq!(Timestamp(5).since(Timestamp(9)), Duration::ZERO);
         assert_eq!(Timestamp(5).minus(Duration::from_secs(1)), Timestamp(0));
+    }
+
+    #[test]
+    fn the_ends_of_time_are_times_too() {
+        let japan = UtcOffset(9 * 3_600_000);
+        assert_eq!(Timestamp(u64::MAX).day(japan), i64::MAX / DAY_MS);
+        assert_eq!(Timestamp(5).plus(Duration::MAX), Timestamp(u64::MAX));
+        assert_eq!(Timestamp(5).minus(Duration::MAX), Timestamp(0));
     }
 
     #[test]

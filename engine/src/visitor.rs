@@ -7,10 +7,8 @@ use std::time::Duration;
 use crate::hit::{Hit, HitKind};
 use crate::id::{Key, LeadId, Position, VisitorId};
 use crate::identity::{Assurance, IdentityKind};
-use crate::ledger::{self, Row, Source, Terms};
-use crate::record::{
-    Bound, FirstHit, Fold, History, HitRecord, LinkPart, Regrant, Seen, VisitPart,
-};
+use crate::ledger::{Row, Source, apply_fold, apply_rows, canonical_rows, fold_for, settle_with};
+use crate::record::{Bound, FirstHit, History, HitRecord, LinkPart, Seen, VisitPart};
 use crate::rule::{Rule, Sighting};
 use crate::scoring::Scoring;
 use crate::session::{SESSION_GAP, Session};
@@ -75,6 +73,10 @@ pub struct Stretch {
     pub first_position: Position,
     /// When it began.
     pub first_seen: Timestamp,
+    /// The latest `when` in it.
+    pub last_when: Timestamp,
+    /// When a person was last seen in it.
+    pub last_human: Timestamp,
     /// Visits before it.
     pub visits_before: u32,
     /// Its hits.
@@ -155,12 +157,6 @@ impl Visitor {
         Some(known.position)
     }
 
-    fn engaged_before(&self, hit: &Hit) -> Duration {
-        let key = page_key(hit);
-        let open = self.open_pages.iter().find(|page| page.key == key);
-        Duration::from_millis(open.map_or(0, |page| u64::from(page.engaged_ms)))
-    }
-
     /// Applies a record. `position` is the record's.
     pub fn evolve(&mut self, record: &HitRecord, position: Position) {
         let Some(part) = &record.visit else {
@@ -219,6 +215,10 @@ impl Visitor {
                 stretch.first_seen = hit.when;
                 stretch.visits_before = visits_before;
             }
+            stretch.last_when = stretch.last_when.max(hit.when);
+            if hit.is_human() {
+                stretch.last_human = stretch.last_human.max(hit.when);
+            }
             stretch.hits = stretch.hits.saturating_add(1);
             stretch.pages = stretch.pages.saturating_add(u32::from(hit.kind == HitKind::PageView));
         }
@@ -269,11 +269,13 @@ impl Visitor {
             u64::from(self.hits),
             u64::from(self.pages),
             self.last_when.0,
-            self.last_human.map_or(0, |seen| seen.0 + 1),
+            self.last_human.map_or(0, |seen| seen.0.saturating_add(1)),
             self.last_position.0,
             stretch.after.0,
             stretch.first_position.0,
             stretch.first_seen.0,
+            stretch.last_when.0,
+            stretch.last_human.0,
             u64::from(stretch.visits_before),
             u64::from(stretch.hits),
             u64::from(stretch.pages),
@@ -294,132 +296,6 @@ impl Visitor {
     }
 }
 
-/// A ledger in the fixed form that the state hash is taken of.
-pub fn canonical_rows(rows: &[Row], out: &mut Vec<u8>) {
-    for row in rows {
-        let visitor = match row.source {
-            Source::Server => 0,
-            Source::Visitor(visitor) => visitor.0,
-        };
-        for value in [
-            row.when.0,
-            row.position.0,
-            u64::from(row.order),
-            u64::from(row.rule.0),
-            u64::from(row.category.0),
-            visitor as u64,
-            (visitor >> 64) as u64,
-            row.base.0 as u64,
-            row.granted.0 as u64,
-            row.cut as u64,
-        ] {
-            out.extend_from_slice(&value.to_le_bytes());
-        }
-    }
-}
-
-/// Applies what was decided about a ledger: the fold, new rows, new grants.
-pub fn apply_rows(
-    rows: &mut Vec<Row>,
-    new: &[Row],
-    regrants: &[Regrant],
-    fold: Option<&Fold>,
-    position: Position,
-) {
-    if let Some(fold) = fold {
-        rows.drain(..(fold.rows as usize).min(rows.len()));
-        for row in &fold.into {
-            ledger::insert(rows, *row);
-        }
-    }
-    for row in new {
-        let brought = row.position == Position::NONE;
-        ledger::insert(
-            rows,
-            Row { position: if brought { position } else { row.position }, ..*row },
-        );
-    }
-    for regrant in regrants {
-        let same = |row: &&mut Row| row.position == regrant.position && row.order == regrant.order;
-        if let Some(row) = rows.iter_mut().find(same) {
-            row.granted = regrant.granted;
-            row.cut = regrant.cut;
-        }
-    }
-}
-
-/// What a ledger becomes with new rows: settled, folded if it is too long, and the difference.
-#[derive(Debug, Default)]
-pub struct Settled {
-    /// The ledger with the new rows, settled. New rows have no position yet.
-    pub rows: Vec<Row>,
-    /// The new rows, as granted.
-    pub new: Vec<Row>,
-    /// What changed among the others.
-    pub regrants: Vec<Regrant>,
-    /// The oldest rows folded.
-    pub fold: Option<Fold>,
-}
-
-/// A position after every real one: where rows of the record being decided stand.
-const UNDECIDED: Position = Position(u64::MAX);
-
-/// Settles a ledger with new rows. `whole` settles it from the beginning.
-pub fn settle_with(
-    old: &[Row],
-    new: &[Row],
-    whole: bool,
-    scoring: &Scoring,
-    claimed: &dyn Fn(Source) -> bool,
-) -> Settled {
-    let mut rows = old.to_vec();
-    let mut fold = None;
-    if rows.len() + new.len() > ledger::LEDGER_ROWS_MAX {
-        let count = ledger::LEDGER_ROWS_FOLDED.max(new.len()).min(rows.len());
-        let into = ledger::fold(&rows[..count], scoring);
-        rows.drain(..count);
-        for row in &into {
-            ledger::insert(&mut rows, *row);
-        }
-        fold = Some(Fold { rows: count as u32, into });
-    }
-    let before = rows.clone();
-    let mut from = if whole { 0 } else { rows.len() };
-    for row in new {
-        let undecided = row.position == Position::NONE;
-        let position = if undecided { UNDECIDED } else { row.position };
-        from = from.min(ledger::insert(&mut rows, Row { position, ..*row }));
-    }
-    ledger::settle(&mut rows, from, &Terms { scoring, claimed });
-    let mut settled = Settled { fold, ..Settled::default() };
-    let known = |row: &Row| {
-        before.binary_search_by_key(&row_key(row), row_key).ok().map(|index| before[index])
-    };
-    for row in &mut rows[from..] {
-        match known(row) {
-            Some(old) if (old.granted, old.cut) == (row.granted, row.cut) => {}
-            Some(_) => settled.regrants.push(Regrant {
-                position: row.position,
-                order: row.order,
-                granted: row.granted,
-                cut: row.cut,
-            }),
-            None => {
-                if row.position == UNDECIDED {
-                    row.position = Position::NONE;
-                }
-                settled.new.push(*row);
-            }
-        }
-    }
-    settled.rows = rows;
-    settled
-}
-
-fn row_key(row: &Row) -> (Timestamp, Position, u16) {
-    (row.when, row.position, row.order)
-}
-
 /// The key under which the engaged time of a page view is followed.
 fn page_key(hit: &Hit) -> u64 {
     if hit.page != 0 { hit.page } else { path_hash(&hit.path) }
@@ -437,7 +313,11 @@ struct Draft<'a> {
     last_when: Option<Timestamp>,
     bound: Option<Binding>,
     reset: bool,
+    /// What the first hit of the two said of its page, if it was a stay.
+    stayed: Option<OpenPage>,
     rows: Vec<Row>,
+    /// The rows from here on are those of whom the visitor is tied to in the end.
+    own: usize,
     seen: Vec<Seen>,
 }
 
@@ -449,17 +329,38 @@ impl<'a> Draft<'a> {
             last_when: (visitor.hits > 0).then_some(visitor.last_when),
             bound: visitor.bound,
             reset: false,
+            stayed: None,
             rows: Vec::new(),
+            own: 0,
             seen: Vec::new(),
         }
     }
 
     fn step(&mut self, hit: &Hit, scoring: &Scoring) {
+        let before = (self.bound, self.rows.len());
         if hit.excluded.is_none() {
             self.award(hit, scoring);
         }
         self.bind(hit);
+        let switched = before.0.is_some_and(|known| Some(known.lead) != self.lead());
+        if switched {
+            self.own = before.1;
+        }
         self.last_when = self.last_when.max(Some(hit.when));
+        if hit.kind == HitKind::Engagement {
+            self.stayed = Some(OpenPage { key: page_key(hit), engaged_ms: hit.engaged_ms });
+        }
+    }
+
+    fn lead(&self) -> Option<LeadId> {
+        self.bound.map(|bound| bound.lead)
+    }
+
+    fn engaged_before(&self, hit: &Hit) -> Duration {
+        let key = page_key(hit);
+        let open = self.visitor.open_pages.iter().chain(&self.stayed);
+        let longest = open.filter(|page| page.key == key).map(|page| page.engaged_ms).max();
+        Duration::from_millis(longest.unwrap_or(0).into())
     }
 
     fn award(&mut self, hit: &Hit, scoring: &Scoring) {
@@ -470,7 +371,7 @@ impl<'a> Draft<'a> {
             path: &hit.path,
             authenticated: hit.authenticated,
             gap: self.last_when.map(|last| hit.when.since(last)),
-            engaged: (self.visitor.engaged_before(hit), engaged),
+            engaged: (self.engaged_before(hit), engaged),
         };
         for rule in scoring.rules.matching(&sighting) {
             if !self.counts_pages(rule, hit) {
@@ -547,7 +448,7 @@ impl<'a> Draft<'a> {
             None if self.reset => Some(Bound::Reset),
             _ => None,
         };
-        let event = self.event(bound.as_ref(), first, received);
+        let event = self.event(bound.as_ref(), first, received, scoring);
         let part = VisitPart {
             previous: self.visitor.last_position,
             rows: settled.new,
@@ -564,12 +465,13 @@ impl<'a> Draft<'a> {
         bound: Option<&Bound>,
         first: Option<&FirstHit>,
         received: Timestamp,
+        scoring: &Scoring,
     ) -> Option<LeadEvent> {
         let binding = self.bound?;
         let mut event = LeadEvent {
             lead: binding.lead,
             source: Source::Visitor(self.id),
-            rows: self.rows.clone(),
+            rows: self.rows[self.own..].to_vec(),
             new_visit: match first {
                 Some(first) => received.since(first.hit.received) >= SESSION_GAP,
                 None => !self.visitor.session.continues(received),
@@ -579,22 +481,26 @@ impl<'a> Draft<'a> {
         if bound.is_none() {
             return Some(event);
         }
-        let was_nobody = self.visitor.bound.is_none();
-        // A second person's visit begins where the first one's ends.
-        event.new_visit |= self.visitor.bound.is_some_and(|known| known.lead != binding.lead);
-        if was_nobody {
+        // What a first hit of somebody else's did is theirs, though they are no lead for it.
+        let history = match (self.visitor.bound, first) {
+            (Some(_), _) => None,
+            (None, Some(first)) if self.own == 0 => Some(history_of_one(first)),
+            (None, Some(_)) => Some(History::default()),
+            (None, None) => Some(self.visitor.history()),
+        };
+        // A second person's visit begins where the first one's ends; so does that of whoever
+        // comes after a reset.
+        event.new_visit |= self.visitor.bound.is_some_and(|known| known.lead != binding.lead)
+            || history.is_some_and(|history| history.visits == 0);
+        if history.is_some() {
             let after = self.visitor.stretch.after;
             let carried = self.visitor.rows.iter().filter(|row| row.position > after);
             event.carried = carried.copied().collect();
+            if let Some(fold) = fold_for(&event.carried, event.rows.len(), scoring) {
+                apply_fold(&mut event.carried, &fold);
+            }
         }
-        event.link = Some(LinkPart {
-            visitor: self.id,
-            assurance: binding.assurance,
-            history: was_nobody.then(|| match first {
-                Some(first) => history_of_one(first),
-                None => self.visitor.history(),
-            }),
-        });
+        event.link = Some(LinkPart { visitor: self.id, assurance: binding.assurance, history });
         Some(event)
     }
 }
@@ -610,8 +516,8 @@ impl Visitor {
             first_position: stretch.first_position,
             last_position: self.last_position,
             first_seen: stretch.first_seen,
-            last_human: self.last_human.unwrap_or_default(),
-            last_when: self.last_when,
+            last_human: stretch.last_human,
+            last_when: stretch.last_when,
             hits: stretch.hits,
             pages: stretch.pages,
             visits: self.session.number - stretch.visits_before,

@@ -1,0 +1,497 @@
+//! The admin side: JSON for leads, visitors, deliveries and figures, for people and programs
+//! with a token. Its types are its own; no CORS, no cookie but its own.
+
+mod view;
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use engine::id::{LeadId, Position, VisitorId};
+use engine::record::{Body as RecordBody, Record};
+use engine::time::Timestamp;
+use hyper::body::{Body as HttpBody, Frame, Incoming};
+use hyper::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HeaderValue,
+    LOCATION,
+};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use self::view::View;
+use crate::app::App;
+use crate::cookie::{self, Shape};
+use crate::metrics::write_figure;
+use crate::outbox::Log;
+use crate::outbox::message::iso;
+use crate::reader::Lists;
+use crate::response;
+use crate::server::{Body, BodyTimeouts, Peer, ServerCounters, plain, read_body, stream};
+use crate::timeline;
+use crate::tokens::Tokens;
+use crate::webhook::driver::Command;
+use crate::webhook::queue::{Figures, Resend};
+use crate::webhook::{EndpointId, MessageId};
+
+/// The cookie of a person who used the printed link.
+const SESSION: &str = "mikomi_admin";
+/// Rows of a list, unless fewer are asked for.
+const ROWS_MAX: usize = 500;
+/// Records of a timeline.
+const TIMELINE_MAX: usize = 2_000;
+/// Records looked at for a score in the past.
+const HISTORY_MAX: usize = 100_000;
+/// Bytes of a request's body.
+const BODY_BYTES_MAX: usize = 64 * 1_024;
+/// A stream says something at least this often, so that a listener who left is noticed.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// What the admin side's handler holds.
+#[derive(Clone)]
+pub struct Admin {
+    /// Everything.
+    pub app: Arc<App>,
+    /// The lists.
+    pub lists: Arc<Lists>,
+    /// The delivery log.
+    pub log: Arc<Log>,
+    /// To the delivery task.
+    pub commands: mpsc::Sender<Command>,
+    /// How full its queue is.
+    pub queue: watch::Receiver<Figures>,
+    /// Who may come in.
+    pub tokens: Arc<Tokens>,
+    /// The collector's listener.
+    pub collector_counters: Arc<ServerCounters>,
+    /// This listener.
+    pub admin_counters: Arc<ServerCounters>,
+    /// Set to have the files read now.
+    pub reload: Arc<AtomicBool>,
+    /// What is wrong with the files.
+    pub problems: Arc<Mutex<Vec<String>>>,
+    /// Ends streams when the server stops.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    NoToken,
+    NotFound,
+    Malformed(&'static str),
+    TooMuch(&'static str),
+    Unavailable,
+}
+
+impl Refusal {
+    fn answer(self) -> Response<Body> {
+        let (status, error, about) = match self {
+            Self::NoToken => (StatusCode::UNAUTHORIZED, "no_token", ""),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found", ""),
+            Self::Malformed(what) => (StatusCode::BAD_REQUEST, "malformed", what),
+            Self::TooMuch(what) => (StatusCode::UNPROCESSABLE_ENTITY, "too_much", what),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", ""),
+        };
+        let mut response = answer(&json!({ "schema": 1, "error": error, "about": about }));
+        *response.status_mut() = status;
+        response
+    }
+}
+
+fn answer(value: &Value) -> Response<Body> {
+    let mut response = response::file("application/json", format!("{value:#}\n"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+impl Admin {
+    /// Answers one request.
+    pub async fn handle(self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        let path = request.uri().path().to_owned();
+        let query = Query::of(request.uri().query().unwrap_or_default());
+        if path == "/healthz" {
+            return plain(StatusCode::OK, "ok\n");
+        }
+        if let Some(once) = query.get("once").filter(|_| path == "/") {
+            return self.let_in(once, peer);
+        }
+        if !self.is_allowed(request.headers()) {
+            return Refusal::NoToken.answer();
+        }
+        let outcome = match *request.method() {
+            Method::GET => self.get(&path, &query).await,
+            Method::POST => {
+                let timeouts = BodyTimeouts {
+                    pause: self.app.settings.collector.body_gap,
+                    total: self.app.settings.collector.body,
+                };
+                let headers = request.headers().clone();
+                match read_body(request.into_body(), BODY_BYTES_MAX, timeouts, &self.admin_counters).await {
+                    // A form on another site must not act with somebody's session.
+                    Ok(_) if is_cross_site(&headers) => Err(Refusal::NoToken),
+                    Ok(body) => self.post(&path, &body).await,
+                    Err(error) => return error.answer(),
+                }
+            }
+            _ => Err(Refusal::NotFound),
+        };
+        outcome.unwrap_or_else(Refusal::answer)
+    }
+
+    async fn get(&self, path: &str, query: &Query) -> Result<Response<Body>, Refusal> {
+        let view = View::new(&self.app);
+        let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let found = match segments.as_slice() {
+            [""] => return Ok(index_page()),
+            ["metrics"] => return Ok(self.metrics()),
+            ["api", "leads"] => {
+                let ids = self.lists.search(query.get("q").unwrap_or_default(), query.limit()?);
+                view.leads(&ids)
+            }
+            ["api", "hot"] => view.hot(&self.lists.hot()),
+            ["api", "leads", id] => view.lead(lead_id(id)?).ok_or(Refusal::NotFound)?,
+            ["api", "leads", id, "why"] => view.why(lead_id(id)?).ok_or(Refusal::NotFound)?,
+            ["api", "leads", id, "score"] => self.score_at(lead_id(id)?, query)?,
+            ["api", "leads", id, "timeline"] => {
+                let lead = self.app.engine.lead(lead_id(id)?).ok_or(Refusal::NotFound)?;
+                self.timeline(|app| timeline::of_lead(app, lead.last_position, TIMELINE_MAX))?
+            }
+            ["api", "visitors", id] => {
+                view.visitor(visitor_id(id)?, self.app.clock.now()).ok_or(Refusal::NotFound)?
+            }
+            ["api", "visitors", id, "timeline"] => {
+                let now = self.app.clock.now();
+                let visitor = self.app.engine.visitor(visitor_id(id)?, now).ok_or(Refusal::NotFound)?;
+                self.timeline(|app| timeline::of_visitor(app, visitor.last_position, TIMELINE_MAX))?
+            }
+            ["api", "deliveries"] => view.deliveries(&self.log.lines(query.limit()?)),
+            ["api", "dead"] => view.dead(self.outstanding().await?),
+            ["api", "state"] => self.state(),
+            ["api", "problems"] => {
+                let problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                json!({ "schema": 1, "problems": problems })
+            }
+            ["api", "stream"] => return Ok(self.stream()),
+            ["api", "export", "hits"] => return Ok(self.export_hits()),
+            _ => return Err(Refusal::NotFound),
+        };
+        Ok(answer(&found))
+    }
+
+    async fn post(&self, path: &str, body: &[u8]) -> Result<Response<Body>, Refusal> {
+        let wish: Value = match body {
+            [] => Value::Null,
+            body => serde_json::from_slice(body).map_err(|_| Refusal::Malformed("body"))?,
+        };
+        match path {
+            "/api/reload" => {
+                self.reload.store(true, Ordering::Release);
+                Ok(answer(&json!({ "schema": 1, "reload": "asked for; see /api/problems" })))
+            }
+            "/api/deliveries/resend" => self.resend(&wish).await,
+            "/api/test-clock" => {
+                let now = wish["now_ms"].as_u64().ok_or(Refusal::Malformed("now_ms"))?;
+                if !self.app.clock.set(Timestamp(now)) {
+                    return Err(Refusal::Malformed("only a test clock can be set, and only forwards"));
+                }
+                Ok(answer(&json!({ "schema": 1, "now": iso(self.app.clock.now()) })))
+            }
+            _ => Err(Refusal::NotFound),
+        }
+    }
+
+    async fn resend(&self, wish: &Value) -> Result<Response<Body>, Refusal> {
+        let endpoint = wish["endpoint"].as_str().and_then(|id| EndpointId::parse(id).ok());
+        let endpoint = endpoint.ok_or(Refusal::Malformed("endpoint"))?;
+        let which = match (wish["alert"].as_str(), wish["since_ms"].as_u64()) {
+            (Some(alert), None) => {
+                Resend::One(MessageId::parse(alert).map_err(|_| Refusal::Malformed("alert"))?)
+            }
+            (None, Some(since)) => Resend::Since(Timestamp(since)),
+            _ => return Err(Refusal::Malformed("one of \"alert\" and \"since_ms\"")),
+        };
+        let sent = self.commands.send(Command::Resend { endpoint, which }).await;
+        sent.map_err(|_| Refusal::Unavailable)?;
+        Ok(answer(&json!({ "schema": 1, "resend": "asked for; see /api/deliveries" })))
+    }
+
+    async fn outstanding(&self) -> Result<Vec<crate::webhook::queue::Outstanding>, Refusal> {
+        let (sender, receiver) = oneshot::channel();
+        let asked = self.commands.send(Command::Outstanding(sender)).await;
+        asked.map_err(|_| Refusal::Unavailable)?;
+        receiver.await.map_err(|_| Refusal::Unavailable)
+    }
+
+    /// The score as it was known then: of the lead as its records up to then make it.
+    fn score_at(&self, id: LeadId, query: &Query) -> Result<Value, Refusal> {
+        let view = View::new(&self.app);
+        let lead = self.app.engine.lead(id).ok_or(Refusal::NotFound)?;
+        let Some(at) = query.get("at") else {
+            return Ok(view.score(id, &lead, self.app.clock.now()));
+        };
+        let at = parse_time(at).ok_or(Refusal::Malformed("at"))?;
+        let records = timeline::of_lead(&self.app, lead.last_position, HISTORY_MAX);
+        let records = records.map_err(|_| Refusal::Unavailable)?;
+        if records.len() >= HISTORY_MAX {
+            return Err(Refusal::TooMuch("records of one lead"));
+        }
+        let mut then = engine::lead::Lead::default();
+        for (position, record) in records.iter().filter(|(_, record)| record.time <= at) {
+            let Some(part) = record.lead_part().filter(|part| part.lead == id) else {
+                continue;
+            };
+            let hit = match &record.body {
+                RecordBody::Hit(record) => Some(record.as_ref()),
+                _ => None,
+            };
+            then.evolve(part, hit, record.time, *position);
+        }
+        if !then.exists() {
+            return Err(Refusal::NotFound);
+        }
+        Ok(view.score(id, &then, at))
+    }
+
+    fn timeline(
+        &self,
+        read: impl FnOnce(&App) -> Result<timeline::Timeline, crate::journal::ReadError>,
+    ) -> Result<Value, Refusal> {
+        let records = read(&self.app).map_err(|_| Refusal::Unavailable)?;
+        Ok(View::new(&self.app).timeline(&records))
+    }
+
+    fn state(&self) -> Value {
+        let app = &self.app;
+        let now = app.clock.now();
+        let (visitors, leads) = app.engine.sizes();
+        json!({
+            "schema": 1,
+            "now": iso(now),
+            "now_ms": now.0,
+            "hash": format!("{:032x}", app.engine.state_hash(now)),
+            "durable": app.journal.durable().0,
+            "incarnation": app.journal.incarnation(),
+            "visitors": visitors,
+            "leads": leads,
+            "rules_version": app.scoring.load().scoring.version,
+        })
+    }
+
+    fn metrics(&self) -> Response<Body> {
+        let mut text = String::new();
+        let app = &self.app;
+        app.metrics.write(&mut text);
+        let journal = app.journal.figures();
+        let (visitors, leads) = app.engine.sizes();
+        let queue = *self.queue.borrow();
+        for (name, help, kind, value) in [
+            ("mikomi_visitors", "Visitors in memory.", "gauge", visitors as u64),
+            ("mikomi_leads", "Leads in memory.", "gauge", leads as u64),
+            ("mikomi_links_refused_total", "Ties refused: the lead has as many browsers as it may.", "counter", app.engine.links_refused()),
+            ("mikomi_journal_bytes", "Valid bytes of the journal.", "gauge", journal.journal_bytes),
+            ("mikomi_journal_pending_bytes", "Bytes that wait for the disk.", "gauge", journal.pending_bytes),
+            ("mikomi_journal_commits_total", "Groups made durable.", "counter", journal.commits),
+            ("mikomi_journal_refused_total", "Reservations refused.", "counter", journal.refused),
+            ("mikomi_journal_over_reserved_total", "Records larger than their reservation.", "counter", journal.over_reserved),
+            ("mikomi_journal_durable_position", "The last durable position.", "gauge", app.journal.durable().ordinal()),
+            ("mikomi_deliveries_pending", "Messages waiting or in flight.", "gauge", queue.pending as u64),
+            ("mikomi_deliveries_dead", "Dead letters kept.", "gauge", queue.dead as u64),
+            ("mikomi_deliveries_delivered_total", "Messages answered 2xx.", "counter", queue.counters.delivered),
+            ("mikomi_deliveries_failed_total", "Attempts that failed.", "counter", queue.counters.failed),
+            ("mikomi_deliveries_shadowed_total", "Messages recorded in shadow, not sent.", "counter", queue.counters.shadowed),
+            ("mikomi_clock_in_doubt", "1 while a jump of the clock is not believed.", "gauge", u64::from(app.clock.is_in_doubt())),
+        ] {
+            write_figure(&mut text, name, help, kind, value as f64);
+        }
+        for (listener, counters) in
+            [("collector", &self.collector_counters), ("admin", &self.admin_counters)]
+        {
+            for (name, value) in counters.iter() {
+                let name = format!("mikomi_{listener}_connections_{name}");
+                write_figure(&mut text, &name, "See the server's counters.", "untyped", value as f64);
+            }
+        }
+        response::file("text/plain; version=0.0.4; charset=utf-8", text)
+    }
+
+    /// A line for each hit as server-sent events, until the listener leaves or the server stops.
+    fn stream(&self) -> Response<Body> {
+        let lines = Lines::new(self.app.live.subscribe(), self.stop.clone());
+        let mut response = Response::new(stream(lines));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+        response
+    }
+
+    /// Every hit of the journal, one JSON object a line, up to what is durable now.
+    fn export_hits(&self) -> Response<Body> {
+        let (sender, receiver) = mpsc::channel::<Bytes>(16);
+        let app = Arc::clone(&self.app);
+        std::thread::spawn(move || export(&app, &sender));
+        let mut response = Response::new(stream(Chunks(receiver)));
+        let ndjson = HeaderValue::from_static("application/x-ndjson");
+        response.headers_mut().insert(CONTENT_TYPE, ndjson);
+        response
+    }
+
+    fn is_allowed(&self, headers: &HeaderMap) -> bool {
+        let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        if let Some(token) = bearer.and_then(|value| value.strip_prefix("Bearer ")) {
+            return self.tokens.allow(token);
+        }
+        let cookies = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+        let mut sessions = cookies.flat_map(|header| cookie::values(header, SESSION));
+        sessions.any(|token| std::str::from_utf8(token).is_ok_and(|it| self.tokens.allow(it)))
+    }
+
+    fn let_in(&self, once: &str, peer: Peer) -> Response<Body> {
+        let Ok(Some(token)) = self.tokens.exchange(once, &self.app.ids) else {
+            return Refusal::NoToken.answer();
+        };
+        let shape = Shape { secure: peer.secure, third_party: false };
+        let lasting = cookie::set_cookie(SESSION, &token, 30, shape);
+        let mut response = plain(StatusCode::SEE_OTHER, "");
+        response.headers_mut().insert(LOCATION, HeaderValue::from_static("/"));
+        response::set_cookie(&mut response, &lasting.replace("SameSite=Lax", "SameSite=Strict"));
+        response
+    }
+}
+
+fn is_cross_site(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    site.is_some_and(|site| site != b"same-origin" && site != b"none")
+}
+
+fn lead_id(text: &str) -> Result<LeadId, Refusal> {
+    LeadId::parse(text).ok_or(Refusal::Malformed("lead"))
+}
+
+fn visitor_id(text: &str) -> Result<VisitorId, Refusal> {
+    VisitorId::parse(text).ok_or(Refusal::Malformed("visitor"))
+}
+
+/// A moment: milliseconds since the epoch, or ISO 8601 with an offset.
+fn parse_time(text: &str) -> Option<Timestamp> {
+    if let Ok(millis) = text.parse() {
+        return Some(Timestamp(millis));
+    }
+    let time: jiff::Timestamp = text.parse().ok()?;
+    u64::try_from(time.as_millisecond()).ok().map(Timestamp)
+}
+
+struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn of(query: &str) -> Query {
+        Query(form_urlencoded::parse(query.as_bytes()).into_owned().take(32).collect())
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    fn limit(&self) -> Result<usize, Refusal> {
+        match self.get("limit") {
+            None => Ok(100),
+            Some(text) => match text.parse() {
+                Ok(limit) if limit <= ROWS_MAX => Ok(limit),
+                Ok(_) => Err(Refusal::TooMuch("limit")),
+                Err(_) => Err(Refusal::Malformed("limit")),
+            },
+        }
+    }
+}
+
+fn export(app: &App, sender: &mpsc::Sender<Bytes>) {
+    let durable = app.journal.durable();
+    let mut follower = app.journal.follow(Position(1));
+    let catalog = app.engine.catalog();
+    let mut chunk = Vec::new();
+    while follower.position() <= durable {
+        let Ok(Some(entry)) = follower.try_next() else {
+            break;
+        };
+        let Ok(Record { body: RecordBody::Hit(record), .. }) = Record::decode(entry.bytes) else {
+            continue;
+        };
+        let line = view::hit(&record.hit, entry.position, &catalog);
+        chunk.extend_from_slice(line.to_string().as_bytes());
+        chunk.push(b'\n');
+        let full = chunk.len() >= 64 * 1_024;
+        if full && sender.blocking_send(std::mem::take(&mut chunk).into()).is_err() {
+            return;
+        }
+    }
+    // A listener who left needs no end.
+    let _ = sender.blocking_send(chunk.into());
+}
+
+struct Chunks(mpsc::Receiver<Bytes>);
+
+impl HttpBody for Chunks {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(context).map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
+/// Lines as server-sent events, pumped by a task of their own.
+struct Lines(mpsc::Receiver<Bytes>);
+
+impl Lines {
+    fn new(mut live: broadcast::Receiver<Arc<str>>, mut stop: watch::Receiver<bool>) -> Lines {
+        let (sender, receiver) = mpsc::channel(256);
+        tokio::spawn(async move {
+            loop {
+                let event = tokio::select! {
+                    line = live.recv() => match line {
+                        Ok(line) => format!("data: {line}\n\n"),
+                        Err(broadcast::error::RecvError::Lagged(missed)) => {
+                            format!("event: missed\ndata: {missed} lines\n\n")
+                        }
+                        Err(broadcast::error::RecvError::Closed) => return,
+                    },
+                    () = tokio::time::sleep(HEARTBEAT) => ":\n\n".to_owned(),
+                    _ = stop.wait_for(|stopped| *stopped) => return,
+                };
+                if sender.send(event.into()).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Lines(receiver)
+    }
+}
+
+impl HttpBody for Lines {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(context).map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
+/// Where to go from the printed link.
+fn index_page() -> Response<Body> {
+    const PAGE: &str = include_str!("index.html");
+    let mut response = response::file("text/html; charset=utf-8", PAGE);
+    let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'");
+    response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+    response
+}

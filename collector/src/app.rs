@@ -1,0 +1,194 @@
+//! What every handler shares: the engine, its journal, the settings in force, the clock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use engine::engine::Engine;
+use engine::id::{Key, SiteId, VisitorId};
+use engine::scoring::Scoring;
+use tokio::sync::broadcast;
+
+use crate::clock::Clock;
+use crate::config::{Excluded, Settings, Site};
+use crate::ids::Ids;
+use crate::install::Install;
+use crate::journal::Journal;
+use crate::limits::{Quota, RateLimits};
+use crate::metrics::Metrics;
+use crate::privacy::Robots;
+use crate::seal::Sealer;
+use crate::net::Network;
+
+/// What every handler shares.
+pub struct App {
+    /// The settings as the process was started with.
+    pub settings: Settings,
+    /// The sites, by what a hit carries.
+    pub sites: Sites,
+    /// The scoring in force.
+    pub scoring: ArcSwap<InForce>,
+    /// Visitors and leads.
+    pub engine: Engine,
+    /// What was acknowledged.
+    pub journal: Journal,
+    /// Personal payloads.
+    pub sealer: Arc<Sealer>,
+    /// The keys of the installation.
+    pub install: Install,
+    /// Time.
+    pub clock: Clock,
+    /// Chance.
+    pub ids: Ids,
+    /// Who is no person.
+    pub robots: Robots,
+    /// Limits on senders.
+    pub rates: Rates,
+    /// Counters and latencies.
+    pub metrics: Metrics,
+    /// Whether replay is done and hits are taken.
+    pub ready: AtomicBool,
+    /// A line for each hit, taken or refused, to whoever listens.
+    pub live: broadcast::Sender<Arc<str>>,
+}
+
+/// A published version and what of it the collector decides.
+pub struct InForce {
+    /// For the engine.
+    pub scoring: Scoring,
+    /// Networks whose hits are worth nothing.
+    pub networks: Vec<Network>,
+    /// E-mail domains whose people are nobody's lead.
+    pub email_domains: std::collections::BTreeSet<String>,
+    /// Whether robots are marked.
+    pub robots: bool,
+    /// The rule file.
+    pub text: Arc<str>,
+}
+
+impl InForce {
+    /// Of a version and the file's exclusions.
+    pub fn new(scoring: Scoring, excluded: &Excluded, text: Arc<str>) -> InForce {
+        InForce {
+            scoring,
+            networks: excluded.networks.clone(),
+            email_domains: excluded.email_domains.clone(),
+            robots: excluded.robots,
+            text,
+        }
+    }
+}
+
+/// Limits on senders.
+pub struct Rates {
+    /// Hits of one network.
+    pub address: Option<RateLimits>,
+    /// Hits of one site.
+    pub site: Option<RateLimits>,
+    /// New people claimed, by site.
+    pub claims: Vec<std::sync::Mutex<Quota>>,
+}
+
+/// One way into a site: by a key of it.
+#[derive(Clone, Debug)]
+pub struct SiteEntry {
+    /// Its number in the journal.
+    pub number: SiteId,
+    /// The site.
+    pub site: Arc<Site>,
+    /// Whether the key is the test key.
+    pub test: bool,
+    /// Tied into every visitor id, so that namespaces and tests never meet.
+    mask: u128,
+    /// The namespace of its people.
+    pub namespace: Arc<str>,
+}
+
+impl SiteEntry {
+    /// The engine's id of a browser, as this site's namespace sees it.
+    pub fn visitor(&self, raw: u128) -> VisitorId {
+        VisitorId(raw ^ self.mask)
+    }
+
+    /// The logged-in area's test for a path.
+    pub fn is_my_page(&self, globs: &BTreeMap<SiteId, engine::rule::Globs>, path: &str) -> bool {
+        globs.get(&self.number).is_some_and(|globs| globs.any(path))
+    }
+}
+
+/// The sites, by what a hit carries.
+#[derive(Debug, Default)]
+pub struct Sites {
+    by_key: BTreeMap<String, SiteEntry>,
+    /// Paths of each site that only people who have logged in see.
+    pub my_page: BTreeMap<SiteId, engine::rule::Globs>,
+    all: Vec<SiteEntry>,
+}
+
+impl Sites {
+    /// Of the configured sites, each with its number.
+    pub fn new(sites: &[(SiteId, Site)], key: &Key) -> Sites {
+        let mut known = Sites::default();
+        for (number, site) in sites {
+            let shared = Arc::new(site.clone());
+            let entry = |test: bool| {
+                let namespace =
+                    if test { format!("{}#test", site.namespace) } else { site.namespace.clone() };
+                SiteEntry {
+                    number: *number,
+                    site: Arc::clone(&shared),
+                    test,
+                    mask: key.hash128(&[b"namespace", namespace.as_bytes()]),
+                    namespace: namespace.into(),
+                }
+            };
+            for key in &site.keys {
+                known.by_key.insert(key.clone(), entry(false));
+            }
+            if let Some(key) = &site.test_key {
+                known.by_key.insert(key.clone(), entry(true));
+            }
+            if let Ok(globs) = engine::rule::Globs::new(&site.my_page) {
+                known.my_page.insert(*number, globs);
+            }
+            known.all.push(entry(false));
+        }
+        known
+    }
+
+    /// The site of a key.
+    pub fn find(&self, key: &str) -> Option<&SiteEntry> {
+        self.by_key.get(key)
+    }
+
+    /// Every site once.
+    pub fn all(&self) -> &[SiteEntry] {
+        &self.all
+    }
+
+    /// Whether any site has this page origin.
+    pub fn allow(&self, origin: &str) -> bool {
+        self.all.iter().any(|entry| entry.site.origins.allow(origin))
+    }
+}
+
+impl App {
+    /// Sends a line to whoever listens; costs nothing when nobody does.
+    pub fn tell(&self, line: impl FnOnce() -> String) {
+        if self.live.receiver_count() > 0 {
+            // Nobody listening any more is no error.
+            let _ = self.live.send(line().into());
+        }
+    }
+
+    /// Whether hits are taken.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+}
+
+/// Adds one to a counter.
+pub fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

@@ -1,0 +1,205 @@
+//! The commands that are not the server itself: check, tail, export, replay, token.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use engine::engine::Engine;
+use engine::id::Position;
+use engine::record::{Body, Record};
+use http_body_util::{BodyExt, Empty};
+use hyper::header::{AUTHORIZATION, HOST};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::clock::Clock;
+use crate::ids::Ids;
+use crate::install::Install;
+use crate::journal::committer::Now;
+use crate::journal::disk::RealDisk;
+use crate::journal::{Hooks, Journal, Options as JournalOptions};
+use crate::seal::Sealer;
+use crate::serve::{self, Options};
+use crate::timeline::unseal_hits;
+use crate::tokens;
+
+/// Why a command failed.
+#[derive(Debug)]
+pub enum CommandError {
+    /// The settings are wrong; each problem is a line.
+    Settings(Vec<crate::config::Problem>),
+    /// The data folder cannot be used.
+    Data(String),
+    /// The server does not answer.
+    Server(String),
+    /// The server refuses.
+    Refused(StatusCode),
+    /// The output is gone or cannot be written.
+    Output(io::Error),
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Settings(problems) => {
+                let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                f.write_str(&lines.join("\n"))
+            }
+            Self::Data(why) | Self::Server(why) => f.write_str(why),
+            Self::Refused(status) => write!(
+                f,
+                "the server answers {status}; give a token with --token or MIKOMI_TOKEN, or run \
+                 this where the data folder is"
+            ),
+            Self::Output(error) => write!(f, "the output cannot be written: {error}"),
+        }
+    }
+}
+
+/// Reads the settings and says what is wrong, or what is in them.
+pub fn check(options: &Options) -> Result<String, CommandError> {
+    let (loaded, files, _) = serve::load(options).map_err(CommandError::Settings)?;
+    let from = match &files.dir {
+        Some(dir) => dir.display().to_string(),
+        None => "the compiled-in defaults".to_owned(),
+    };
+    let mut text = format!(
+        "{from}: fine. {} sites, {} rules, {} categories, {} thresholds, {} endpoints.",
+        loaded.settings.sites.len(),
+        loaded.scoring.rules.len(),
+        loaded.scoring.categories.len(),
+        loaded.scoring.thresholds.len(),
+        loaded.endpoints.len(),
+    );
+    let later = loaded.scoring.later.sections();
+    if !later.is_empty() {
+        text.push_str("\nRead and checked, but not acted on by this version: ");
+        text.push_str(&later.join(", "));
+    }
+    Ok(text)
+}
+
+/// Where the admin side is and how to be let in.
+#[derive(Clone, Debug)]
+pub struct AdminAccess {
+    /// `host:port`.
+    pub address: String,
+    /// A token, or one made in the data folder.
+    pub token: String,
+}
+
+/// The access given on the command line, or made from the settings and the data folder.
+pub fn access(
+    options: &Options,
+    admin: Option<String>,
+    token: Option<String>,
+) -> Result<AdminAccess, CommandError> {
+    let (loaded, _, _) = serve::load(options).map_err(CommandError::Settings)?;
+    let data = options.data.clone().unwrap_or(loaded.settings.journal.dir);
+    let address = admin.unwrap_or_else(|| loaded.settings.admin.listen.to_string());
+    let token = token.map_or_else(|| make_token(&data), Ok)?;
+    Ok(AdminAccess { address, token })
+}
+
+/// Makes a token for a data folder.
+pub fn make_token(data: &Path) -> Result<String, CommandError> {
+    let made = tokens::create(data, &Ids::default());
+    made.map_err(|error| CommandError::Data(format!("{}: {error}", data.display())))
+}
+
+/// Copies an answer of the admin side to the output as it comes. Server-sent events lose their
+/// framing.
+pub fn copy(access: &AdminAccess, path: &str, output: &mut dyn Write) -> Result<(), CommandError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| CommandError::Server(error.to_string()))?;
+    runtime.block_on(async {
+        let lost = |error: &dyn fmt::Display| {
+            CommandError::Server(format!("{}: {error}", access.address))
+        };
+        let stream = TcpStream::connect(&access.address).await.map_err(|error| lost(&error))?;
+        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = handshake.map_err(|error| lost(&error))?;
+        // Its end is seen as the end of the answer.
+        tokio::spawn(connection);
+        let request = Request::get(path)
+            .header(HOST, &access.address)
+            .header(AUTHORIZATION, format!("Bearer {}", access.token))
+            .body(Empty::<bytes::Bytes>::new())
+            .map_err(|error| lost(&error))?;
+        let response = sender.send_request(request).await.map_err(|error| lost(&error))?;
+        if !response.status().is_success() {
+            return Err(CommandError::Refused(response.status()));
+        }
+        let mut body = response.into_body();
+        let mut line = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| lost(&error))?;
+            let Some(data) = frame.data_ref() else {
+                continue;
+            };
+            line.extend_from_slice(data);
+            write_lines(&mut line, output).map_err(CommandError::Output)?;
+        }
+        output.write_all(&line).map_err(CommandError::Output)
+    })
+}
+
+fn write_lines(pending: &mut Vec<u8>, output: &mut dyn Write) -> io::Result<()> {
+    while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+        let line: Vec<u8> = pending.drain(..=end).collect();
+        let event = line.strip_prefix(b"data: ");
+        let framing = line == b"\n" || line.starts_with(b":") || line.starts_with(b"event:");
+        match event {
+            Some(text) => output.write_all(text)?,
+            None if framing => {}
+            None => output.write_all(&line)?,
+        }
+    }
+    output.flush()
+}
+
+/// Replays a journal that no server has open, and says what came of it.
+pub fn replay(data: &PathBuf, shards: usize, now: Option<u64>) -> Result<String, CommandError> {
+    let failed = |error: &dyn fmt::Display| CommandError::Data(format!("{}: {error}", data.display()));
+    if !data.join("install.keys").exists() {
+        return Err(failed(&"there is no installation here"));
+    }
+    let install = Install::open(data, &Ids::default()).map_err(|error| failed(&error))?;
+    let sealer = Sealer::open(data).map_err(|error| failed(&error))?;
+    let disk = RealDisk::open(data.join("journal")).map_err(|error| failed(&error))?;
+    let clock = Clock::system();
+    let until = now.map_or_else(|| clock.now(), engine::time::Timestamp);
+    let hooks = Hooks {
+        now: Box::new(move || Now { wall_ms: clock.now().0, boot_ms: clock.boot_ms() }),
+        poisoned: Box::new(|_| {}),
+    };
+    let engine = Engine::new(shards);
+    let mut wrong = None;
+    let options = JournalOptions::new(install.id.0);
+    let (journal, found) = Journal::open(std::sync::Arc::new(disk), &options, hooks, |entry| {
+        match Record::decode(entry.bytes) {
+            Ok(mut record) => {
+                if let Body::Hit(hit) = &mut record.body {
+                    unseal_hits(hit, |lead, sealed| sealer.unseal(lead, sealed));
+                }
+                engine.evolve(&record, entry.position);
+            }
+            Err(error) => {
+                wrong.get_or_insert((entry.position, error));
+            }
+        }
+    })
+    .map_err(|error| failed(&error))?;
+    if let Some((Position(position), error)) = wrong {
+        return Err(failed(&format!("record {position}: {error}")));
+    }
+    let _ = journal.stop();
+    let (visitors, leads) = engine.sizes();
+    Ok(format!(
+        "{{\"records\":{},\"visitors\":{visitors},\"leads\":{leads},\"hash\":\"{:032x}\",\"now_ms\":{}}}",
+        found.records,
+        engine.state_hash(until),
+        until.0,
+    ))
+}

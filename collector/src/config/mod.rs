@@ -1,0 +1,265 @@
+//! Configuration: three files a person edits, read into types once.
+//!
+//! `mikomi.toml` says how the machine runs, `scoring.toml` who earns points, `endpoints.toml` who
+//! is told. They are looked for in the folder given by `--config`, else in `./config`, else the
+//! compiled-in ones are used. Everything wrong in them is reported at once, with line, column and
+//! the nearest right word; nothing in them is ignored.
+
+mod endpoints;
+mod mikomi_toml;
+mod problem;
+mod reload;
+mod scoring;
+mod settings;
+mod sites;
+mod spelling;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+pub use self::endpoints::{Endpoint, EndpointMode};
+pub use self::problem::Problem;
+pub use self::reload::{Changes, Contents, Watcher};
+pub use self::scoring::{Excluded, NameKind, ScoringFile, later};
+pub use self::settings::{
+    Admin, Collector, Cookie, Durability, Journal, Limits, Privacy, Rate, Secret, SecureCookie,
+    Settings, TlsFiles, Webhooks,
+};
+pub use self::sites::{Origins, Site, SiteConsent};
+
+use self::problem::Problems;
+use self::table::Field;
+
+/// The compiled-in mikomi.toml: every setting with its default and its reason.
+pub const DEFAULT_MIKOMI: &str = include_str!("../../../config/mikomi.toml");
+/// The compiled-in scoring.toml: the rules to begin with.
+pub const DEFAULT_SCORING: &str = include_str!("../../../config/scoring.toml");
+/// The compiled-in endpoints.toml: an example that sends nothing.
+pub const DEFAULT_ENDPOINTS: &str = include_str!("../../../config/endpoints.toml");
+
+/// The names of the three files.
+pub const FILE_NAMES: [&str; 3] = ["mikomi.toml", "scoring.toml", "endpoints.toml"];
+/// Longest file of settings, in bytes. Two thousand rules have half of it.
+pub const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Longest file of secrets, in bytes.
+const SECRETS_BYTES_MAX: u64 = 64 << 10;
+
+/// What tells one content of a file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fingerprint {
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// The CRC32C of its bytes.
+    pub crc32c: u32,
+}
+
+impl Fingerprint {
+    /// Of a content.
+    pub fn of(content: &[u8]) -> Fingerprint {
+        Fingerprint { bytes: content.len() as u64, crc32c: crc32c::crc32c(content) }
+    }
+}
+
+/// What the files refer to: their folder, and the environment.
+#[derive(Clone, Default)]
+pub struct Surroundings {
+    /// The folder the files were found in; nothing when the compiled-in ones are used.
+    pub dir: Option<PathBuf>,
+    /// The process's environment, as `std::env::vars()` gives it. May hold secrets.
+    pub env: BTreeMap<String, String>,
+}
+
+impl Surroundings {
+    /// A file named in the settings: beside them unless its path is absolute.
+    fn path(&self, name: &str) -> PathBuf {
+        match &self.dir {
+            Some(dir) => dir.join(name),
+            None => PathBuf::from(name),
+        }
+    }
+
+    /// The secrets that a `_file` and an `_env` setting lead to, each with its setting. What
+    /// is wrong is reported without a word of what was found, or of the setting's own text:
+    /// people put the secret there by mistake.
+    fn secrets<'a>(
+        &self,
+        file: Option<Field<'a>>,
+        variable: Option<Field<'a>>,
+    ) -> Vec<(Field<'a>, Vec<String>)> {
+        let mut found = Vec::new();
+        if let Some((field, name)) = file.and_then(|field| Some((field, field.text()?))) {
+            match read_at_most(&self.path(name), SECRETS_BYTES_MAX) {
+                Ok(bytes) => found.push((field, split_secrets(&String::from_utf8_lossy(&bytes)))),
+                Err(why) => field.problem(format!("\"{}\" names a file that {why}", field.name)),
+            }
+        }
+        if let Some((field, name)) = variable.and_then(|field| Some((field, field.text()?))) {
+            match self.env.get(name) {
+                Some(text) => found.push((field, split_secrets(text))),
+                None => field.problem(format!("\"{}\" names a variable not set", field.name)),
+            }
+        }
+        for (field, _) in found.iter().filter(|(_, secrets)| secrets.is_empty()) {
+            field.problem(format!("\"{}\" leads to no secret: it is empty", field.name));
+        }
+        found
+    }
+}
+
+/// Secrets stand one a line or with commas between them; a line that begins with `#` is a comment.
+fn split_secrets(text: &str) -> Vec<String> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+    let words = lines.flat_map(|line| line.split([',', ' ', '\t']));
+    words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+fn read_at_most(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
+    let unreadable = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => "is not there".to_owned(),
+        kind => format!("cannot be read: {kind}"),
+    };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(format!("has more than {bytes_max} bytes"));
+    }
+    Ok(bytes)
+}
+
+/// The contents of the three files, as found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// The folder they are in; nothing when the compiled-in ones are used.
+    pub dir: Option<PathBuf>,
+    /// mikomi.toml, scoring.toml and endpoints.toml, those that are there.
+    pub contents: [Option<Vec<u8>>; 3],
+}
+
+impl Files {
+    /// The folder of the settings: the one given, else `./config` if it holds mikomi.toml.
+    pub fn find(given: Option<&Path>, working_folder: &Path) -> Option<PathBuf> {
+        let usual = working_folder.join("config");
+        match given {
+            Some(dir) => Some(dir.to_owned()),
+            None => usual.join(FILE_NAMES[0]).is_file().then_some(usual),
+        }
+    }
+
+    /// Reads what is there. A folder without mikomi.toml is refused: it was named by mistake.
+    pub fn read(dir: Option<PathBuf>) -> Result<Files, Vec<Problem>> {
+        let Some(dir) = dir else {
+            return Ok(Files::default());
+        };
+        let (contents, problems) = Files::read_contents(&dir);
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        if contents[0].is_none() {
+            let message = format!("is not in {}", dir.display());
+            return Err(vec![Problem::of_file(FILE_NAMES[0], message)]);
+        }
+        Ok(Files { dir: Some(dir), contents })
+    }
+
+    /// The files of a folder as they are now, for [`Watcher::changed`], and why those that are
+    /// there cannot be read.
+    pub fn read_contents(dir: &Path) -> ([Option<Vec<u8>>; 3], Vec<Problem>) {
+        let mut problems = Vec::new();
+        let contents = FILE_NAMES.map(|name| {
+            let path = dir.join(name);
+            if !path.exists() {
+                return None;
+            }
+            read_at_most(&path, FILE_BYTES_MAX)
+                .map_err(|why| problems.push(Problem::of_file(name, why)))
+                .ok()
+        });
+        (contents, problems)
+    }
+}
+
+/// Everything configured.
+#[derive(Debug)]
+pub struct Loaded {
+    /// How the machine runs.
+    pub settings: Settings,
+    /// Who earns points; becomes the engine's by [`ScoringFile::publish`].
+    pub scoring: ScoringFile,
+    /// Who is told, in the file's order.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// Reads all three files, or says everything that is wrong with them. Where there is no folder
+/// the compiled-in files are used; in a folder a missing scoring.toml is the compiled-in one,
+/// and a missing endpoints.toml tells nobody.
+pub fn load(files: &Files, surroundings: &Surroundings) -> Result<Loaded, Vec<Problem>> {
+    let [mikomi, scoring, endpoints] = &files.contents;
+    let settings = read_settings(mikomi.as_deref(), surroundings);
+    let scoring = read_scoring(scoring.as_deref());
+    let thresholds = scoring.as_ref().ok().map(ScoringFile::threshold_names);
+    let own_folder = files.dir.is_some();
+    let endpoints =
+        read_endpoints(endpoints.as_deref(), own_folder, thresholds.as_deref(), surroundings);
+    match (settings, scoring, endpoints) {
+        (Ok(settings), Ok(scoring), Ok(endpoints)) => Ok(Loaded { settings, scoring, endpoints }),
+        (settings, scoring, endpoints) => {
+            let mut problems = settings.err().unwrap_or_default();
+            problems.extend(scoring.err().unwrap_or_default());
+            problems.extend(endpoints.err().unwrap_or_default());
+            Err(problems)
+        }
+    }
+}
+
+fn decode<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Vec<Problem>> {
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        let message = format!("has more than {FILE_BYTES_MAX} bytes");
+        return Err(vec![Problem::of_file(file, message)]);
+    }
+    std::str::from_utf8(bytes).map_err(|error| {
+        let good = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+        let message = "not UTF-8 text from here on; save the file as UTF-8, not as Shift_JIS";
+        vec![Problem::at(file, &good, good.len(), message.to_owned())]
+    })
+}
+
+fn read_settings(
+    bytes: Option<&[u8]>,
+    surroundings: &Surroundings,
+) -> Result<Settings, Vec<Problem>> {
+    let file = FILE_NAMES[0];
+    let text = bytes.map(|bytes| decode(file, bytes)).transpose()?;
+    let problems = Problems::default();
+    let settings = mikomi_toml::read(file, text, DEFAULT_MIKOMI, surroundings, &problems);
+    problems.judge(settings)
+}
+
+fn read_scoring(bytes: Option<&[u8]>) -> Result<ScoringFile, Vec<Problem>> {
+    let file = FILE_NAMES[1];
+    match bytes {
+        Some(bytes) => ScoringFile::parse(file, decode(file, bytes)?),
+        None => ScoringFile::parse("the built-in scoring.toml", DEFAULT_SCORING),
+    }
+}
+
+fn read_endpoints(
+    bytes: Option<&[u8]>,
+    own_folder: bool,
+    thresholds: Option<&[String]>,
+    surroundings: &Surroundings,
+) -> Result<Vec<Endpoint>, Vec<Problem>> {
+    let file = FILE_NAMES[2];
+    match bytes {
+        Some(bytes) => endpoints::parse(file, decode(file, bytes)?, thresholds, surroundings),
+        None if own_folder => Ok(Vec::new()),
+        None => {
+            let file = "the built-in endpoints.toml";
+            endpoints::parse(file, DEFAULT_ENDPOINTS, thresholds, surroundings)
+        }
+    }
+}

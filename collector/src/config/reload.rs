@@ -1,0 +1,179 @@
+//! Which saved files take effect. A good file becomes the next version; a bad one changes nothing,
+//! and its problems are shown until it is right. Nothing here reads a file or waits: whoever polls
+//! gives the contents.
+
+use super::{Endpoint, FILE_NAMES, Fingerprint, Problem, ScoringFile, Settings, Surroundings};
+
+/// The three files as they are now; nothing for one that is not there.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Contents<'a> {
+    /// mikomi.toml.
+    pub mikomi: Option<&'a [u8]>,
+    /// scoring.toml.
+    pub scoring: Option<&'a [u8]>,
+    /// endpoints.toml.
+    pub endpoints: Option<&'a [u8]>,
+}
+
+/// What to publish now.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// mikomi.toml changed and is right.
+    pub settings: Option<Box<Settings>>,
+    /// scoring.toml changed and is right.
+    pub scoring: Option<Box<ScoringFile>>,
+    /// endpoints.toml changed and is right, or must be read anew.
+    pub endpoints: Option<Vec<Endpoint>>,
+    /// Whether [`Watcher::problems`] are others than before.
+    pub problems_changed: bool,
+}
+
+/// Decides what saved files do.
+pub struct Watcher {
+    surroundings: Surroundings,
+    files: [Watched; 3],
+    /// The scoring in force; the same text is not published twice.
+    in_force: Fingerprint,
+    /// The names endpoints may filter by: those of the scoring in force.
+    thresholds: Vec<String>,
+    insisted: bool,
+}
+
+/// A file at one moment.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Seen {
+    #[default]
+    Absent,
+    Content(Fingerprint),
+}
+
+impl Seen {
+    fn of(content: Option<&[u8]>) -> Seen {
+        content.map_or(Seen::Absent, |bytes| Seen::Content(Fingerprint::of(bytes)))
+    }
+}
+
+/// What is known of one file.
+#[derive(Default)]
+struct Watched {
+    /// The content last judged, good or bad.
+    judged: Seen,
+    /// A content seen once. It is judged when it is seen again: until then an editor may still
+    /// be writing it.
+    arriving: Option<Seen>,
+    problems: Vec<Problem>,
+}
+
+impl Watched {
+    /// Whether a content must be judged now.
+    fn is_due(&mut self, now: Seen, insisted: bool) -> bool {
+        if insisted {
+            self.arriving = None;
+            return true;
+        }
+        if now == self.judged {
+            self.arriving = None;
+            return false;
+        }
+        if self.arriving == Some(now) {
+            self.arriving = None;
+            return true;
+        }
+        self.arriving = Some(now);
+        false
+    }
+}
+
+impl Watcher {
+    /// Begins with the contents that were loaded, and the scoring made of them.
+    pub fn new(surroundings: Surroundings, loaded: Contents<'_>, scoring: &ScoringFile) -> Watcher {
+        let watched =
+            |content: Option<&[u8]>| Watched { judged: Seen::of(content), ..Watched::default() };
+        Watcher {
+            surroundings,
+            files: [watched(loaded.mikomi), watched(loaded.scoring), watched(loaded.endpoints)],
+            in_force: scoring.fingerprint,
+            thresholds: scoring.threshold_names(),
+            insisted: false,
+        }
+    }
+
+    /// The next call of [`Watcher::changed`] reads everything at once, changed or not: somebody
+    /// asked for it, and secrets in other files may be new.
+    pub fn insist(&mut self) {
+        self.insisted = true;
+    }
+
+    /// What to publish, given the files as they are now. To be called at least once a second; a
+    /// content takes effect when two calls in a row have seen it.
+    pub fn changed(&mut self, now: Contents<'_>) -> Changes {
+        let insisted = std::mem::take(&mut self.insisted);
+        let mut changes = Changes::default();
+        if self.is_due(0, now.mikomi, insisted) {
+            let read = |bytes: &[u8], around: &Surroundings, _: &[String]| {
+                super::read_settings(Some(bytes), around)
+            };
+            let settings = self.judge(0, now.mikomi, &mut changes, read);
+            changes.settings = settings.map(Box::new);
+        }
+        if self.is_due(1, now.scoring, insisted) {
+            let read =
+                |bytes: &[u8], _: &Surroundings, _: &[String]| super::read_scoring(Some(bytes));
+            let scoring = self.judge(1, now.scoring, &mut changes, read);
+            let scoring = scoring.filter(|scoring| scoring.fingerprint != self.in_force);
+            if let Some(scoring) = &scoring {
+                self.in_force = scoring.fingerprint;
+                self.thresholds = scoring.threshold_names();
+            }
+            changes.scoring = scoring.map(Box::new);
+        }
+        // Endpoints name thresholds; when those change, they are judged anew.
+        let renamed = changes.scoring.is_some() && now.endpoints.is_some();
+        if self.is_due(2, now.endpoints, insisted) || renamed {
+            let read = |bytes: &[u8], around: &Surroundings, thresholds: &[String]| {
+                super::read_endpoints(Some(bytes), true, Some(thresholds), around)
+            };
+            changes.endpoints = self.judge(2, now.endpoints, &mut changes, read);
+        }
+        changes
+    }
+
+    /// Everything wrong with the files as last judged, in the order of the files.
+    pub fn problems(&self) -> Vec<Problem> {
+        let problems = self.files.iter().map(|file| &file.problems);
+        problems.flatten().cloned().collect()
+    }
+
+    fn is_due(&mut self, file: usize, now: Option<&[u8]>, insisted: bool) -> bool {
+        self.files[file].is_due(Seen::of(now), insisted)
+    }
+
+    fn judge<T>(
+        &mut self,
+        file: usize,
+        now: Option<&[u8]>,
+        changes: &mut Changes,
+        read: impl FnOnce(&[u8], &Surroundings, &[String]) -> Result<T, Vec<Problem>>,
+    ) -> Option<T> {
+        // A file that was never there is not missed; one that is gone keeps its last content.
+        let was_there =
+            self.files[file].judged != Seen::Absent || !self.files[file].problems.is_empty();
+        let judgement = match now {
+            Some(bytes) => read(bytes, &self.surroundings, &self.thresholds),
+            None if !was_there => Err(Vec::new()),
+            None => {
+                let message = "is gone; what it said last stays in force";
+                Err(vec![Problem::of_file(FILE_NAMES[file], message)])
+            }
+        };
+        let watched = &mut self.files[file];
+        watched.judged = Seen::of(now);
+        let (value, problems) = match judgement {
+            Ok(value) => (Some(value), Vec::new()),
+            Err(problems) => (None, problems),
+        };
+        changes.problems_changed |= watched.problems != problems;
+        watched.problems = problems;
+        value
+    }
+}

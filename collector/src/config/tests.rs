@@ -1,0 +1,869 @@
+//! What the three files promise: the examples are right, the file of defaults is the default, and
+//! what a person mistypes is found with its place and its remedy.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use engine::grade::Grade;
+use engine::rule::{Once, Period, Points};
+use proptest::prelude::*;
+
+use super::*;
+
+const SALES_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+fn alone() -> Surroundings {
+    Surroundings::default()
+}
+
+fn with_env(pairs: &[(&str, &str)]) -> Surroundings {
+    let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    Surroundings { dir: None, env: pairs.iter().map(pair).collect() }
+}
+
+fn mikomi(text: &str, surroundings: &Surroundings) -> Result<Settings, Vec<String>> {
+    read_settings(Some(text.as_bytes()), surroundings).map_err(|it| shown(&it))
+}
+
+fn scoring(text: &str) -> Result<ScoringFile, Vec<Problem>> {
+    read_scoring(Some(text.as_bytes()))
+}
+
+fn endpoints(text: &str, surroundings: &Surroundings) -> Result<Vec<Endpoint>, Vec<String>> {
+    let thresholds = ["warm".to_owned(), "hot".to_owned()];
+    read_endpoints(Some(text.as_bytes()), true, Some(&thresholds), surroundings)
+        .map_err(|it| shown(&it))
+}
+
+fn shown(problems: &[Problem]) -> Vec<String> {
+    problems.iter().map(Problem::to_string).collect()
+}
+
+/// The whole text with one part replaced, which stands in it exactly once.
+fn edited(text: &str, part: &str, by: &str) -> String {
+    assert_eq!(text.matches(part).count(), 1, "{part} is not there once");
+    text.replacen(part, by, 1)
+}
+
+/// Line and column of a part of a text, both from 1, the column in characters.
+fn place(text: &str, part: &str) -> (u32, u32) {
+    let offset = text.find(part).unwrap();
+    let line_start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text[..offset].matches('\n').count() + 1;
+    (line as u32, text[line_start..offset].chars().count() as u32 + 1)
+}
+
+const SITE: &str =
+    "[[site]]\nid = \"www\"\nkey = \"k\"\nconsent = \"required\"\norigins = [\"https://a.jp\"]\n";
+
+// ---------------------------------------------------------------- the files as they are shipped
+
+#[test]
+fn in_an_empty_folder_the_built_in_files_give_one_demo_site_and_send_nothing() {
+    let loaded = load(&Files::default(), &alone()).unwrap();
+    let [site] = &loaded.settings.sites[..] else { panic!("one site") };
+    assert_eq!((site.id.as_str(), &site.keys[..]), ("demo", &["demo".to_owned()][..]));
+    assert_eq!(site.consent, SiteConsent::Assumed);
+    assert!(site.origins.allow("http://localhost:3000") && site.origins.allow("null"));
+    assert_eq!(loaded.settings.collector.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(loaded.settings.journal.durability, Durability::Durable);
+    assert_eq!(loaded.settings.shards, 1_024);
+    let live = loaded.endpoints.iter().filter(|it| it.mode == EndpointMode::Live).count();
+    assert_eq!((loaded.endpoints.len(), live), (1, 0));
+    assert!(loaded.endpoints[0].wants("sales", "lead.hot", Some("hot"), false));
+    assert!(!loaded.endpoints[0].wants("hr", "lead.action", None, false));
+    assert!(!loaded.endpoints[0].wants("sales", "lead.hot", Some("hot"), true));
+}
+
+#[test]
+fn every_word_of_the_file_of_defaults_is_read_and_none_has_a_default_elsewhere() {
+    // Without any one setting the file of defaults is incomplete, and says which one.
+    let mut tried = 0;
+    let lines: Vec<&str> = DEFAULT_MIKOMI.lines().collect();
+    let settings_end = lines.iter().position(|line| *line == "[[site]]").unwrap();
+    for left_out in 0..settings_end {
+        let setting = lines[left_out].split_once(" = ");
+        let Some((key, _)) = setting.filter(|_| !lines[left_out].starts_with('#')) else {
+            continue;
+        };
+        tried += 1;
+        let mut others = lines.clone();
+        others[left_out] = "";
+        let problems = Problems::default();
+        let read = mikomi_toml::read("f", None, &others.join("\n"), &alone(), &problems);
+        let found = shown(&problems.judge(read).unwrap_err());
+        assert!(found.iter().any(|it| it.contains(&format!("\"{key}\" is missing"))), "{found:?}");
+    }
+    assert!(tried > 60, "only {tried} settings were tried");
+}
+
+#[test]
+fn every_setting_states_its_reason() {
+    for line in DEFAULT_MIKOMI.lines().filter(|line| line.contains(" = ")) {
+        let of_a_form = line.starts_with('"');
+        assert!(of_a_form || line.contains('#'), "{line}");
+    }
+}
+
+#[test]
+fn the_further_keys_shown_in_comments_are_right_too() {
+    let marker = "# What else an endpoint can say:";
+    let example = &DEFAULT_ENDPOINTS[DEFAULT_ENDPOINTS.find(marker).unwrap() + marker.len()..];
+    let example = example.replace("\n# ", "\n").replace("\n#\n", "\n");
+    let example = edited(&example, "secret_file", "# secret_file");
+    let read = endpoints(&example, &with_env(&[("SFA_SECRET", SALES_SECRET)])).unwrap();
+    assert_eq!(read[0].id, "sfa");
+    assert_eq!(read[0].mode, EndpointMode::Shadow);
+    assert_eq!(read[0].in_flight_max, Some(2));
+    assert_eq!(read[0].types.len(), 2);
+
+    let keys = "# server_keys_env = \"WWW_KEYS\"";
+    let own = edited(DEFAULT_MIKOMI, keys, &keys[2..]);
+    let read =
+        mikomi(&own, &with_env(&[("WWW_KEYS", "0123456789abcdefghij, x123456789abcdefghij")]));
+    let site = &read.unwrap().sites[0];
+    assert_eq!(site.server_keys.len(), 2);
+    assert!(site.server_keys[1].matches(b"x123456789abcdefghij"));
+    assert!(!site.server_keys[1].matches(b"x123456789abcdefghi"));
+    assert!(!site.server_keys[1].matches(b"x123456789abcdefghik"));
+}
+
+#[test]
+fn the_example_rules_become_the_engines_under_the_numbers_given() {
+    let file = scoring(DEFAULT_SCORING).unwrap();
+    let mut given = Vec::new();
+    let mut intern = |kind, name: &str| {
+        given.push((kind, name.to_owned()));
+        // Numbers that are places nowhere, so that a mix-up shows.
+        200 - given.len() as u16
+    };
+    let made = file.publish(7, &mut intern).unwrap();
+    assert_eq!(made.version, 7);
+    assert_eq!(made.total_max, Some(Points::whole(100)));
+    assert_eq!(made.claims_max, Some(Points::whole(80)));
+    let names: Vec<&str> = made.categories.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(names, ["intent", "interest", "recruit"]);
+    assert_eq!(made.categories[0].half_life.millis(), 14 * 86_400_000);
+    assert!(made.categories[1].in_total && !made.categories[2].in_total);
+    assert_eq!(made.rules.rules().len(), 18);
+    let rule = |name: &str| made.rules.rules().iter().find(|rule| rule.name == name).unwrap();
+    let trial = rule("trial");
+    assert_eq!(trial.category, made.categories[0].id);
+    assert_eq!(trial.guards.once, Some(Once::Rearmed(Duration::from_hours(180 * 24))));
+    assert_eq!(trial.tell.as_deref(), Some("sales"));
+    assert_eq!(rule("article").guards.at_most, Some((3, Period::Day)));
+    assert_eq!(rule("article").when.path, ["/column/**", "/blog/**"]);
+    assert_eq!(rule("compared").when.distinct_pages, Some((3, Duration::from_hours(168))));
+    assert_eq!(rule("compared").guards.once_per, Some(Period::Rolling(Duration::from_hours(168))));
+    assert_eq!(rule("document").when.any.len(), 2);
+    assert_eq!(rule("careers").points, Points::whole(-10));
+    assert_eq!(rule("pricing").ja, "料金ページを閲覧");
+    let [warm, hot] = &made.thresholds[..] else { panic!("two thresholds") };
+    assert_eq!((warm.name.as_str(), &warm.tell), ("warm", &None));
+    assert_eq!((hot.rise, hot.fall), (Points::whole(60), Points::whole(40)));
+    assert_eq!(hot.grades, [Grade::A, Grade::B, Grade::C, Grade::Unknown]);
+    assert_eq!(hot.recent, Some(Duration::from_hours(168)));
+    assert_eq!(made.urgency.high, Points::whole(40));
+    assert!(made.excluded_paths.any("/preview/x"));
+    assert_eq!(made.texts.len(), 7);
+    assert_eq!(made.stage_names["hot"], "ホット");
+    assert_eq!(given.len(), 18 + 3 + 2);
+    assert_eq!(file.excluded.email_domains.len(), 2);
+    assert!(file.excluded.networks[0].contains("203.0.113.9".parse().unwrap()));
+    assert_eq!(&*file.text, DEFAULT_SCORING);
+}
+
+#[test]
+fn what_is_not_acted_on_yet_is_read_whole_and_named() {
+    let file = scoring(DEFAULT_SCORING).unwrap();
+    let sections = ["[fit]", "[accounts]", "[sales]", "[thresholds] again"];
+    assert_eq!(file.later.sections(), sections);
+    let fit = file.later.fit.unwrap();
+    assert_eq!((fit.known_min, fit.rules.len()), (2, 7));
+    assert_eq!(fit.rules[2].test, later::FitTest::Between(Some(100), Some(5_000)));
+    assert_eq!(file.later.accounts["hot"].people, Some(2));
+    let sales = file.later.sales.unwrap();
+    assert_eq!(sales.hours.unwrap().to, 18 * 60);
+    assert_eq!(sales.points["no_show"], Points::whole(-15));
+    assert_eq!(file.later.again["hot"].every, Points::whole(20));
+}
+
+#[test]
+fn a_catalogue_that_is_full_refuses_by_name() {
+    let file = scoring(DEFAULT_SCORING).unwrap();
+    let refused = file.publish(1, &mut |_, _| 256).unwrap_err();
+    assert!(refused.message.contains("\"intent\""), "{refused}");
+}
+
+// ------------------------------------------------------------------- mistakes in scoring.toml
+
+/// (what stands there, what is typed instead, where the finger points, the remedy)
+const MISTAKES: [(&str, &str, &str, Option<&str>); 34] = [
+    ("intent   = { half_life", "intent   = { half_lif", "half_lif ", Some("half_life")),
+    ("half_life = \"30d\"", "half_life = \"30 days\"", "\"30 days\"", Some("30d")),
+    ("half_life = \"30d\"", "half_life = \"３０ｄ\"", "\"３０ｄ\"", Some("30d")),
+    ("half_life = \"30d\"", "half_life = 30", "30, max = 50", None),
+    ("half_life = \"30d\"", "half_life = 30d", "30d, max = 50", None),
+    ("utc_offset = \"+09:00\"", "utc_offset = \"+9:00\"", "\"+9:00\"", Some("+09:00")),
+    ("utc_offset = \"+09:00\"", "utc_offset = \"Asia/Tokyo\"", "\"Asia", Some("+09:00")),
+    ("total_max  = 100", "total_max  = \"100\"", "\"100\"", Some("100")),
+    ("in_total = false, ja", "in_total = \"no\", ja", "\"no\"", None),
+    ("levels    = { medium = 20", "levels    = { medium = 50", "{ medium", None),
+    ("\"203.0.113.0/24\"", "\"203.0.113.7\"", "\"203.0.113.7\"", Some("203.0.113.7/32")),
+    ("\"ours.example\"", "\"@ours.example\"", "\"@ours", Some("ours.example")),
+    ("id = \"pricing\", points = 12", "id = \"pricing\", point = 12", "point =", Some("points")),
+    ("id = \"case\"", "id = \"article\"", "\"article\", points = 4", None),
+    ("{ id = \"case\", points", "{ points", "{ points = 4", None),
+    (
+        "ja = \"記事を閲覧\", en = \"Read an article\", category = \"interest\"",
+        "ja = \"記事を閲覧\", en = \"Read an article\", category = \"intrest\"",
+        "\"intrest\"",
+        Some("interest"),
+    ),
+    (
+        "{ path = \"/thanks/trial/**\" }",
+        "{ path = \"thanks/trial/**\" }",
+        "\"thanks/trial",
+        Some("/thanks/trial/**"),
+    ),
+    (
+        "{ path = \"/thanks/trial/**\" }",
+        "{ path = \"https://www.ours.example/thanks/trial/\" }",
+        "\"https://www.ours",
+        Some("/thanks/trial/"),
+    ),
+    (
+        "{ path = \"/thanks/trial/**\" }",
+        "{ path = \"/thanks/trial**\" }",
+        "\"/thanks/trial**",
+        Some("/thanks/trial/**"),
+    ),
+    (
+        "{ path = \"/thanks/trial/**\" }",
+        "{ path = \"/thanks/trial?x=1\" }",
+        "\"/thanks/trial?",
+        Some("/thanks/trial"),
+    ),
+    (
+        "{ path = \"/thanks/trial/**\" }",
+        "{ paths = \"/thanks/trial/**\" }",
+        "paths = \"/thanks/trial",
+        Some("path"),
+    ),
+    ("{ path = \"/thanks/trial/**\" }", "{ referrer = \"google\" }", "referrer =", None),
+    ("{ path = \"/thanks/trial/**\" }", "{ }", "{ } }", None),
+    ("distinct_pages = 3, within = \"7d\"", "distinct_pages = 3", "distinct_pages = 3", None),
+    ("n = 3, per = \"day\"", "n = 3, per = \"daily\"", "\"daily\"", None),
+    (
+        "once = true, rearm_after = \"180d\"",
+        "rearm_after = \"180d\"",
+        "rearm_after = \"180d\"",
+        None,
+    ),
+    (
+        "rearm_after = \"180d\", tell = \"sales\"",
+        "rearm_after = \"180d\", tell = \"sale\"",
+        "\"sale\"",
+        Some("sales"),
+    ),
+    ("hot  = { rise = 60, fall = 40", "hot  = { rise = 60, fall = 60", "60, dwell", None),
+    ("hot  = { rise = 60, fall = 40", "hot  = { rise = 120, fall = 40", "120, fall", None),
+    ("warm = { rise = 30", "warm = { rise = 60", "warm = { rise", None),
+    ("grades = [\"A\", \"B\"", "grades = [\"Ａ\", \"B\"", "\"Ａ\"", Some("A")),
+    ("cooldown = \"3d\"", "cool_down = \"3d\"", "cool_down", Some("cooldown")),
+    (
+        "ja = \"【ホット】{company} {name}さん",
+        "ja = \"【ホット】{company} {nmae}さん",
+        "{nmae}",
+        Some("{name}"),
+    ),
+    ("[exclude] ", "[excluded] ", "excluded]", Some("exclude")),
+];
+
+#[test]
+fn a_marketers_mistakes_are_found_with_line_column_and_remedy() {
+    for (there, typed, finger, remedy) in MISTAKES {
+        let text = edited(DEFAULT_SCORING, there, typed);
+        let problems = scoring(&text).expect_err(typed);
+        let [problem] = &problems[..] else { panic!("{typed}: {:?}", shown(&problems)) };
+        let at = (problem.line, problem.column);
+        assert_eq!(at, place(&text, finger), "{typed}: {problem}");
+        assert_eq!(problem.suggestion.as_deref(), remedy, "{typed}: {problem}");
+        assert_eq!(problem.file, "scoring.toml");
+    }
+}
+
+#[test]
+fn mistakes_are_all_reported_at_once_in_the_order_of_the_file() {
+    let text = edited(DEFAULT_SCORING, "intent   = { half_life", "intent   = { half_lif");
+    let text = edited(&text, "hot  = { rise = 60, fall = 40", "hot  = { rise = 60, fall = 70");
+    let text = edited(&text, "{ path = \"/thanks/trial/**\" }", "{ scroll = 50 }");
+    let found = shown(&scoring(&text).unwrap_err());
+    assert_eq!(found.len(), 3, "{found:#?}");
+    assert!(found[0].ends_with("unknown word \"half_lif\"; did you mean \"half_life\"?"));
+    assert!(found[1].contains("\"scroll\" is not available in this version"));
+    assert!(found[2].contains("\"fall\" must be below \"rise\" (60)"));
+}
+
+#[test]
+fn a_word_nobody_knows_is_reported_in_every_table_of_every_file() {
+    let files = [DEFAULT_MIKOMI, DEFAULT_SCORING, DEFAULT_ENDPOINTS];
+    let mut tried = 0;
+    for (file, text) in files.into_iter().enumerate() {
+        let code = |offset: usize| {
+            let line = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
+            !text[line..offset].contains('#')
+        };
+        let inline = text.match_indices("{ ").map(|(at, _)| at + 1);
+        let headers = text
+            .match_indices("\n[")
+            .filter_map(|(at, _)| Some(at + 1 + text[at + 1..].find('\n')?));
+        for at in inline.chain(headers) {
+            let header = text[..at].ends_with(|last: char| last != '{');
+            let line = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+            if !header && !code(at) {
+                continue;
+            }
+            let added = if header { "\nzzzzz = 1" } else { " zzzzz = 1," };
+            let changed = format!("{}{added}{}", &text[..at], &text[at..]);
+            let found = match file {
+                0 => mikomi(&changed, &alone()).err(),
+                1 => scoring(&changed).err().map(|it| shown(&it)),
+                _ => endpoints(&changed, &alone()).err(),
+            };
+            let place = &text[line..at];
+            assert!(
+                found.is_some_and(|it| it.iter().any(|it| it.contains("zzzzz")
+                    || it.contains("needs a table")
+                    || it.contains("needs text"))),
+                "{place}"
+            );
+            tried += 1;
+        }
+    }
+    assert!(tried > 70, "only {tried} tables");
+}
+
+#[test]
+fn a_rule_that_could_never_count_is_refused() {
+    for when in [
+        "{ path = \"/a\", any = [{ event = \"b\" }, { engaged = \"5s\" }] }",
+        "{ event = \"b\", engaged = \"5s\" }",
+        "{ any = [{ distinct_pages = 2, within = \"1d\" }] }",
+        "{ path = [] }",
+        "{ engaged = \"0s\" }",
+    ] {
+        let text = edited(DEFAULT_SCORING, "{ path = \"/thanks/trial/**\" }", when);
+        assert!(scoring(&text).is_err(), "{when}");
+    }
+    let fine = "{ return_after = \"1d\", any = [{ event = \"b\" }, { path = \"/a\" }] }";
+    let text = edited(DEFAULT_SCORING, "{ path = \"/thanks/trial/**\" }", fine);
+    assert!(scoring(&text).is_ok());
+}
+
+#[test]
+fn a_file_saved_as_shift_jis_is_told_so_at_the_first_such_letter() {
+    let mut bytes = b"utc_offset = \"+09:00\"\n# ".to_vec();
+    bytes.extend([0x93, 0x5f, 0x90, 0x94]);
+    let problems = read_scoring(Some(&bytes)).unwrap_err();
+    assert_eq!((problems[0].line, problems[0].column), (2, 3));
+    assert!(problems[0].message.contains("Shift_JIS"));
+}
+
+#[test]
+fn a_file_with_a_byte_order_mark_and_windows_line_ends_is_read() {
+    let text = format!("\u{feff}{}", DEFAULT_SCORING.replace('\n', "\r\n"));
+    assert!(scoring(&text).is_ok());
+}
+
+#[test]
+fn text_that_is_not_toml_is_explained_where_it_begins() {
+    let hot = "hot  = { rise = 60, fall = 40";
+    for (there, typed, finger, hint) in [
+        (
+            hot,
+            "hot  ＝ { rise = 60, fall = 40",
+            "＝",
+            "\"＝\" is full-width; outside quotes it is =",
+        ),
+        (hot, "hot  = { rise = 60、 fall = 40", "、 fall", "full-width"),
+        (hot, "hot  = { rise = 60, dwell = “24h“, fall = 40", "“24h", "full-width"),
+        (hot, "hot  = { rise = 60 fall = 40", "60 fall", "a comma is missing before \"fall\""),
+        (hot, "hot  = { rise = 60, fall = 40h", "40h", "in quotes, as in \"40h\""),
+        (
+            "/trial/**\" } },",
+            "/trial/**\" },",
+            "{ id = \"contact\"",
+            "is the line before complete?",
+        ),
+        ("[thresholds] ", "[thresholds ", " #", ""),
+    ] {
+        let text = edited(DEFAULT_SCORING, there, typed);
+        let problems = scoring(&text).expect_err(typed);
+        let [problem] = &problems[..] else { panic!("{typed}: {:?}", shown(&problems)) };
+        assert!(problem.message.contains(hint), "{typed}: {problem}");
+        let line = place(&text, if finger == " #" { typed } else { finger }).0;
+        assert_eq!(problem.line, line, "{typed}: {problem}");
+        if hint == "full-width" {
+            assert_eq!(problem.column, place(&text, finger).1, "{typed}: {problem}");
+        }
+    }
+}
+
+#[test]
+fn a_file_with_thousands_of_mistakes_is_refused_in_no_time() {
+    let lines: Vec<String> = (0..50_000).map(|number| format!("word_{number} = 1")).collect();
+    let text = lines.join("\n");
+    let problems = scoring(&text).unwrap_err();
+    assert_eq!(problems.len(), 100);
+}
+
+#[test]
+fn a_word_used_twice_is_refused_where_it_stands_again() {
+    let text = edited(DEFAULT_SCORING, "robots        = true", "robots = true\nrobots = false");
+    let problems = scoring(&text).unwrap_err();
+    assert_eq!((problems[0].line, problems[0].column), place(&text, "robots = false"));
+    assert!(problems[0].message.contains("twice"), "{}", problems[0]);
+}
+
+// ------------------------------------------------------------------ mistakes in the other files
+
+#[test]
+fn contradictions_in_the_settings_are_refused_with_their_place() {
+    for (extra, message) in [
+        (
+            "[limits]\nhit_bytes_max = 2000000",
+            "mikomi.toml:2:17: \"hit_bytes_max\" must not be more than \"batch_bytes_max\"",
+        ),
+        (
+            "[collector]\nbody_gap_ms = 20000",
+            "mikomi.toml:2:15: \"body_gap_ms\" must not be more than \"body_ms\"",
+        ),
+        (
+            "[collector]\nlisten = \"localhost:80\"",
+            "mikomi.toml:2:10: \"listen\" needs an address and a port, as in \"127.0.0.1:8080\"; \
+             did you mean \"127.0.0.1:80\"?",
+        ),
+        (
+            "[admin]\nlisten = \"127.0.0.1:8080\"",
+            "mikomi.toml:2:10: the collector listens here already; the admin side needs its own \
+             door",
+        ),
+        (
+            "[collector]\ntls_key_file = \"k.pem\"",
+            "mikomi.toml:2:16: \"tls_key_file\" needs \"tls_certificate_file\" beside it",
+        ),
+        (
+            "[collector]\npublic_url = \"t.example.jp\"",
+            "mikomi.toml:2:14: \"public_url\" needs a web address without \"?\" and \"#\", as in \
+             \"https://t.example.jp\"",
+        ),
+        (
+            "[cookie]\nthird_party = true\nsecure = \"never\"",
+            "mikomi.toml:3:10: a third-party cookie must be secure: browsers drop it otherwise",
+        ),
+        (
+            "[journal]\ndurability = \"lossi\"",
+            "mikomi.toml:2:14: \"durability\" cannot be \"lossi\"; it is \"durable\" or \
+             \"lossy\"; did you mean \"lossy\"?",
+        ),
+        (
+            "[engine]\nshards = 1000",
+            "mikomi.toml:2:10: \"shards\" needs a power of two from 2 to 65536",
+        ),
+        ("[webhooks]\ntimeout_ms = 1000", "the built-in mikomi.toml:"),
+        (
+            "[limits]\nline_bytes_mx = 9000",
+            "mikomi.toml:2:1: unknown word \"line_bytes_mx\"; did you mean \"line_bytes_max\"?",
+        ),
+        (
+            "[collecter]\nworkers = 2",
+            "mikomi.toml:1:2: unknown word \"collecter\"; did you mean \"collector\"?",
+        ),
+    ] {
+        let found = mikomi(&format!("{extra}\n{SITE}"), &alone()).expect_err(extra);
+        let [problem] = &found[..] else { panic!("{extra}: {found:#?}") };
+        assert!(problem.starts_with(message), "{extra}: {problem}");
+    }
+}
+
+#[test]
+fn nothing_is_assumed_for_a_site() {
+    let found = mikomi("[cookie]\nname = \"m\"\n", &alone()).unwrap_err();
+    assert!(found[0].contains("there is no [[site]]"), "{found:?}");
+    let found = mikomi("[[site]]\nid = \"www\"\n", &alone()).unwrap_err();
+    for key in ["key", "consent", "origins"] {
+        assert!(found.iter().any(|it| it.contains(&format!("\"{key}\" is missing"))), "{found:?}");
+    }
+    let site = &mikomi(SITE, &alone()).unwrap().sites[0];
+    assert_eq!((site.namespace.as_str(), site.consent), ("www", SiteConsent::Required));
+}
+
+#[test]
+fn two_sites_share_neither_id_nor_key_and_only_the_demo_takes_every_origin() {
+    let second = SITE.replace("[\"https://a.jp\"]", "[\"*\"]");
+    let found = mikomi(&format!("{SITE}{second}"), &alone()).unwrap_err();
+    assert_eq!(found.len(), 3, "{found:#?}");
+    assert!(found[0].contains("there is a site \"www\" already"));
+    assert!(found[1].contains("the key \"k\" is used already, by site \"www\""));
+    assert!(found[2].contains("\"*\" is for the demo site only"));
+}
+
+#[test]
+fn origins_are_compared_as_browsers_state_them() {
+    let list = "[\"https://www.a.jp:443\", \"https://*.b.jp\", \"http://localhost:3000\"]";
+    let site = SITE.replace("[\"https://a.jp\"]", list);
+    let origins = mikomi(&site, &alone()).unwrap().sites.remove(0).origins;
+    for good in ["https://www.a.jp", "https://x.b.jp", "https://x.y.b.jp", "http://localhost:3000"]
+    {
+        assert!(origins.allow(good), "{good}");
+    }
+    for bad in [
+        "http://www.a.jp",
+        "https://a.jp",
+        "https://b.jp",
+        "https://xb.jp",
+        "https://evil.jp/.b.jp",
+        "https://x.b.jp:8443",
+        "https://x.b.jp.evil.jp",
+        "http://localhost",
+        "null",
+        "",
+    ] {
+        assert!(!origins.allow(bad), "{bad}");
+    }
+    let wrong = SITE.replace("https://a.jp", "www.a.jp");
+    let found = mikomi(&wrong, &alone()).unwrap_err();
+    assert!(found[0].ends_with("did you mean \"https://www.a.jp\"?"), "{found:?}");
+}
+
+#[test]
+fn the_environment_stands_above_the_files_and_its_mistakes_are_told() {
+    let env = with_env(&[
+        ("MIKOMI__collector__listen", "0.0.0.0:80"),
+        ("MIKOMI__limits__batch_hits_max", "9"),
+        ("MIKOMI__privacy__query_names", "utm_*, gclid"),
+        ("HOME", "/root"),
+    ]);
+    let settings = mikomi(SITE, &env).unwrap();
+    assert_eq!(settings.collector.listen.to_string(), "0.0.0.0:80");
+    assert_eq!(settings.limits.batch_hits_max, 9);
+    assert!(settings.privacy.keeps_query("utm_source") && settings.privacy.keeps_query("gclid"));
+    assert!(!settings.privacy.keeps_query("token"));
+
+    let env = with_env(&[
+        ("MIKOMI__collector__lisen", "0.0.0.0:80"),
+        ("MIKOMI__limits__batch_hits_max", "many"),
+    ]);
+    let found = mikomi(SITE, &env).unwrap_err();
+    let expected = [
+        "MIKOMI__collector__lisen: sets nothing: no setting has this name; \
+         did you mean \"MIKOMI__collector__listen\"?",
+        "MIKOMI__limits__batch_hits_max: \"batch_hits_max\" needs a whole number",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn mistakes_in_the_endpoints_are_found_with_their_place() {
+    let head =
+        "[[endpoint]]\nid = \"sfa\"\nurl = \"https://sfa.example.jp/h\"\nsecret_env = \"S\"\n";
+    let env = with_env(&[("S", SALES_SECRET)]);
+    assert_eq!(endpoints(head, &env).unwrap()[0].mode, EndpointMode::Shadow);
+    for (extra, message) in [
+        (
+            "mode = \"life\"",
+            "endpoints.toml:5:8: \"mode\" cannot be \"life\"; it is \"shadow\" or \"live\"; did \
+             you mean \"live\"?",
+        ),
+        ("types = [\"lead.hott\"]", "endpoints.toml:5:10: \"types\" cannot be \"lead.hott\""),
+        (
+            "thresholds = [\"hott\"]",
+            "endpoints.toml:5:15: there is no threshold \"hott\" in scoring.toml; did you mean \
+             \"hot\"?",
+        ),
+        (
+            "allow_private = [\"10.1.0.0/8\"]",
+            "endpoints.toml:5:18: a network is written as \"203.0.113.0/24\" or \
+             \"2001:db8::/32\"; did you mean \"10.0.0.0/8\"?",
+        ),
+        (
+            "order = \"strict\"",
+            "endpoints.toml:5:9: \"order\" cannot be \"strict\"; it is \"lead\"",
+        ),
+        (
+            "audiences = [\"sales\"]",
+            "endpoints.toml:5:1: unknown word \"audiences\"; did you mean \"audience\"?",
+        ),
+        (
+            "in_flight_max = 0",
+            "endpoints.toml:5:17: \"in_flight_max\" needs a number from 1 to 1000",
+        ),
+        (head, "endpoints.toml:6:6: there is an endpoint \"sfa\" already"),
+    ] {
+        let found = endpoints(&format!("{head}{extra}"), &env).expect_err(extra);
+        let [problem] = &found[..] else { panic!("{extra}: {found:#?}") };
+        assert!(problem.starts_with(message), "{extra}: {problem}");
+    }
+    for (url, message) in [
+        ("http://sfa.example.jp/h", "endpoints.toml:3:7: http needs allow_http = true"),
+        ("https://10.0.0.9/h", "endpoints.toml:3:7: 10.0.0.9 needs allow_private"),
+        ("https://sfa.example.jp:9000/", "endpoints.toml:3:7: port 9000 needs allow_ports"),
+        ("sfa.example.jp/h", "endpoints.toml:3:7: not a URL with a host"),
+    ] {
+        let found = endpoints(&head.replace("https://sfa.example.jp/h", url), &env).expect_err(url);
+        assert!(found.len() == 1 && found[0].starts_with(message), "{url}: {found:?}");
+    }
+}
+
+#[test]
+fn an_endpoint_whose_secret_or_address_changed_has_another_fingerprint() {
+    let head =
+        "[[endpoint]]\nid = \"sfa\"\nurl = \"https://sfa.example.jp/h\"\nsecret_env = \"S\"\n";
+    let print = |text: &str, secret: &str| {
+        endpoints(text, &with_env(&[("S", secret)])).unwrap()[0].fingerprint
+    };
+    let other = SALES_SECRET.replace("MfKQ", "MfKR");
+    assert_eq!(print(head, SALES_SECRET), print(head, SALES_SECRET));
+    assert_ne!(print(head, SALES_SECRET), print(head, &other));
+    assert_ne!(print(head, SALES_SECRET), print(&head.replace("/h", "/i"), SALES_SECRET));
+}
+
+// ----------------------------------------------------------------------------------- secrets
+
+#[test]
+fn no_secret_is_ever_shown() {
+    let secret = "0123456789abcdefSECRET";
+    let site = format!("{SITE}server_keys_env = \"K\"\n");
+    let settings = mikomi(&site, &with_env(&[("K", secret)])).unwrap();
+    assert!(!format!("{settings:?}").contains("SECRET"));
+
+    let head = "[[endpoint]]\nid = \"sfa\"\nurl = \"https://sfa.example.jp/SECRET\"\n";
+    let good = format!("{head}secrets = [\"{SALES_SECRET}\"]");
+    let read = endpoints(&good, &alone()).unwrap();
+    let printed = format!("{read:?}");
+    assert!(!printed.contains("MfKQ") && !printed.contains("SECRET"), "{printed}");
+
+    // Every way to write it wrongly, and not one message that repeats it.
+    for wrong in [
+        "secrets = \"SECRET\"",
+        "secrets = [\"whsec_SECRET\"]",
+        "secrets = [\"whsec_SECRET!!!\", 5]",
+        "secrets = { SECRET = 1 }",
+        "whsec_SECRET = 1",
+        "secret_file = \"whsec_SECRET\"",
+        "secret_env = \"whsec_SECRET\"",
+        "secrets = [\"SECRET]",
+    ] {
+        let found = endpoints(&format!("{head}{wrong}"), &alone()).expect_err(wrong);
+        assert!(!found.iter().any(|it| it.contains("SECRET")), "{wrong}: {found:?}");
+    }
+    for (wrong, env) in [
+        ("server_keys_file = \"SECRET\"", &[][..]),
+        ("server_keys_env = \"SECRET\"", &[]),
+        ("server_keys_env = \"K\"", &[("K", "SECRET")]),
+        ("server_keys_env = \"K\"", &[("K", "0123456789abcSECRET, 0123456789abcSECRET")]),
+    ] {
+        let found = mikomi(&format!("{SITE}{wrong}"), &with_env(env)).expect_err(wrong);
+        assert!(!found.iter().any(|it| it.contains("SECRET")), "{wrong}: {found:?}");
+    }
+}
+
+#[test]
+fn secrets_are_read_from_files_beside_the_settings() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("k.txt"), "# of www\n0123456789abcdefghij\n").unwrap();
+    std::fs::write(dir.path().join("mikomi.toml"), format!("{SITE}server_keys_file = \"k.txt\""))
+        .unwrap();
+    let files = Files::read(Files::find(Some(dir.path()), Path::new("/"))).unwrap();
+    let around = Surroundings { dir: files.dir.clone(), ..alone() };
+    let loaded = load(&files, &around).unwrap();
+    assert!(loaded.settings.sites[0].server_keys[0].matches(b"0123456789abcdefghij"));
+    // In a folder of one's own nobody is told unless the file says so.
+    assert!(loaded.endpoints.is_empty());
+    assert_eq!(loaded.scoring.rules.len(), 18);
+}
+
+#[test]
+fn the_folder_given_wins_and_the_usual_one_counts_only_with_settings_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let usual = dir.path().join("config");
+    std::fs::create_dir(&usual).unwrap();
+    assert_eq!(Files::find(None, dir.path()), None);
+    std::fs::write(usual.join("mikomi.toml"), SITE).unwrap();
+    assert_eq!(Files::find(None, dir.path()), Some(usual));
+    let given = dir.path().join("other");
+    assert_eq!(Files::find(Some(&given), dir.path()), Some(given.clone()));
+    let problems = Files::read(Some(given)).unwrap_err();
+    assert!(problems[0].to_string().starts_with("mikomi.toml: is not in"), "{}", problems[0]);
+}
+
+// ------------------------------------------------------------------------------- saved files
+
+fn watcher() -> (Watcher, Vec<u8>) {
+    let file = scoring(DEFAULT_SCORING).unwrap();
+    let contents = Contents {
+        mikomi: Some(DEFAULT_MIKOMI.as_bytes()),
+        scoring: Some(DEFAULT_SCORING.as_bytes()),
+        endpoints: Some(DEFAULT_ENDPOINTS.as_bytes()),
+    };
+    (Watcher::new(alone(), contents, &file), DEFAULT_SCORING.as_bytes().to_vec())
+}
+
+fn saved(scoring: &[u8]) -> Contents<'_> {
+    Contents {
+        mikomi: Some(DEFAULT_MIKOMI.as_bytes()),
+        scoring: Some(scoring),
+        endpoints: Some(DEFAULT_ENDPOINTS.as_bytes()),
+    }
+}
+
+fn is_nothing(changes: &Changes) -> bool {
+    changes.settings.is_none()
+        && changes.scoring.is_none()
+        && changes.endpoints.is_none()
+        && !changes.problems_changed
+}
+
+#[test]
+fn a_good_file_is_published_once_and_a_bad_one_keeps_the_old() {
+    let (mut watcher, same) = watcher();
+    assert!(is_nothing(&watcher.changed(saved(&same))));
+
+    let better = edited(DEFAULT_SCORING, "total_max  = 100", "total_max  = 120");
+    assert!(is_nothing(&watcher.changed(saved(better.as_bytes()))));
+    let changes = watcher.changed(saved(better.as_bytes()));
+    assert_eq!(changes.scoring.unwrap().total_max, Some(Points::whole(120)));
+    assert!(is_nothing(&watcher.changed(saved(better.as_bytes()))));
+
+    let worse = edited(DEFAULT_SCORING, "total_max  = 100", "total_max  = \"a\"");
+    watcher.changed(saved(worse.as_bytes()));
+    let changes = watcher.changed(saved(worse.as_bytes()));
+    assert!(changes.scoring.is_none() && changes.problems_changed);
+    assert_eq!(watcher.problems().len(), 1);
+    assert!(is_nothing(&watcher.changed(saved(worse.as_bytes()))));
+
+    // Back to what is in force: nothing to publish, and nothing wrong any more.
+    watcher.changed(saved(better.as_bytes()));
+    let changes = watcher.changed(saved(better.as_bytes()));
+    assert!(changes.scoring.is_none() && changes.problems_changed);
+    assert_eq!(watcher.problems(), []);
+}
+
+#[test]
+fn a_file_still_being_written_is_not_judged() {
+    let (mut watcher, whole) = watcher();
+    for length in [0, 10, 1_000, whole.len() / 2] {
+        assert!(is_nothing(&watcher.changed(saved(&whole[..length]))), "{length}");
+    }
+    assert!(is_nothing(&watcher.changed(saved(&whole))));
+}
+
+#[test]
+fn a_file_that_is_gone_keeps_what_it_said_and_is_missed_aloud() {
+    let (mut watcher, whole) = watcher();
+    let gone = Contents { scoring: None, ..saved(&whole) };
+    assert!(is_nothing(&watcher.changed(gone)));
+    let changes = watcher.changed(gone);
+    assert!(changes.scoring.is_none() && changes.problems_changed);
+    assert!(watcher.problems()[0].message.contains("is gone"));
+}
+
+#[test]
+fn endpoints_are_judged_anew_when_the_thresholds_they_name_change() {
+    let (mut watcher, whole) = watcher();
+    let filtered = format!("{DEFAULT_ENDPOINTS}\n")
+        .replace("audience = [\"sales\"] ", "thresholds = [\"warm\"]\naudience = [\"sales\"] ");
+    let now = |scoring| Contents { endpoints: Some(filtered.as_bytes()), ..saved(scoring) };
+    watcher.changed(now(&whole));
+    assert_eq!(watcher.changed(now(&whole)).endpoints.unwrap().len(), 1);
+    let renamed = edited(DEFAULT_SCORING, "warm = { rise", "tepid = { rise");
+    watcher.changed(now(renamed.as_bytes()));
+    let changes = watcher.changed(now(renamed.as_bytes()));
+    assert!(changes.scoring.is_some() && changes.endpoints.is_none());
+    assert!(watcher.problems()[0].message.contains("no threshold \"warm\""));
+}
+
+#[test]
+fn what_is_insisted_on_is_read_at_once() {
+    let (mut watcher, whole) = watcher();
+    watcher.insist();
+    let changes = watcher.changed(saved(&whole));
+    assert!(changes.settings.is_some() && changes.endpoints.is_some());
+    assert!(changes.scoring.is_none(), "the same rules are not a new version");
+    assert!(is_nothing(&watcher.changed(saved(&whole))));
+}
+
+// --------------------------------------------------------------------------------- any input
+
+fn edits() -> impl Strategy<Value = Vec<(usize, usize, Vec<u8>)>> {
+    let bytes = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..6),
+        prop::sample::select(vec![
+            "[",
+            "]",
+            "{",
+            "}",
+            "\"",
+            "=",
+            ",",
+            "\n",
+            "#",
+            ".",
+            "[[",
+            "\"\"\"",
+            "\\u",
+            "é",
+            "9999999999999999999",
+            "-0",
+            "1e400",
+            "inf",
+            "0x",
+            "1979-05-27",
+            "'",
+            "{ }",
+            "**",
+            "%E3%81",
+            "/",
+            "｛",
+        ])
+        .prop_map(|text| text.as_bytes().to_vec()),
+    ];
+    prop::collection::vec((any::<usize>(), 0..8_usize, bytes), 1..6)
+}
+
+fn apply(text: &str, edits: &[(usize, usize, Vec<u8>)]) -> Vec<u8> {
+    let mut bytes = text.as_bytes().to_vec();
+    for (at, removed, added) in edits {
+        let at = at % (bytes.len() + 1);
+        let end = (at + removed).min(bytes.len());
+        bytes.splice(at..end, added.iter().copied());
+    }
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn no_edit_of_the_files_panics_and_every_refusal_says_why(edits in edits()) {
+        let files = Files {
+            dir: None,
+            contents: [DEFAULT_MIKOMI, DEFAULT_SCORING, DEFAULT_ENDPOINTS]
+                .map(|text| Some(apply(text, &edits))),
+        };
+        if let Err(problems) = load(&files, &alone()) {
+            prop_assert!(!problems.is_empty());
+            prop_assert!(problems.iter().all(|it| !it.message.is_empty()));
+        }
+    }
+
+    #[test]
+    fn whatever_is_accepted_can_be_published(edits in edits()) {
+        if let Ok(file) = read_scoring(Some(&apply(DEFAULT_SCORING, &edits))) {
+            let mut next = 0;
+            let published = file.publish(1, &mut |_, _| { next += 1; next });
+            prop_assert!(published.is_ok(), "{published:?}");
+        }
+    }
+}

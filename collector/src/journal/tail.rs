@@ -1,0 +1,399 @@
+//! The journal's tail: where records get their position, and where their senders wait.
+//!
+//! One mutex, held for a copy of bytes. The committer takes the oldest group while the next one
+//! gathers; each group has one gate, and everyone who waits for a record of it waits there.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use engine::id::Position;
+use tokio::sync::Notify;
+
+use super::committer::{Committer, Input, Now};
+use super::errors::{Full, Poisoned};
+use super::segment::{Batch, Group, LENGTH_BYTES_MAX, record_bytes};
+
+/// Used buffers kept for the next groups.
+const SPARE_BUFFERS_MAX: usize = 4;
+/// Bytes a new buffer starts with: a group of some hundred records, without growing under the lock.
+const FRESH_BYTES: usize = 64 * 1024;
+/// A buffer larger than this is not kept.
+const SPARE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Everyone who waits for one group.
+#[derive(Debug, Default)]
+struct Gate {
+    state: AtomicU8, // WAITING, then for ever OPEN or FAILED
+    notify: Notify,
+}
+
+const WAITING: u8 = 0;
+const OPEN: u8 = 1;
+const FAILED: u8 = 2;
+
+impl Gate {
+    fn settle(&self, state: u8) {
+        self.state.store(state, Ordering::Release);
+        self.notify.notify_waiters();
+    }
+}
+
+#[derive(Debug)]
+struct Gathering {
+    group: Group,
+    gate: Arc<Gate>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    next: Position,
+    gathering: VecDeque<Gathering>,
+    committing: Option<(Position, Arc<Gate>)>, // position after the group's last record
+    spare: Vec<Vec<u8>>,
+    poisoned: Option<Poisoned>,
+    stopping: bool,
+    committer_waits: bool,
+}
+
+/// What the pushing threads, the waiting tasks and the committer share.
+#[derive(Debug)]
+pub struct Tail {
+    inner: Mutex<Inner>,
+    work: Condvar,    // the committer has something to do
+    changed: Condvar, // `durable` moved, or never will
+    durable: AtomicU64,
+    pending: AtomicU64, // bytes reserved or pushed and not yet durable
+    refusing: AtomicU8, // why `reserve` refuses before it looks at `pending`
+    lossy: bool,
+    pending_max: u64,
+    reservation_max: usize,
+    pub(super) over_reserved: AtomicU64,
+    pub(super) refused: AtomicU64,
+    ended: AtomicBool,
+}
+
+const ACCEPTING: u8 = 0;
+const DISK_FULL: u8 = 1;
+const POISONED: u8 = 2;
+const STOPPING: u8 = 3;
+
+/// Capacity taken ahead of the engine's locks. What is not used is given back when it is dropped.
+#[derive(Debug)]
+pub struct Reserved {
+    tail: Arc<Tail>,
+    left: u64,
+}
+
+impl Reserved {
+    /// Appends a record and says which position it got. Cannot fail, and only copies bytes: this
+    /// runs under the engine's locks. A record that is larger than what was reserved takes the
+    /// missing capacity at once and is counted; passing a limit by a little is better than an
+    /// abort.
+    ///
+    /// Hot: once a hit.
+    pub fn push(&mut self, record: &[u8]) -> Position {
+        let cost = record_bytes(record.len()) as u64;
+        if cost > self.left {
+            self.tail
+                .pending
+                .fetch_add(cost - self.left, Ordering::Relaxed);
+            self.tail.over_reserved.fetch_add(1, Ordering::Relaxed);
+        }
+        self.left = self.left.saturating_sub(cost);
+        self.tail.push(record)
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.tail.pending.fetch_sub(self.left, Ordering::Relaxed);
+    }
+}
+
+impl Tail {
+    pub(super) fn new(next: Position, durable: Position, limits: &super::Options) -> Tail {
+        Tail {
+            inner: Mutex::new(Inner {
+                next,
+                gathering: VecDeque::new(),
+                committing: None,
+                spare: Vec::new(),
+                poisoned: None,
+                stopping: false,
+                committer_waits: false,
+            }),
+            work: Condvar::new(),
+            changed: Condvar::new(),
+            durable: AtomicU64::new(durable.0),
+            pending: AtomicU64::new(0),
+            refusing: AtomicU8::new(ACCEPTING),
+            lossy: limits.lossy,
+            pending_max: limits.pending_bytes_max,
+            reservation_max: limits.record_bytes_max,
+            over_reserved: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    /// Nothing in here panics while it holds the lock, so a poisoned mutex is as good as another.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn durable(&self) -> Position {
+        Position(self.durable.load(Ordering::Acquire))
+    }
+
+    pub(super) fn pending_bytes(&self) -> u64 {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn reserve(
+        self: &Arc<Self>,
+        records: usize,
+        bytes: usize,
+    ) -> Result<Reserved, Full> {
+        let reserved = self.try_reserve(records, bytes);
+        if reserved.is_err() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        reserved
+    }
+
+    fn try_reserve(self: &Arc<Self>, records: usize, bytes: usize) -> Result<Reserved, Full> {
+        match self.refusing.load(Ordering::Relaxed) {
+            DISK_FULL => return Err(Full::DiskFull),
+            POISONED => return Err(Full::Poisoned),
+            STOPPING => return Err(Full::Stopping),
+            _accepting => {}
+        }
+        if bytes > self.reservation_max || records > self.reservation_max {
+            return Err(Full::TooLarge { bytes });
+        }
+        let left = (bytes + records * LENGTH_BYTES_MAX) as u64;
+        let taken = self
+            .pending
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, |pending| {
+                (pending + left <= self.pending_max).then_some(pending + left)
+            });
+        match taken {
+            Ok(_) => Ok(Reserved {
+                tail: Arc::clone(self),
+                left,
+            }),
+            Err(_) => Err(Full::Busy),
+        }
+    }
+
+    fn push(&self, record: &[u8]) -> Position {
+        let mut inner = self.lock();
+        let open = inner.gathering.back();
+        if open.is_none_or(|open| !open.group.fits(record.len())) {
+            let spare = inner.spare.pop();
+            let spare = spare.unwrap_or_else(|| Vec::with_capacity(FRESH_BYTES));
+            let group = Group::new(inner.next, spare);
+            let gate = Arc::new(Gate::default());
+            inner.gathering.push_back(Gathering { group, gate });
+        }
+        let open = inner.gathering.back_mut().expect("one was just made");
+        let position = open.group.push(record);
+        inner.next = position.next();
+        if inner.committer_waits {
+            inner.committer_waits = false;
+            self.work.notify_one();
+        }
+        position
+    }
+
+    /// The gate to wait at, or nothing when there is nothing to wait for.
+    fn gate(&self, position: Position) -> Result<Option<Arc<Gate>>, Poisoned> {
+        if position <= self.durable() {
+            return Ok(None);
+        }
+        let inner = self.lock();
+        if position <= self.durable() {
+            return Ok(None);
+        }
+        if let Some(poisoned) = inner.poisoned {
+            return Err(poisoned);
+        }
+        if position >= inner.next {
+            return Err(Poisoned::NeverPushed);
+        }
+        if self.lossy {
+            return Ok(None);
+        }
+        if let Some((next, gate)) = &inner.committing
+            && position < *next
+        {
+            return Ok(Some(Arc::clone(gate)));
+        }
+        let at = inner
+            .gathering
+            .partition_point(|gathering| gathering.group.next() <= position);
+        // A pushed record is durable, being committed or gathering; never is this an "ok".
+        let gathering = inner.gathering.get(at).ok_or(Poisoned::NeverPushed)?;
+        Ok(Some(Arc::clone(&gathering.gate)))
+    }
+
+    pub(super) async fn wait(&self, position: Position) -> Result<(), Poisoned> {
+        let Some(gate) = self.gate(position)? else {
+            return Ok(());
+        };
+        let notified = gate.notify.notified();
+        let mut notified = std::pin::pin!(notified);
+        notified.as_mut().enable();
+        if gate.state.load(Ordering::Acquire) == WAITING {
+            notified.await;
+        }
+        if gate.state.load(Ordering::Acquire) == OPEN {
+            return Ok(());
+        }
+        Err(self.why())
+    }
+
+    pub(super) fn wait_blocking(&self, position: Position) -> Result<(), Poisoned> {
+        if self.gate(position)?.is_none() {
+            return Ok(());
+        }
+        let mut inner = self.lock();
+        loop {
+            if position <= self.durable() {
+                return Ok(());
+            }
+            if let Some(poisoned) = inner.poisoned {
+                return Err(poisoned);
+            }
+            inner = self
+                .changed
+                .wait(inner)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits until a position is durable, the journal ended, or the time is over.
+    pub(super) fn wait_durable(&self, position: Position, timeout: Duration) {
+        let inner = self.lock();
+        let wanted = |inner: &mut Inner| position > self.durable() && inner.poisoned.is_none();
+        // Whatever it was, the caller looks for itself.
+        drop(self.changed.wait_timeout_while(inner, timeout, wanted));
+    }
+
+    fn why(&self) -> Poisoned {
+        self.lock().poisoned.unwrap_or(Poisoned::Stopped)
+    }
+
+    /// The committer's next input: work, time, or the end.
+    pub(super) fn next_input(&self, committer: &Committer, now: &dyn Fn() -> Now) -> Input {
+        let mut inner = self.lock();
+        loop {
+            if committer.is_ready()
+                && let Some(Gathering { group, gate }) = inner.gathering.pop_front()
+            {
+                inner.committing = Some((group.next(), gate));
+                return Input::Gathered(group);
+            }
+            if inner.stopping {
+                return Input::Stop;
+            }
+            let Some(deadline) = committer.deadline_ms() else {
+                inner.committer_waits = true;
+                inner = self
+                    .work
+                    .wait(inner)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let left = deadline.saturating_sub(now().boot_ms);
+            if left == 0 {
+                return Input::Elapsed;
+            }
+            inner.committer_waits = committer.is_ready();
+            let waited = self.work.wait_timeout(inner, Duration::from_millis(left));
+            inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// A batch is durable: whoever waits for it may go on.
+    pub(super) fn publish(&self, batch: &Batch, retired: Option<Arc<Batch>>) {
+        if batch.is_seal() {
+            return;
+        }
+        self.durable.store(batch.next().0 - 1, Ordering::Release);
+        self.pending
+            .fetch_sub(batch.payload_bytes() as u64, Ordering::Relaxed);
+        let spare = retired.and_then(Arc::into_inner).map(Batch::into_buffer);
+        let mut inner = self.lock();
+        if let Some(spare) = spare
+            && spare.capacity() <= SPARE_BYTES_MAX
+            && inner.spare.len() < SPARE_BUFFERS_MAX
+        {
+            inner.spare.push(spare);
+        }
+        let committed = inner.committing.take();
+        drop(inner);
+        self.changed.notify_all();
+        if let Some((_, gate)) = committed {
+            gate.settle(OPEN);
+        }
+    }
+
+    pub(super) fn note_full(&self, full: bool) {
+        let (from, to) = if full {
+            (ACCEPTING, DISK_FULL)
+        } else {
+            (DISK_FULL, ACCEPTING)
+        };
+        // A stop or a poisoning that came between stays.
+        let _ = self
+            .refusing
+            .compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// From now on no position becomes durable; everyone who waits is told.
+    pub(super) fn fail(&self, poisoned: Poisoned) {
+        let refusing = match poisoned {
+            Poisoned::Stopped | Poisoned::DiskFull => STOPPING,
+            Poisoned::Sync(_)
+            | Poisoned::Write(_)
+            | Poisoned::Create(_)
+            | Poisoned::NeverPushed => POISONED,
+        };
+        self.refusing.store(refusing, Ordering::Relaxed);
+        let mut inner = self.lock();
+        inner.poisoned = Some(poisoned);
+        let committing = inner.committing.take().map(|(_, gate)| gate);
+        let gates: Vec<Arc<Gate>> = inner
+            .gathering
+            .iter()
+            .map(|gathering| Arc::clone(&gathering.gate))
+            .chain(committing)
+            .collect();
+        drop(inner);
+        self.ended.store(true, Ordering::Release);
+        self.changed.notify_all();
+        for gate in gates {
+            gate.settle(FAILED);
+        }
+    }
+
+    /// Whether nothing more will become durable.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Asks the committer to finish what was pushed and to stop.
+    pub(super) fn stop(&self) {
+        let _ = self.refusing.compare_exchange(
+            ACCEPTING,
+            STOPPING,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        self.lock().stopping = true;
+        self.work.notify_one();
+    }
+}

@@ -1,0 +1,33 @@
+//! mikomi's collector: everything that touches the world. Hits come in over HTTP, are decided by
+//! the engine, stand in the journal before they are acknowledged, and leave as signed messages.
+//!
+//! Reading order: [`serve`] puts it together; a hit goes through [`server`], [`route`],
+//! [`ingest`] and the [`journal`]; a message through [`outbox`] and [`webhook`]; [`admin`] shows.
+
+pub mod admin;
+pub mod app;
+pub mod clock;
+pub mod command;
+pub mod config;
+pub mod cookie;
+pub mod demo;
+pub mod ids;
+pub mod ingest;
+pub mod install;
+pub mod journal;
+pub mod limits;
+pub mod metrics;
+pub mod net;
+pub mod outbox;
+pub mod privacy;
+pub mod reader;
+pub mod response;
+pub mod route;
+pub mod seal;
+pub mod serve;
+pub mod server;
+pub mod store;
+pub mod timeline;
+pub mod token;
+pub mod tokens;
+pub mod webhook;

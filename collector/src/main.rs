@@ -1,0 +1,194 @@
+//! mikomi: web tracking and lead scoring in one binary. This file is the table of contents: what
+//! each command does stands in the library.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use collector::serve::{Options, Running};
+use collector::{command, demo, serve};
+use engine::time::Timestamp;
+use mimalloc::MiMalloc;
+use tracing_subscriber::EnvFilter;
+
+// Faster than the system's under many small allocations from several threads; measured in the
+// benches beside it.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+/// Web tracking and lead scoring in one binary.
+#[derive(Parser)]
+#[command(name = "mikomi", version, about)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Args, Clone)]
+struct Common {
+    /// Folder of mikomi.toml, scoring.toml and endpoints.toml. Without it ./config if it holds
+    /// mikomi.toml, else the compiled-in defaults.
+    #[arg(long, global = true, value_name = "FOLDER")]
+    config: Option<PathBuf>,
+    /// Data folder, instead of the settings' one.
+    #[arg(long, global = true, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Take hits, score, tell sales. This is what no command does too.
+    Serve {
+        /// Start although acknowledged records are damaged; they are named and lost.
+        #[arg(long)]
+        accept_loss: bool,
+        /// A clock that stands still at these milliseconds since 1970 until POST /api/test-clock
+        /// moves it. For acceptance tests only.
+        #[arg(long, value_name = "MS")]
+        test_clock: Option<u64>,
+        /// Take other ports if those of the settings are taken.
+        #[arg(long)]
+        any_port: bool,
+    },
+    /// Watch an unknown visitor become a hot lead, in one minute, on this machine alone.
+    Demo {
+        /// End after the story was told once.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Check the settings: every mistake with its line and the nearest right word.
+    Check,
+    /// A line for each hit: who, page, points, or why none.
+    Tail(Access),
+    /// Print what is stored, one JSON object a line.
+    Export {
+        /// What: hits.
+        #[arg(value_parser = ["hits"])]
+        what: String,
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Replay the journal of a data folder that no server has open, and print its state hash.
+    Replay {
+        /// Locks each map is divided into; the hash does not depend on it.
+        #[arg(long, default_value_t = 1024)]
+        shards: usize,
+        /// The moment the hash is taken at, in milliseconds since 1970; now if not stated.
+        #[arg(long)]
+        now: Option<u64>,
+    },
+    /// Make a token for the admin side.
+    Token,
+}
+
+#[derive(Args)]
+struct Access {
+    /// Address of the admin side, instead of the settings' one.
+    #[arg(long, value_name = "HOST:PORT")]
+    admin: Option<String>,
+    /// A token; without it one is made in the data folder.
+    #[arg(long, env = "MIKOMI_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let options =
+        Options { config: cli.common.config, data: cli.common.data, ..Options::default() };
+    let none = Command::Serve { accept_loss: false, test_clock: None, any_port: false };
+    let done = match cli.command.unwrap_or(none) {
+        Command::Serve { accept_loss, test_clock, any_port } => {
+            log_to_stderr("info");
+            let test_clock = test_clock.map(Timestamp);
+            run(&Options { accept_loss, test_clock, any_port, ..options })
+        }
+        Command::Demo { once } => {
+            log_to_stderr("error");
+            demo::run(once).map_err(|error| error.to_string())
+        }
+        Command::Check => say(command::check(&options)),
+        Command::Tail(access) => copy(&options, access, "/api/stream"),
+        Command::Export { access, .. } => copy(&options, access, "/api/export/hits"),
+        Command::Replay { shards, now } => {
+            let data = options.data.unwrap_or_else(|| PathBuf::from("data"));
+            say(command::replay(&data, shards, now))
+        }
+        Command::Token => {
+            let data = options.data.unwrap_or_else(|| PathBuf::from("data"));
+            say(command::make_token(&data))
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            let _ = writeln!(io::stderr(), "mikomi: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<(), String> {
+    let running = serve::start(options).map_err(|error| error.to_string())?;
+    let _ = writeln!(io::stdout(), "{}", greeting(&running));
+    running.wait_for_signal();
+    running.stop().map(|_| ()).map_err(|why| format!("the journal failed: {why:?}"))
+}
+
+/// Where everything is, with real values.
+fn greeting(running: &Running) -> String {
+    let settings = &running.app.settings;
+    let collector = settings.collector.public_url.clone();
+    let collector = collector.unwrap_or_else(|| format!("http://{}", running.collector));
+    let admin = settings.admin.admin_url.clone();
+    let admin = admin.unwrap_or_else(|| format!("http://{}", running.admin));
+    let mut text = format!(
+        "mikomi {} is running.\n\
+         collector  {collector}\n\
+         admin      {admin}/?once={}   (this link works once)\n\
+         data       {} ({} records replayed)\n",
+        env!("CARGO_PKG_VERSION"),
+        running.once,
+        running.data.display(),
+        running.found.records,
+    );
+    for site in running.app.sites.all() {
+        let key = site.site.keys.first().map_or("", String::as_str);
+        let consent = match site.site.consent {
+            collector::config::SiteConsent::Required => " data-consent=\"denied\"",
+            collector::config::SiteConsent::Assumed => "",
+        };
+        text.push_str(&format!(
+            "site {:<6} <script defer src=\"{collector}/m.js\" data-site=\"{key}\"{consent}></script>\n",
+            site.site.id
+        ));
+    }
+    if collector.starts_with("http://") {
+        text.push_str("note       plain http: the visitor cookie is not marked Secure\n");
+    }
+    text.trim_end().to_owned()
+}
+
+fn say(outcome: Result<String, command::CommandError>) -> Result<(), String> {
+    let text = outcome.map_err(|error| error.to_string())?;
+    writeln!(io::stdout(), "{text}").map_err(|error| error.to_string())
+}
+
+fn copy(options: &Options, access: Access, path: &str) -> Result<(), String> {
+    let access = command::access(options, access.admin, access.token);
+    let access = access.map_err(|error| error.to_string())?;
+    command::copy(&access, path, &mut io::stdout()).map_err(|error| error.to_string())
+}
+
+/// Readable on a terminal, JSON for machines; `RUST_LOG` says how much.
+fn log_to_stderr(level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    if io::stderr().is_terminal() {
+        log.compact().init();
+    } else {
+        log.json().init();
+    }
+}

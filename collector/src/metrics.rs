@@ -1,0 +1,155 @@
+//! Counters by reason, latencies, and their text form for Prometheus.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use hdrhistogram::Histogram;
+
+use crate::ingest::{Dropped, Reject};
+
+/// Quantiles shown of every latency.
+const QUANTILES: [f64; 5] = [0.5, 0.9, 0.99, 0.999, 1.0];
+
+/// Everything counted about hits. Other parts count for themselves.
+pub struct Metrics {
+    rejects: BTreeMap<&'static str, AtomicU64>,
+    dropped: BTreeMap<&'static str, AtomicU64>,
+    /// Hits recorded.
+    pub hits: AtomicU64,
+    /// Hits recorded, of visitors not admitted yet.
+    pub first_hits: AtomicU64,
+    /// Visitors admitted with their first hit.
+    pub admitted: AtomicU64,
+    /// Hits that were there already.
+    pub duplicates: AtomicU64,
+    /// Hits recorded and worth nothing.
+    pub excluded: AtomicU64,
+    /// First hits that could not be found again when their visitor came back.
+    pub first_missing: AtomicU64,
+    /// Panics while deciding a hit.
+    pub panics: AtomicU64,
+    /// From taking a request to its answer being due, in microseconds.
+    pub acknowledge: Latency,
+    /// From a hit's receipt to its alert being delivered, in milliseconds.
+    pub click_to_alert: Latency,
+}
+
+/// A latency, counted without losing its tail.
+pub struct Latency(Mutex<Histogram<u64>>);
+
+impl Default for Latency {
+    fn default() -> Latency {
+        // Three digits up to an hour of microseconds; more counts as that.
+        let histogram = Histogram::new_with_bounds(1, 3_600_000_000, 3);
+        Latency(Mutex::new(histogram.expect("the bounds are constants that fit")))
+    }
+}
+
+impl Latency {
+    /// Counts one.
+    pub fn record(&self, value: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(value.max(1));
+    }
+
+    fn write(&self, text: &mut String, name: &str, help: &str) {
+        let histogram = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} summary");
+        for quantile in QUANTILES {
+            let value = histogram.value_at_quantile(quantile);
+            let _ = writeln!(text, "{name}{{quantile=\"{quantile}\"}} {value}");
+        }
+        let sum = histogram.mean() * histogram.len() as f64;
+        let _ = writeln!(text, "{name}_sum {sum:.0}\n{name}_count {}", histogram.len());
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        let zero = |name: &'static str| (name, AtomicU64::new(0));
+        Metrics {
+            rejects: Reject::NAMES.into_iter().map(zero).collect(),
+            dropped: Dropped::ALL.map(|dropped| zero(dropped.name())).into(),
+            hits: AtomicU64::default(),
+            first_hits: AtomicU64::default(),
+            admitted: AtomicU64::default(),
+            duplicates: AtomicU64::default(),
+            excluded: AtomicU64::default(),
+            first_missing: AtomicU64::default(),
+            panics: AtomicU64::default(),
+            acknowledge: Latency::default(),
+            click_to_alert: Latency::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Counts a refusal.
+    pub fn reject(&self, reject: Reject) {
+        if let Some(counter) = self.rejects.get(reject.name()) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a hit that was deliberately dropped.
+    pub fn drop_hit(&self, dropped: Dropped) {
+        if let Some(counter) = self.dropped.get(dropped.name()) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// All of it as Prometheus text.
+    pub fn write(&self, text: &mut String) {
+        write_counters(text, "mikomi_rejected_hits_total", "Hits refused, by reason.", &self.rejects);
+        write_counters(text, "mikomi_dropped_hits_total", "Hits deliberately dropped, by reason.", &self.dropped);
+        for (name, help, counter) in [
+            ("mikomi_hits_total", "Hits recorded.", &self.hits),
+            ("mikomi_first_hits_total", "Hits recorded of visitors who are not admitted yet.", &self.first_hits),
+            ("mikomi_visitors_admitted_total", "Visitors admitted with their first hit.", &self.admitted),
+            ("mikomi_duplicate_hits_total", "Hits that were recorded before.", &self.duplicates),
+            ("mikomi_excluded_hits_total", "Hits recorded and worth nothing.", &self.excluded),
+            ("mikomi_first_hits_missing_total", "First hits not found again when their visitor came back.", &self.first_missing),
+            ("mikomi_panics_total", "Panics while a hit was decided.", &self.panics),
+        ] {
+            write_figure(text, name, help, "counter", counter.load(Ordering::Relaxed) as f64);
+        }
+        self.acknowledge.write(text, "mikomi_acknowledge_microseconds", "From taking a request to its answer being due, after the disk.");
+        self.click_to_alert.write(text, "mikomi_click_to_alert_milliseconds", "From a hit's receipt to its alert being delivered.");
+    }
+}
+
+/// One figure as Prometheus text.
+pub fn write_figure(text: &mut String, name: &str, help: &str, kind: &str, value: f64) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+}
+
+fn write_counters(text: &mut String, name: &str, help: &str, counters: &BTreeMap<&'static str, AtomicU64>) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
+    for (reason, counter) in counters {
+        let _ = writeln!(text, "{name}{{reason=\"{reason}\"}} {}", counter.load(Ordering::Relaxed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_counter_from_the_start() {
+        let metrics = Metrics::default();
+        metrics.reject(Reject::Busy);
+        metrics.drop_hit(Dropped::Consent);
+        metrics.acknowledge.record(250);
+        let mut text = String::new();
+        metrics.write(&mut text);
+        for line in [
+            "mikomi_rejected_hits_total{reason=\"busy\"} 1",
+            "mikomi_rejected_hits_total{reason=\"unknown_site\"} 0",
+            "mikomi_dropped_hits_total{reason=\"consent\"} 1",
+            "mikomi_acknowledge_microseconds_count 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! What the outbox writes into the journal, as JSON: few, read by people and programs, and
+//! sealed where they are personal. FORMAT.md lists the fields.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use engine::id::{LeadId, Position};
+use engine::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::webhook::{AttemptRecord, Delivery, EndpointId, MessageId, Outcome, SendError};
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "entry", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Entry {
+    /// A message was frozen for an endpoint.
+    Queued(Queued),
+    /// Something became of a delivery.
+    Attempt(Attempt),
+    /// An endpoint disabled itself.
+    Disabled {
+        /// Which.
+        endpoint: String,
+        /// Its settings then, so that changed ones count anew.
+        fingerprint: u32,
+    },
+}
+
+/// See [`Entry::Queued`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Queued {
+    /// The alert's id.
+    pub alert: String,
+    /// The endpoint; none if none wanted it.
+    pub endpoint: Option<String>,
+    /// The lead.
+    pub lead: String,
+    /// The type.
+    pub kind: String,
+    /// The lead's count of messages.
+    pub sequence: u32,
+    /// The record that holds the crossing.
+    pub cause: u64,
+    /// When what caused it was received, in milliseconds.
+    pub received: u64,
+    /// Whether a test key caused it.
+    pub test: bool,
+    /// Whether somebody asked for it again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replay: bool,
+    /// The body under the lead's key, in base 64.
+    pub sealed: String,
+}
+
+/// See [`Entry::Attempt`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attempt {
+    /// The alert.
+    pub alert: String,
+    /// The endpoint.
+    pub endpoint: String,
+    /// Its number.
+    pub attempt: u32,
+    /// When its outcome was known.
+    pub at: u64,
+    /// What happened: `answered`, `shadowed`, `resent`, `endpoint_gone`, or an error's name.
+    pub outcome: String,
+    /// The answer's status.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// How long it took.
+    #[serde(default)]
+    pub took_ms: u32,
+    /// The beginning of the answer, in base 64.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub answer: String,
+    /// Where the delivery stands: `pending`, `waiting`, `delivered`, `exhausted`, `disabled`.
+    pub state: String,
+    /// Attempts that have ended.
+    pub attempts: u32,
+    /// When the next is due, if one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
+}
+
+impl Entry {
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("texts and numbers always have a JSON form")
+    }
+
+    /// Reads an entry; nothing if it is of another version.
+    pub fn decode(bytes: &[u8]) -> Option<Entry> {
+        serde_json::from_slice(bytes).ok()
+    }
+}
+
+impl Queued {
+    /// The sealed body's bytes.
+    pub fn sealed_bytes(&self) -> Option<Vec<u8>> {
+        STANDARD.decode(&self.sealed).ok()
+    }
+
+    /// The lead's id.
+    pub fn lead_id(&self) -> Option<LeadId> {
+        LeadId::parse(&self.lead)
+    }
+
+    /// The record that holds the crossing.
+    pub fn cause(&self) -> Position {
+        Position(self.cause)
+    }
+}
+
+/// Bytes as base 64.
+pub fn base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+impl From<&AttemptRecord> for Attempt {
+    fn from(record: &AttemptRecord) -> Attempt {
+        let (outcome, status, took_ms, answer) = match &record.outcome {
+            Outcome::Answered { status, duration_ms, kept } => {
+                ("answered", Some(*status), *duration_ms, base64(kept))
+            }
+            Outcome::Failed { error, duration_ms } => {
+                (error.name(), None, *duration_ms, String::new())
+            }
+            Outcome::Shadowed => ("shadowed", None, 0, String::new()),
+            Outcome::Resent => ("resent", None, 0, String::new()),
+            Outcome::EndpointGone => ("endpoint_gone", None, 0, String::new()),
+        };
+        let (state, until) = match record.state {
+            Delivery::Pending => ("pending", None),
+            Delivery::Waiting { until, .. } => ("waiting", Some(until.0)),
+            Delivery::Delivered { .. } => ("delivered", None),
+            Delivery::Exhausted { .. } => ("exhausted", None),
+            Delivery::Disabled { .. } => ("disabled", None),
+        };
+        Attempt {
+            alert: record.message.as_str().to_owned(),
+            endpoint: record.endpoint.as_str().to_owned(),
+            attempt: record.attempt,
+            at: record.at.0,
+            outcome: outcome.to_owned(),
+            status,
+            took_ms,
+            answer,
+            state: state.to_owned(),
+            attempts: record.state.attempts(),
+            until,
+        }
+    }
+}
+
+impl Attempt {
+    /// The record it was made from.
+    pub fn to_record(&self) -> Option<AttemptRecord> {
+        let attempts = self.attempts;
+        let state = match self.state.as_str() {
+            "pending" => Delivery::Pending,
+            "waiting" => Delivery::Waiting { attempts, until: Timestamp(self.until?) },
+            "delivered" => Delivery::Delivered { attempts },
+            "exhausted" => Delivery::Exhausted { attempts },
+            "disabled" => Delivery::Disabled { attempts },
+            _ => return None,
+        };
+        let outcome = match self.outcome.as_str() {
+            "answered" => Outcome::Answered {
+                status: self.status?,
+                duration_ms: self.took_ms,
+                kept: Bytes::from(STANDARD.decode(&self.answer).ok()?),
+            },
+            "shadowed" => Outcome::Shadowed,
+            "resent" => Outcome::Resent,
+            "endpoint_gone" => Outcome::EndpointGone,
+            error => Outcome::Failed {
+                error: SendError::from_name(error)?,
+                duration_ms: self.took_ms,
+            },
+        };
+        Some(AttemptRecord {
+            endpoint: EndpointId::parse(&self.endpoint).ok()?,
+            message: MessageId::parse(&self.alert).ok()?,
+            attempt: self.attempt,
+            at: Timestamp(self.at),
+            outcome,
+            state,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_attempt_reads_back_as_the_record_it_was() {
+        let outcomes = [
+            Outcome::Answered { status: 500, duration_ms: 7, kept: Bytes::from_static(b"no\xff") },
+            Outcome::Failed { error: SendError::Deadline, duration_ms: 20_000 },
+            Outcome::Shadowed,
+            Outcome::Resent,
+            Outcome::EndpointGone,
+        ];
+        let states = [
+            Delivery::Pending,
+            Delivery::Waiting { attempts: 2, until: Timestamp(99) },
+            Delivery::Delivered { attempts: 1 },
+            Delivery::Exhausted { attempts: 10 },
+            Delivery::Disabled { attempts: 0 },
+        ];
+        for outcome in outcomes {
+            for state in states {
+                let record = AttemptRecord {
+                    endpoint: EndpointId::parse("sales").unwrap(),
+                    message: MessageId::parse("msg_1").unwrap(),
+                    attempt: 3,
+                    at: Timestamp(7),
+                    outcome: outcome.clone(),
+                    state,
+                };
+                let bytes = Entry::Attempt(Attempt::from(&record)).encode();
+                let Some(Entry::Attempt(read)) = Entry::decode(&bytes) else {
+                    panic!("an attempt");
+                };
+                assert_eq!(read.to_record(), Some(record));
+            }
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! What is never kept, and who is nobody: addresses without their query, networks instead of
+//! addresses, robots, and browsers that say they want no tracking.
+
+use aho_corasick::AhoCorasick;
+use engine::hit::TEXT_BYTES_MAX;
+use engine::rule::normal_path;
+use hyper::HeaderMap;
+use percent_encoding::percent_decode_str;
+use url::Url;
+
+use crate::config::Privacy;
+use crate::ingest::raw::cut;
+
+/// Words that known robots have in their user agent, one a line, in lower case.
+pub const ROBOTS: &str = include_str!("../../config/lists/robots.txt");
+
+/// A page's address, taken apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The path as rules see it: decoded, without query, without one trailing slash.
+    pub path: String,
+    /// The address without what the site does not allow of its query.
+    pub url: String,
+    /// The host.
+    pub host: String,
+    /// Source and medium, if the address names them.
+    pub campaign: Option<String>,
+}
+
+impl Page {
+    /// Reads an address; nothing if it is none of a web page.
+    pub fn parse(text: &str, privacy: &Privacy) -> Option<Page> {
+        if text.len() > 8 * TEXT_BYTES_MAX {
+            return None;
+        }
+        let mut url = Url::parse(text).ok()?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return None;
+        }
+        let host = url.host_str()?.to_owned();
+        let campaign = campaign(&url);
+        let kept: Vec<(String, String)> = url
+            .query_pairs()
+            .filter(|(name, _)| privacy.keeps_query(name))
+            .map(|(name, value)| (name.into_owned(), value.into_owned()))
+            .collect();
+        url.set_query(None);
+        url.set_fragment(None);
+        // Credentials in an address are nobody's business; both calls succeed for http.
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+        if !kept.is_empty() {
+            url.query_pairs_mut().extend_pairs(kept);
+        }
+        let path = percent_decode_str(url.path()).decode_utf8_lossy();
+        Some(Page {
+            path: cut(normal_path(&path), TEXT_BYTES_MAX),
+            url: cut(url.as_str(), TEXT_BYTES_MAX),
+            host,
+            campaign,
+        })
+    }
+}
+
+fn campaign(url: &Url) -> Option<String> {
+    let find = |wanted: &str| {
+        let (_, value) = url.query_pairs().find(|(name, value)| name == wanted && !value.is_empty())?;
+        Some(cut(&value, 100))
+    };
+    let source = find("utm_source")?;
+    Some(format!("{source} / {}", find("utm_medium").unwrap_or_else(|| "campaign".into())))
+}
+
+/// Where a page view came from: host and path, and source and medium of the visit.
+pub fn came_from(referrer: &str, page: &Page) -> (String, String) {
+    const SEARCH: [&str; 6] = ["google", "bing", "yahoo", "duckduckgo", "baidu", "ecosia"];
+    let parsed = Url::parse(referrer).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let host = parsed.as_ref().and_then(Url::host_str).unwrap_or_default();
+    let shown = parsed.as_ref().map(|url| cut(&format!("{host}{}", url.path()), TEXT_BYTES_MAX));
+    let outside = !host.is_empty() && host != page.host;
+    let bare = host.strip_prefix("www.").unwrap_or(host);
+    let campaign = match (&page.campaign, outside) {
+        (Some(campaign), _) => campaign.clone(),
+        (None, true) => match bare.split('.').find(|label| SEARCH.contains(label)) {
+            Some(engine) => format!("{engine} / organic"),
+            None => format!("{bare} / referral"),
+        },
+        (None, false) => String::new(),
+    };
+    (shown.unwrap_or_default(), campaign)
+}
+
+/// Tells robots by their user agent.
+#[derive(Debug)]
+pub struct Robots(AhoCorasick);
+
+impl Robots {
+    /// From a list of words, one a line; `#` begins a comment.
+    pub fn new(list: &str) -> Robots {
+        let lines = list.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+        let words = lines.filter(|word| !word.is_empty());
+        let automaton = AhoCorasick::builder().ascii_case_insensitive(true).build(words);
+        Robots(automaton.expect("a list of words within the limits of a file compiles"))
+    }
+
+    /// Whether a user agent is a robot's. A browser always has one.
+    pub fn knows(&self, agent: &str) -> bool {
+        agent.trim().is_empty() || self.0.is_match(agent)
+    }
+}
+
+/// Whether the browser fetched this ahead of anybody seeing it. A page that is prerendered says
+/// so too, but the script waits until it is shown, and what it sends then counts.
+pub fn is_prefetch(headers: &HeaderMap) -> bool {
+    let says = |name: &str, wanted: &[&str]| {
+        let value = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        wanted.contains(&value.trim())
+    };
+    says("sec-purpose", &["prefetch", "prefetch;anonymous-client-ip"])
+        || says("purpose", &["prefetch"])
+        || says("x-moz", &["prefetch"])
+        || says("x-purpose", &["preview", "instant"])
+}
+
+/// Whether the browser says it wants no tracking.
+pub fn has_gpc(headers: &HeaderMap) -> bool {
+    headers.get("sec-gpc").is_some_and(|value| value.as_bytes() == b"1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn privacy() -> Privacy {
+        Privacy {
+            address_ipv4_bits: 24,
+            address_ipv6_bits: 48,
+            query_names: vec!["utm_*".into()],
+            honour_gpc: true,
+        }
+    }
+
+    fn page(url: &str) -> Page {
+        Page::parse(url, &privacy()).unwrap()
+    }
+
+    #[test]
+    fn only_allowed_names_of_a_query_are_kept() {
+        let found = page("https://u:p@www.vendor.example/Pricing/?email=a%40b.example&utm_source=google&utm_medium=cpc#x");
+        assert_eq!(found.path, "/Pricing");
+        assert_eq!(found.url, "https://www.vendor.example/Pricing/?utm_source=google&utm_medium=cpc");
+        assert_eq!(found.campaign.as_deref(), Some("google / cpc"));
+        assert_eq!(page("https://a.example").path, "");
+        assert_eq!(page("https://a.example/%E6%96%99%E9%87%91/%ff").path, "/料金/\u{fffd}");
+    }
+
+    #[test]
+    fn what_is_no_web_page_has_no_address() {
+        for url in ["", "/pricing", "javascript:alert(1)", "file:///etc/passwd", "https://", "data:,x"] {
+            assert_eq!(Page::parse(url, &privacy()), None, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_visit_s_source_is_the_campaign_or_the_page_it_came_from() {
+        let here = page("https://www.vendor.example/");
+        let from = |referrer| came_from(referrer, &here).1;
+        assert_eq!(from("https://www.google.co.jp/"), "google / organic");
+        assert_eq!(from("https://blog.example/post?x=1"), "blog.example / referral");
+        assert_eq!(from("https://www.vendor.example/a"), "");
+        assert_eq!(from("android-app://x"), "");
+        let mail = page("https://www.vendor.example/?utm_source=newsletter&utm_medium=email");
+        assert_eq!(came_from("", &mail).1, "newsletter / email");
+        assert_eq!(came_from("https://blog.example/post?secret=1", &here).0, "blog.example/post");
+    }
+
+    #[test]
+    fn robots_are_known_and_browsers_are_not() {
+        let robots = Robots::new(ROBOTS);
+        for robot in [
+            "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)",
+            "curl/8.1",
+            "Mozilla/5.0 (X11; Linux x86_64) HeadlessChrome/120",
+            "",
+        ] {
+            assert!(robots.knows(robot), "{robot}");
+        }
+        for person in [
+            "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36",
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1",
+        ] {
+            assert!(!robots.knows(person), "{person}");
+        }
+    }
+}

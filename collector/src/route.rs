@@ -1,0 +1,262 @@
+//! The collector's paths: method and path to handler, one match.
+
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, HeaderValue, ORIGIN, USER_AGENT};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+
+use crate::app::App;
+use crate::config::SecureCookie;
+use crate::cookie::{self, Shape, VisitorCookie};
+use crate::ingest::beacon::BeaconLimits;
+use crate::ingest::{self, RawHit, Reject, Sender, Taken, beacon, pixel};
+use crate::privacy::{has_gpc, is_prefetch};
+use crate::response::{self, Form};
+use crate::server::{Body, BodyError, BodyTimeouts, Peer, ServerCounters, plain, read_body};
+
+/// The script, as it stands.
+pub const SCRIPT: &str = include_str!("script/m.js");
+/// The cookie that says: leave me alone.
+const OPT_OUT: &str = "mikomi_optout";
+/// How long a page token is good for.
+const TOKEN_MS: u64 = 30 * 60 * 1_000;
+
+/// What the collector's handler holds.
+#[derive(Clone)]
+pub struct Collector {
+    /// Everything.
+    pub app: Arc<App>,
+    /// The listener's counters.
+    pub counters: Arc<ServerCounters>,
+}
+
+impl Collector {
+    /// Answers one request.
+    pub async fn handle(self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        let path = request.uri().path();
+        match (request.method(), path) {
+            (&Method::GET | &Method::HEAD, "/p.gif") => self.pixel(&request, peer).await,
+            (&Method::POST, "/b") => self.beacon(request, peer).await,
+            (&Method::OPTIONS, "/b" | "/p.gif") => {
+                let origin = text(request.headers(), ORIGIN.as_str());
+                let listed = origin.as_deref().is_some_and(|it| self.app.sites.allow(it));
+                response::preflight(origin.as_deref(), listed)
+            }
+            (&Method::GET | &Method::HEAD, "/m.js") => script(&request),
+            (&Method::GET | &Method::HEAD, "/healthz") => plain(StatusCode::OK, "ok\n"),
+            (&Method::GET | &Method::HEAD, "/readyz") => self.readiness(),
+            (&Method::GET | &Method::HEAD, "/optout") => opt_out_page(),
+            (&Method::POST, "/optout") => self.opt_out(&peer),
+            (_, "/p.gif" | "/b" | "/m.js" | "/healthz" | "/readyz" | "/optout") => {
+                self.refuse(Form::Beacon, Reject::Method)
+            }
+            _ => self.refuse(Form::Beacon, Reject::UnknownPath),
+        }
+    }
+
+    async fn pixel(&self, request: &Request<Incoming>, peer: Peer) -> Response<Body> {
+        let query = request.uri().query().unwrap_or_default();
+        let hits = vec![pixel::parse(query)];
+        // A HEAD asks what a GET would say, and nobody has seen anything.
+        if request.method() == Method::HEAD {
+            return response::answer(Form::Pixel, Ok(&Taken::default()));
+        }
+        let sender = self.sender(request.headers(), peer, query.len());
+        self.take(Form::Pixel, &sender, hits, peer).await
+    }
+
+    async fn beacon(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        let settings = &self.app.settings;
+        let (parts, body) = request.into_parts();
+        let timeouts =
+            BodyTimeouts { pause: settings.collector.body_gap, total: settings.collector.body };
+        let most = settings.limits.batch_bytes_max;
+        let body = match read_body(body, most, timeouts, &self.counters).await {
+            Ok(body) => body,
+            Err(error) => {
+                self.app.metrics.reject(match error {
+                    BodyError::TooLarge { .. } => Reject::BodyTooLarge,
+                    BodyError::TimedOut => Reject::BodyTimedOut,
+                    BodyError::Broken => Reject::BodyBroken,
+                });
+                return error.answer();
+            }
+        };
+        if parts.uri.query() == Some("t=1") {
+            return self.token(&parts.headers, &body, peer);
+        }
+        let limits = BeaconLimits {
+            hits_max: settings.limits.batch_hits_max,
+            hit_bytes_max: settings.limits.hit_bytes_max,
+            depth_max: settings.limits.json_depth_max,
+        };
+        let sender = self.sender(&parts.headers, peer, body.len());
+        match beacon::parse(&body, &limits) {
+            Ok(hits) => self.take(Form::Beacon, &sender, hits, peer).await,
+            Err(reject) => {
+                let line = || ingest::refused_line(sender.address, reject, "");
+                self.app.tell(line);
+                let mut response = self.refuse(Form::Beacon, reject);
+                self.allow(&mut response, sender.origin.as_deref());
+                response
+            }
+        }
+    }
+
+    async fn take(
+        &self,
+        form: Form,
+        sender: &Sender,
+        hits: Vec<Result<RawHit, Reject>>,
+        peer: Peer,
+    ) -> Response<Body> {
+        let started_ns = self.app.clock.boot_ns();
+        let taken = match ingest::take(&self.app, sender, hits) {
+            Ok(taken) => ingest::acknowledge(&self.app, &taken, started_ns).await.map(|()| taken),
+            Err(reject) => Err(reject),
+        };
+        let mut response = match &taken {
+            Ok(taken) => response::answer(form, Ok(taken)),
+            Err(reject) => self.refuse(form, *reject),
+        };
+        if let Ok(Taken { cookie: Some(cookie), .. }) = &taken {
+            let value = cookie.sign(&self.app.install.cookie);
+            let name = &self.app.settings.cookie.name;
+            let header = cookie::set_cookie(name, &value, cookie::LIFE_DAYS, self.shape(&peer));
+            response::set_cookie(&mut response, &header);
+        }
+        self.allow(&mut response, sender.origin.as_deref());
+        response
+    }
+
+    /// A short-lived token for pages where no cookie is kept: bound to the site's key and the
+    /// page's origin by being signed for them.
+    fn token(&self, headers: &HeaderMap, body: &[u8], peer: Peer) -> Response<Body> {
+        let sender = self.sender(headers, peer, body.len());
+        let site = serde_json::from_slice::<serde_json::Value>(body).ok();
+        let site = site.as_ref().and_then(|value| value.get("s")?.as_str());
+        let known = site.and_then(|key| self.app.sites.find(key));
+        let reject = match (known, sender.origin.as_deref()) {
+            (None, _) => Some(Reject::UnknownSite),
+            (Some(site), Some(origin)) if !site.site.origins.allow(origin) => Some(Reject::Origin),
+            (Some(_), _) => None,
+        };
+        if let Some(reject) = reject {
+            return self.refuse(Form::Beacon, reject);
+        }
+        let now = self.app.clock.now();
+        let id = sender.cookie.map_or_else(|| u128::from_le_bytes(self.app.ids.bytes()), |it| it.id);
+        let token = crate::token::page_token(
+            &self.app.install.visitor,
+            &crate::token::Bound {
+                id,
+                until_ms: now.0 + TOKEN_MS,
+                site: site.unwrap_or_default(),
+                origin: sender.origin.as_deref().unwrap_or_default(),
+            },
+        );
+        let json = format!("{{\"v\":\"{token}\",\"ttl_ms\":{TOKEN_MS}}}\n");
+        let mut response = response::file("application/json", json);
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        self.allow(&mut response, sender.origin.as_deref());
+        response
+    }
+
+    fn sender(&self, headers: &HeaderMap, peer: Peer, bytes: usize) -> Sender {
+        let app = &self.app;
+        let now = app.clock.now();
+        let cookies = || headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+        let (name, keys) = (app.settings.cookie.name.as_str(), &app.install.cookie);
+        let bearer = text(headers, AUTHORIZATION.as_str());
+        Sender {
+            address: peer.address,
+            cookie: cookies().find_map(|header| VisitorCookie::find(header, name, keys, now)),
+            origin: text(headers, ORIGIN.as_str()),
+            agent: text(headers, USER_AGENT.as_str()).unwrap_or_default(),
+            bearer: bearer.map(|it| it.strip_prefix("Bearer ").unwrap_or_default().to_owned()),
+            gpc: has_gpc(headers),
+            opted_out: cookies().any(|header| cookie::values(header, OPT_OUT).next().is_some()),
+            prefetch: is_prefetch(headers),
+            bytes,
+        }
+    }
+
+    fn shape(&self, peer: &Peer) -> Shape {
+        let settings = &self.app.settings;
+        let plain = settings.collector.public_url.as_deref().map_or(!peer.secure, |url| {
+            url.starts_with("http://")
+        });
+        let secure = match settings.cookie.secure {
+            SecureCookie::Auto => !plain,
+            SecureCookie::Always => true,
+            SecureCookie::Never => false,
+        };
+        Shape { secure, third_party: settings.cookie.third_party }
+    }
+
+    fn allow(&self, response: &mut Response<Body>, origin: Option<&str>) {
+        let listed = origin.is_some_and(|origin| self.app.sites.allow(origin));
+        response::allow_origin(response, origin, listed);
+    }
+
+    fn refuse(&self, form: Form, reject: Reject) -> Response<Body> {
+        self.app.metrics.reject(reject);
+        response::answer(form, Err(reject))
+    }
+
+    fn readiness(&self) -> Response<Body> {
+        if !self.app.is_ready() {
+            plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: replaying or stopping\n")
+        } else if self.app.clock.is_in_doubt() {
+            plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: the clock has jumped\n")
+        } else {
+            plain(StatusCode::OK, "ready\n")
+        }
+    }
+
+    fn opt_out(&self, peer: &Peer) -> Response<Body> {
+        let mut response = response::file(
+            "text/html; charset=utf-8",
+            "<!doctype html><meta charset=utf-8><title>Opted out</title><p>この端末の計測を停止しました。\
+             <p>This browser is no longer tracked.\n",
+        );
+        let shape = self.shape(peer);
+        let name = &self.app.settings.cookie.name;
+        response::set_cookie(&mut response, &cookie::set_cookie(name, "", 0, shape));
+        let lasting = cookie::set_cookie(OPT_OUT, "1", cookie::LIFE_DAYS, shape);
+        response::set_cookie(&mut response, &lasting);
+        response
+    }
+}
+
+fn opt_out_page() -> Response<Body> {
+    response::file(
+        "text/html; charset=utf-8",
+        "<!doctype html><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
+         <title>Opt out</title><p>この端末の計測を停止します。<p>Stop tracking this browser.\
+         <form method=post><button>停止 / Stop</button></form>\n",
+    )
+}
+
+fn script(request: &Request<Incoming>) -> Response<Body> {
+    let tag = format!("\"{:08x}-{}\"", crc32c::crc32c(SCRIPT.as_bytes()), SCRIPT.len());
+    let fresh = text(request.headers(), "if-none-match").is_some_and(|known| known == tag);
+    let body = if fresh { "" } else { SCRIPT };
+    let mut response = response::file("text/javascript; charset=utf-8", body);
+    if fresh {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    headers.insert("access-control-allow-origin", HeaderValue::from_static("*"));
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("cross-origin"));
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert("etag", tag);
+    }
+    response
+}
+
+fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+}

@@ -1,0 +1,246 @@
+//! Personal payloads are sealed under a key per person, kept apart from the journal in
+//! `keys/subjects.log`. Dropping a person's key makes every copy of what it sealed unreadable.
+//!
+//! A sealed payload is `1 | nonce (12) | ChaCha20-Poly1305 of the payload`, the person's lead id
+//! being authenticated beside it. A key log entry is `lead (8) | key (32) | CRC32C (4)`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use engine::hit::Attributes;
+use engine::id::LeadId;
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+
+use crate::ids::Ids;
+
+const FORMAT: u8 = 1;
+const NONCE_BYTES: usize = 12;
+const ENTRY_BYTES: usize = 8 + 32 + 4;
+
+/// Seals and unseals.
+pub struct Sealer {
+    log: Mutex<KeyLog>,
+    ids: Ids,
+}
+
+struct KeyLog {
+    file: File,
+    keys: BTreeMap<LeadId, [u8; 32]>,
+    /// Entries written and not synced yet.
+    dirty: bool,
+    /// A write or sync failed: no key may be used any more.
+    failed: bool,
+}
+
+/// Why nothing could be sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SealError;
+
+impl fmt::Display for SealError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the log of personal keys cannot be written")
+    }
+}
+
+impl Sealer {
+    /// Opens the key log of a data folder. A torn last entry was never used by anything durable.
+    pub fn open(folder: &Path) -> io::Result<Sealer> {
+        let folder = folder.join("keys");
+        fs::create_dir_all(&folder)?;
+        let path = folder.join("subjects.log");
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(path)?;
+        File::open(&folder)?.sync_all()?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let mut keys = BTreeMap::new();
+        let mut valid = 0;
+        for entry in bytes.chunks_exact(ENTRY_BYTES) {
+            let Some((lead, key)) = read_entry(entry) else {
+                break;
+            };
+            keys.insert(lead, key);
+            valid += ENTRY_BYTES;
+        }
+        file.set_len(valid as u64)?;
+        let log = KeyLog { file, keys, dirty: false, failed: false };
+        Ok(Sealer { log: Mutex::new(log), ids: Ids::default() })
+    }
+
+    /// Seals a payload for a person, drawing their key if they have none.
+    pub fn seal(&self, lead: LeadId, payload: &[u8]) -> Result<Vec<u8>, SealError> {
+        let key = self.key_or_new(lead)?;
+        let nonce: [u8; NONCE_BYTES] = self.ids.bytes();
+        let mut sealed = Vec::with_capacity(1 + NONCE_BYTES + payload.len() + 16);
+        sealed.push(FORMAT);
+        sealed.extend_from_slice(&nonce);
+        let mut body = payload.to_vec();
+        cipher(&key)
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad(lead), &mut body)
+            .map_err(|_| SealError)?;
+        sealed.extend_from_slice(&body);
+        Ok(sealed)
+    }
+
+    /// Unseals; nothing if the person's key is gone or the payload is not theirs.
+    pub fn unseal(&self, lead: LeadId, sealed: &[u8]) -> Option<Vec<u8>> {
+        let key = *self.locked().keys.get(&lead)?;
+        let (format, rest) = sealed.split_first()?;
+        if *format != FORMAT {
+            return None;
+        }
+        let (nonce, body) = rest.split_first_chunk::<NONCE_BYTES>()?;
+        let mut body = body.to_vec();
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let plain = cipher(&key).open_in_place(nonce, aad(lead), &mut body).ok()?.len();
+        body.truncate(plain);
+        Some(body)
+    }
+
+    /// Makes every key drawn so far durable. Called before a batch that may use them is written.
+    pub fn sync(&self) -> io::Result<()> {
+        let mut log = self.locked();
+        if log.failed {
+            return Err(io::Error::other("the log of personal keys failed before"));
+        }
+        if !log.dirty {
+            return Ok(());
+        }
+        let synced = log.file.sync_data();
+        log.failed = synced.is_err();
+        log.dirty = false;
+        synced
+    }
+
+    fn key_or_new(&self, lead: LeadId) -> Result<[u8; 32], SealError> {
+        let mut log = self.locked();
+        if let Some(key) = log.keys.get(&lead) {
+            return Ok(*key);
+        }
+        if log.failed {
+            return Err(SealError);
+        }
+        let key: [u8; 32] = self.ids.bytes();
+        let mut entry = [0; ENTRY_BYTES];
+        entry[..8].copy_from_slice(&lead.0.to_le_bytes());
+        entry[8..40].copy_from_slice(&key);
+        let checksum = crc32c::crc32c(&entry[..40]);
+        entry[40..].copy_from_slice(&checksum.to_le_bytes());
+        if log.file.write_all(&entry).is_err() {
+            // Half an entry may stand there; whatever came after it would be unreadable.
+            log.failed = true;
+            return Err(SealError);
+        }
+        log.dirty = true;
+        log.keys.insert(lead, key);
+        Ok(key)
+    }
+
+    fn locked(&self) -> MutexGuard<'_, KeyLog> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn read_entry(entry: &[u8]) -> Option<(LeadId, [u8; 32])> {
+    let (body, checksum) = entry.split_at(40);
+    let checksum = u32::from_le_bytes(checksum.try_into().ok()?);
+    if crc32c::crc32c(body) != checksum {
+        return None;
+    }
+    let lead = LeadId(u64::from_le_bytes(body[..8].try_into().ok()?));
+    Some((lead, body[8..].try_into().ok()?))
+}
+
+fn cipher(key: &[u8; 32]) -> LessSafeKey {
+    LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, key).expect("the key has 32 bytes"))
+}
+
+fn aad(lead: LeadId) -> Aad<[u8; 8]> {
+    Aad::from(lead.0.to_le_bytes())
+}
+
+/// Attributes as bytes: each name and value behind its length, four bytes little endian.
+pub fn attributes_to_bytes(attributes: &Attributes) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for text in attributes.iter().flat_map(|(name, value)| [name, value]) {
+        bytes.extend_from_slice(&(text.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    bytes
+}
+
+/// Reads what `attributes_to_bytes` writes; nothing if it is something else.
+pub fn attributes_from_bytes(mut bytes: &[u8]) -> Option<Attributes> {
+    let mut text = || -> Option<Option<String>> {
+        if bytes.is_empty() {
+            return Some(None);
+        }
+        let (length, rest) = bytes.split_first_chunk::<4>()?;
+        let (text, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        bytes = rest;
+        Some(Some(String::from_utf8(text.to_vec()).ok()?))
+    };
+    let mut attributes = Attributes::new();
+    while let Some(name) = text()? {
+        attributes.insert(name, text()??);
+    }
+    Some(attributes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_person_s_own_key_unseals() {
+        let folder = tempfile::tempdir().unwrap();
+        let sealer = Sealer::open(folder.path()).unwrap();
+        let sealed = sealer.seal(LeadId(1), b"tanaka@sample.example").unwrap();
+        sealer.seal(LeadId(2), b"x").unwrap();
+        assert_eq!(sealer.unseal(LeadId(1), &sealed).unwrap(), b"tanaka@sample.example");
+        assert_eq!(sealer.unseal(LeadId(2), &sealed), None);
+        assert_eq!(sealer.unseal(LeadId(3), &sealed), None);
+        for index in 0..sealed.len() {
+            let mut edited = sealed.clone();
+            edited[index] ^= 1;
+            assert_eq!(sealer.unseal(LeadId(1), &edited), None, "byte {index}");
+        }
+    }
+
+    #[test]
+    fn keys_survive_a_restart_and_a_torn_last_entry() {
+        let folder = tempfile::tempdir().unwrap();
+        let sealed = {
+            let sealer = Sealer::open(folder.path()).unwrap();
+            let sealed = sealer.seal(LeadId(1), b"a").unwrap();
+            sealer.seal(LeadId(2), b"b").unwrap();
+            sealer.sync().unwrap();
+            sealed
+        };
+        let path = folder.path().join("keys/subjects.log");
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        let sealer = Sealer::open(folder.path()).unwrap();
+        assert_eq!(sealer.unseal(LeadId(1), &sealed).unwrap(), b"a");
+        let again = sealer.seal(LeadId(2), b"b").unwrap();
+        let sealer = Sealer::open(folder.path()).unwrap();
+        assert_eq!(sealer.unseal(LeadId(2), &again).unwrap(), b"b");
+    }
+
+    #[test]
+    fn attributes_read_back_and_other_bytes_do_not() {
+        let attributes: Attributes =
+            [("name".into(), "田中 恵".into()), ("email".into(), String::new())].into();
+        let bytes = attributes_to_bytes(&attributes);
+        assert_eq!(attributes_from_bytes(&bytes), Some(attributes));
+        assert_eq!(attributes_from_bytes(&bytes[..bytes.len() - 1]), None);
+        assert_eq!(attributes_from_bytes(&[255; 9]), None);
+    }
+}

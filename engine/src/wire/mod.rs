@@ -1,0 +1,141 @@
+//! The bytes of a record, as FORMAT.md lays them out: little endian, varints, tagged sections.
+//! Decoding takes any bytes without panicking; what it does not know it refuses by name.
+
+mod read;
+mod write;
+
+use std::fmt;
+
+use crate::hit::Hit;
+use crate::record::{Body, Record};
+use crate::time::Timestamp;
+
+use read::Reader;
+use write::Writer;
+
+/// Why bytes are no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WireError {
+    /// They end inside a field.
+    Short,
+    /// They go on after the last field of a section or record.
+    Long,
+    /// A varint of more than 64 bits.
+    Overlong,
+    /// A kind of record this version does not know.
+    UnknownKind(u8),
+    /// A section this version does not know.
+    UnknownSection(u8),
+    /// A number that stands for nothing.
+    UnknownNumber(&'static str),
+    /// A text that is not UTF-8.
+    NotText,
+    /// A section that must be there is not.
+    Missing(&'static str),
+}
+
+impl fmt::Display for WireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Short => f.write_str("the record ends inside a field"),
+            Self::Long => f.write_str("the record goes on after its last field"),
+            Self::Overlong => f.write_str("a number has more than 64 bits"),
+            Self::UnknownKind(kind) => write!(f, "records of kind {kind} are of a newer version"),
+            Self::UnknownSection(tag) => write!(f, "section {tag} is of a newer version"),
+            Self::UnknownNumber(what) => write!(f, "a number stands for no {what}"),
+            Self::NotText => f.write_str("a text is not UTF-8"),
+            Self::Missing(what) => write!(f, "the {what} section is missing"),
+        }
+    }
+}
+
+const HIT: u8 = 1;
+const DUE: u8 = 2;
+const PUBLISHED: u8 = 3;
+const NAMED: u8 = 4;
+const OUTBOX: u8 = 5;
+
+const SECTION_HIT: u8 = 1;
+const SECTION_FIRST: u8 = 2;
+const SECTION_VISIT: u8 = 3;
+const SECTION_LEAD: u8 = 4;
+const SECTION_PUBLISHED: u8 = 5;
+const SECTION_NAMES: u8 = 6;
+const SECTION_OUTBOX: u8 = 7;
+
+impl Record {
+    /// Appends the record's bytes.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut writer = Writer { out, time: self.time, visitor: None };
+        let kind = match &self.body {
+            Body::Hit(_) => HIT,
+            Body::Due(_) => DUE,
+            Body::Published(_) => PUBLISHED,
+            Body::Named(_) => NAMED,
+            Body::Outbox(_) => OUTBOX,
+        };
+        writer.byte(kind);
+        writer.varint(self.time.0);
+        writer.varint(u64::from(self.version));
+        match &self.body {
+            Body::Hit(record) => writer.hit_record(record),
+            Body::Due(part) => writer.section(SECTION_LEAD, |writer| writer.lead(part)),
+            Body::Published(published) => {
+                writer.section(SECTION_PUBLISHED, |writer| writer.published(published));
+            }
+            Body::Named(names) => writer.section(SECTION_NAMES, |writer| writer.names(names)),
+            Body::Outbox(bytes) => {
+                writer.section(SECTION_OUTBOX, |writer| writer.out.extend_from_slice(bytes));
+            }
+        }
+    }
+
+    /// Reads a record. Attributes stay sealed: the claim's are empty.
+    pub fn decode(bytes: &[u8]) -> Result<Record, WireError> {
+        let mut reader = Reader { rest: bytes, time: Timestamp(0), visitor: None };
+        let kind = reader.byte()?;
+        reader.time = Timestamp(reader.varint()?);
+        let version = reader.number("version")?;
+        let time = reader.time;
+        let body = match kind {
+            HIT => Body::Hit(Box::new(reader.hit_record()?)),
+            DUE => Body::Due(Box::new(reader.only(SECTION_LEAD, "lead", Reader::lead)?)),
+            PUBLISHED => {
+                Body::Published(reader.only(SECTION_PUBLISHED, "published", Reader::published)?)
+            }
+            NAMED => Body::Named(reader.only(SECTION_NAMES, "names", Reader::names)?),
+            OUTBOX => Body::Outbox(reader.only(SECTION_OUTBOX, "outbox", |reader| {
+                Ok(std::mem::take(&mut reader.rest).to_vec())
+            })?),
+            other => return Err(WireError::UnknownKind(other)),
+        };
+        Ok(Record { time, version, body })
+    }
+}
+
+/// The first bit of a hit's flags that stands for a text.
+const TEXT_BIT: usize = 11;
+/// How many bits of a hit's flags mean something.
+const FLAG_BITS: usize = TEXT_BIT + 7;
+
+/// Which of a hit's parts follow, or are so: the low bits of its flags, in this order.
+fn hit_flags(hit: &Hit) -> [bool; TEXT_BIT] {
+    [
+        hit.visitor.is_some(),
+        hit.id != 0,
+        hit.page != 0,
+        hit.engaged_ms != 0,
+        hit.scroll != 0,
+        hit.excluded.is_some(),
+        !hit.properties.is_empty(),
+        hit.claim.is_some(),
+        hit.authenticated,
+        hit.by_server,
+        hit.test,
+    ]
+}
+
+/// A hit's texts, in the order in which they are written.
+fn hit_texts(hit: &Hit) -> [&String; 7] {
+    [&hit.event, &hit.path, &hit.url, &hit.title, &hit.referrer, &hit.campaign, &hit.network]
+}

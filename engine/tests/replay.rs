@@ -1,0 +1,307 @@
+//! Live is replay (law 2): whatever happened, the records alone lead to the same state, with
+//! any number of shards, and also when the rules changed on the way.
+#![allow(clippy::unwrap_used)]
+
+mod model;
+
+use std::time::Duration;
+
+use engine::engine::{Arrival, Engine};
+use engine::hit::{Hit, HitKind};
+use engine::id::{Position, SiteId};
+use engine::identity::{Assurance, IdentityKind};
+use engine::record::{FirstHit, Name, NameKind, Published, PublishedCategory};
+use engine::rule::Points;
+use engine::scoring::Scoring;
+use engine::time::Timestamp;
+
+use model::chance::{Chance, seeds};
+use model::rules::{HOT, Parts, example, mixed};
+use model::world::{World, at, browser, claim, lead_of, seal};
+
+const PATHS: [&str; 9] = [
+    "/column/dx",
+    "/case/line",
+    "/product/a",
+    "/product/b",
+    "/product/c",
+    "/pricing",
+    "/thanks/document/guide",
+    "/thanks/contact",
+    "/careers",
+];
+const MAILS: [&str; 3] = ["a@x.example", "b@x.example", "c@x.example"];
+
+/// One random life of an installation.
+struct Life {
+    world: World,
+    chance: Chance,
+    now: Timestamp,
+    version: u32,
+}
+
+impl Life {
+    fn new(seed: u64) -> Life {
+        let parts = if seed.is_multiple_of(2) { example() } else { mixed() };
+        Life {
+            world: World::new(parts.build(1)),
+            chance: Chance::new(seed),
+            now: at("2026-12-01 09:00"),
+            version: 1,
+        }
+    }
+
+    fn run(mut self, steps: usize) -> World {
+        for _ in 0..steps {
+            let most = if self.chance.percent(90) { 8 * 3_600_000 } else { 20 * 86_400_000 };
+            self.now = self.now.plus(Duration::from_millis(self.chance.below(most)));
+            match self.chance.below(40) {
+                0 => self.publish(),
+                1 => self.name_a_site(),
+                2..6 => self.advance(),
+                6 => self.world.engine.sweep(self.now),
+                7..10 => self.admit(),
+                _ => self.hit(),
+            }
+        }
+        self.world
+    }
+
+    fn advance(&mut self) {
+        let World { engine, journal, scoring, .. } = &mut self.world;
+        engine.advance(self.now, scoring, &mut |record| journal.push(record));
+    }
+
+    /// The next version has other points, lines and half-lives.
+    fn publish(&mut self) {
+        self.version += 1;
+        let mut parts = if self.chance.percent(50) { example() } else { mixed() };
+        for rule in &mut parts.rules {
+            rule.points = Points(rule.points.0 * (1 + self.chance.below(3) as i64));
+        }
+        for line in &mut parts.thresholds {
+            let by = Points::whole(self.chance.below(20) as i64);
+            line.rise.0 += by.0;
+            line.fall.0 += by.0;
+        }
+        if self.chance.percent(30) {
+            parts.thresholds.pop();
+            parts.rules.remove(self.chance.below(5) as usize);
+        }
+        publish(&mut self.world, &parts, self.version, self.now);
+    }
+
+    fn name_a_site(&mut self) {
+        let World { engine, journal, .. } = &mut self.world;
+        let number = self.chance.below(50) as u16;
+        let name = Name { kind: NameKind::Site, number, name: format!("site {number}") };
+        engine.name(vec![name], self.now, &mut |record| journal.push(record));
+    }
+
+    fn hit(&mut self) {
+        let hit = self.random_hit();
+        self.world.ingest(hit);
+    }
+
+    /// A visitor whose first hit was recorded on its own before.
+    fn admit(&mut self) {
+        let hit = self.random_hit();
+        let first = hit.visitor.map(|_| {
+            let mut first = self.random_hit();
+            first.visitor = hit.visitor;
+            FirstHit { position: Position(self.chance.below(9) + 1), hit: first }
+        });
+        self.world.arrive(Arrival { hit, first });
+    }
+
+    fn random_hit(&mut self) -> Hit {
+        let chance = &mut self.chance;
+        let late = if chance.percent(20) { chance.below(86_400_000) } else { 0 };
+        let mut hit = Hit {
+            site: SiteId(chance.below(3) as u16),
+            visitor: Some(browser(chance.below(6))),
+            received: self.now,
+            when: self.now.minus(Duration::from_millis(late)),
+            path: (*chance.pick(&PATHS)).to_owned(),
+            title: "料金".into(),
+            id: chance.below(60),
+            page: chance.below(12),
+            properties: vec![("k".into(), "v".into())],
+            ..Hit::default()
+        };
+        match chance.below(10) {
+            0..5 => {}
+            5 | 6 => {
+                hit.kind = HitKind::Engagement;
+                hit.engaged_ms = chance.below(120_000) as u32;
+            }
+            7 => hit.kind = HitKind::Reset,
+            _ => {
+                hit.kind = HitKind::Identify;
+                let sure = chance.percent(30);
+                let assurance = if sure { Assurance::Verified } else { Assurance::Claimed };
+                let mut said = claim(MAILS[chance.below(3) as usize], assurance);
+                said.attributes.insert("title".into(), format!("課長 {}", chance.below(4)));
+                said.sealed = seal(&said.attributes);
+                said.consent = chance.percent(30).then(|| chance.percent(50));
+                said.kind = if chance.percent(20) { Some(IdentityKind::UserId) } else { said.kind };
+                hit.claim = Some(said);
+                hit.by_server = sure;
+                if sure && chance.percent(30) {
+                    hit.visitor = None;
+                }
+            }
+        }
+        hit
+    }
+}
+
+/// Publishes a version: the record first, then the rules, then the timers.
+fn publish(world: &mut World, parts: &Parts, version: u32, now: Timestamp) {
+    let scoring: Scoring = parts.build(version);
+    let category = |category: &engine::scoring::Category| PublishedCategory {
+        id: category.id,
+        half_life: category.half_life,
+        in_total: category.in_total,
+    };
+    let published = Published {
+        version,
+        names: vec![Name { kind: NameKind::Rule, number: version as u16, name: "x".into() }],
+        categories: scoring.categories.iter().map(category).collect(),
+        text: format!("version {version}").into_bytes(),
+    };
+    let journal = &mut world.journal;
+    world.engine.publish(published, now, &mut |record| journal.push(record));
+    world.engine.rebuild_timers(&scoring);
+    world.scoring = scoring;
+}
+
+fn hashes_agree(world: &World, seed: u64) {
+    for now in [Timestamp(0), at("2027-06-01 00:00"), at("2029-01-01 00:00")] {
+        let live = world.engine.state_hash(now);
+        for shards in [2, 8, 1_024] {
+            let replayed: Engine = world.journal.replay(shards);
+            assert_eq!(replayed.state_hash(now), live, "seed {seed}, {shards} shards");
+        }
+    }
+}
+
+#[test]
+fn replay_restores_every_random_life() {
+    let mut records = 0;
+    for seed in seeds(200) {
+        let world = Life::new(seed).run(100);
+        hashes_agree(&world, seed);
+        records += world.journal.0.len();
+    }
+    assert!(records > 200 * 60 || seeds(200).end < 200, "{records}");
+}
+
+#[test]
+fn a_replayed_engine_goes_on_as_the_live_one_does() {
+    for seed in seeds(60) {
+        let mut live = Life::new(seed).run(60);
+        let mut again = World::new(example().build(9));
+        again.engine = live.journal.replay(8);
+        again.journal = live.journal.clone();
+        live.scoring = example().build(9);
+        // Every timer is worked out anew, as after a start.
+        live.engine.rebuild_timers(&live.scoring);
+        again.engine.rebuild_timers(&again.scoring);
+        let now = at("2028-06-01 09:00");
+        for world in [&mut live, &mut again] {
+            world.to(now).on(1).view("/pricing").identify("a@x.example");
+            world.on(2).view("/thanks/contact").identify("a@x.example");
+            world.to(now.plus(Duration::from_hours(24 * 90)));
+        }
+        assert_eq!(live.journal.0, again.journal.0, "seed {seed}");
+        assert_eq!(live.engine.state_hash(now), again.engine.state_hash(now), "seed {seed}");
+    }
+}
+
+#[test]
+fn the_state_hash_notices_any_lost_record() {
+    let world = Life::new(3).run(80);
+    let now = at("2027-06-01 00:00");
+    let live = world.engine.state_hash(now);
+    let records: Vec<_> = world.journal.records().collect();
+    for lost in 0..records.len() {
+        let engine = Engine::new(2);
+        for (index, (position, record)) in records.iter().enumerate() {
+            if index != lost {
+                engine.evolve(record, *position);
+            }
+        }
+        assert_ne!(engine.state_hash(now), live, "record {lost} left no trace");
+    }
+}
+
+#[test]
+fn a_lowered_line_tells_nobody_until_the_lead_acts() {
+    let mut world = World::new(example().build(1));
+    let mail = MAILS[0];
+    world.at("2026-12-07 10:00").identify(mail).view("/pricing").view("/thanks/document/guide");
+    let mut parts = example();
+    parts.thresholds[1].rise = Points::whole(30);
+    parts.thresholds[1].fall = Points::whole(10);
+    let now = world.now();
+    publish(&mut world, &parts, 2, now);
+    world.at("2026-12-08 09:00");
+    assert_eq!(world.messages(), [], "a changed rule alone tells nobody");
+    world.view("/column/dx");
+    let messages = world.messages();
+    assert_eq!(messages.len(), 1, "and nothing is lost for later");
+    assert_eq!(messages[0].crossing.at, at("2026-12-08 09:00"));
+    hashes_agree(&world, 0);
+}
+
+#[test]
+fn a_lead_over_a_lowered_line_still_crosses_the_other_lines_in_time() {
+    // Lead in at nothing but warm; hot is lowered under it; warm's fall must still come.
+    let mut world = World::new(example().build(1));
+    let mail = MAILS[0];
+    world.at("2026-12-07 10:00").identify(mail).view("/pricing").view("/thanks/document/guide");
+    let mut parts = example();
+    parts.thresholds[1].rise = Points::whole(25);
+    parts.thresholds[1].fall = Points::whole(10);
+    let now = world.now();
+    publish(&mut world, &parts, 2, now);
+    world.at("2027-03-01 09:00");
+    let crossings = world.crossings();
+    assert_eq!(crossings.len(), 2);
+    assert!(crossings.iter().all(|(_, crossed)| crossed.crossing.threshold != HOT));
+}
+
+#[test]
+fn a_line_that_no_longer_tells_anybody_releases_no_waiting_message() {
+    let mut world = World::new(example().build(1));
+    let mail = MAILS[0];
+    world.at("2026-12-07 10:00").form(mail, "/thanks/contact");
+    world.at("2026-12-07 15:00").view("/careers").event("unsubscribe");
+    world.at("2026-12-09 10:00").view("/pricing").view("/thanks/document/guide");
+    world.view("/thanks/event/dx");
+    assert_eq!(world.messages().len(), 2);
+    let mut parts = example();
+    parts.thresholds[1].tell = None;
+    let now = world.now();
+    publish(&mut world, &parts, 2, now);
+    world.at("2027-03-01 09:00");
+    assert_eq!(world.messages().len(), 2);
+    assert_eq!(world.engine.lead(lead_of(mail)).unwrap().sequence, 2);
+}
+
+#[test]
+fn rows_keep_their_points_when_the_rules_change() {
+    let mut world = World::new(example().build(1));
+    world.at("2026-12-07 10:00").identify(MAILS[0]).view("/pricing");
+    let mut parts = example();
+    for rule in &mut parts.rules {
+        rule.points = Points(rule.points.0 * 2);
+    }
+    let now = world.now();
+    publish(&mut world, &parts, 2, now);
+    assert_eq!(world.score(MAILS[0]), Points::whole(12));
+    world.view("/thanks/document/guide");
+    assert_eq!(world.score(MAILS[0]), Points::whole(12 + 40));
+    assert_eq!(world.engine.catalog().version, 2);
+}
