@@ -17,9 +17,9 @@ use crate::install::Install;
 use crate::journal::Journal;
 use crate::limits::{Quota, RateLimits};
 use crate::metrics::Metrics;
+use crate::net::Network;
 use crate::privacy::Robots;
 use crate::seal::Sealer;
-use crate::net::Network;
 
 /// What every handler shares.
 pub struct App {

@@ -21,9 +21,14 @@ pub struct Clock {
 
 #[derive(Debug)]
 enum Source {
-    System { booted: Instant },
+    System {
+        booted: Instant,
+    },
     /// Stands still until it is set: for acceptance tests of whole installations.
-    Test { now_ms: AtomicU64, booted: Instant },
+    Test {
+        now_ms: AtomicU64,
+        booted: Instant,
+    },
 }
 
 /// Decides which wall time is believed. Pure, so that a test says what the clocks showed.

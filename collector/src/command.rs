@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use engine::engine::Engine;
 use engine::id::Position;
@@ -114,9 +114,8 @@ pub fn copy(access: &AdminAccess, path: &str, output: &mut dyn Write) -> Result<
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CommandError::Server(error.to_string()))?;
     runtime.block_on(async {
-        let lost = |error: &dyn fmt::Display| {
-            CommandError::Server(format!("{}: {error}", access.address))
-        };
+        let lost =
+            |error: &dyn fmt::Display| CommandError::Server(format!("{}: {error}", access.address));
         let stream = TcpStream::connect(&access.address).await.map_err(|error| lost(&error))?;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(|error| lost(&error))?;
@@ -160,8 +159,9 @@ fn write_lines(pending: &mut Vec<u8>, output: &mut dyn Write) -> io::Result<()> 
 }
 
 /// Replays a journal that no server has open, and says what came of it.
-pub fn replay(data: &PathBuf, shards: usize, now: Option<u64>) -> Result<String, CommandError> {
-    let failed = |error: &dyn fmt::Display| CommandError::Data(format!("{}: {error}", data.display()));
+pub fn replay(data: &Path, shards: usize, now: Option<u64>) -> Result<String, CommandError> {
+    let failed =
+        |error: &dyn fmt::Display| CommandError::Data(format!("{}: {error}", data.display()));
     if !data.join("install.keys").exists() {
         return Err(failed(&"there is no installation here"));
     }
@@ -196,10 +196,12 @@ pub fn replay(data: &PathBuf, shards: usize, now: Option<u64>) -> Result<String,
     }
     let _ = journal.stop();
     let (visitors, leads) = engine.sizes();
-    Ok(format!(
-        "{{\"records\":{},\"visitors\":{visitors},\"leads\":{leads},\"hash\":\"{:032x}\",\"now_ms\":{}}}",
-        found.records,
-        engine.state_hash(until),
-        until.0,
-    ))
+    let outcome = serde_json::json!({
+        "records": found.records,
+        "visitors": visitors,
+        "leads": leads,
+        "hash": format!("{:032x}", engine.state_hash(until)),
+        "now_ms": until.0,
+    });
+    Ok(outcome.to_string())
 }

@@ -52,8 +52,7 @@ impl VisitorCookie {
     /// The value to set.
     pub fn sign(&self, keys: &CookieKeys) -> String {
         let sealed = self.first.map_or(0, |position| position.0 ^ mask(keys, self.id));
-        let body =
-            format!("v1.{:x}.{:032x}.{:x}.{sealed:x}", keys.id, self.id, self.issued_day);
+        let body = format!("v1.{:x}.{:032x}.{:x}.{sealed:x}", keys.id, self.id, self.issued_day);
         let mac = keys.mac.hash64(&[body.as_bytes()]);
         format!("{body}.{mac:016x}")
     }
@@ -86,7 +85,12 @@ impl VisitorCookie {
     }
 
     /// The first valid cookie of a `Cookie` header. Others of its name are stray or forged.
-    pub fn find(header: &[u8], name: &str, keys: &CookieKeys, now: Timestamp) -> Option<VisitorCookie> {
+    pub fn find(
+        header: &[u8],
+        name: &str,
+        keys: &CookieKeys,
+        now: Timestamp,
+    ) -> Option<VisitorCookie> {
         values(header, name).find_map(|value| VisitorCookie::read(value, keys, now))
     }
 }
@@ -198,7 +202,8 @@ mod tests {
     #[test]
     fn the_header_may_hold_other_cookies_and_forged_twins() {
         let ours = VisitorCookie::issue(5, None, NOW);
-        let header = format!("a=b; mikomi=v1.1.forged; mikomix=1;mikomi={} ; c", ours.sign(&keys()));
+        let header =
+            format!("a=b; mikomi=v1.1.forged; mikomix=1;mikomi={} ; c", ours.sign(&keys()));
         assert_eq!(VisitorCookie::find(header.as_bytes(), "mikomi", &keys(), NOW), Some(ours));
         assert_eq!(VisitorCookie::find(b"\xff=\xfe; mikomi=\xff", "mikomi", &keys(), NOW), None);
     }
@@ -210,6 +215,10 @@ mod tests {
         let secure = set_cookie("mikomi", "v", 400, Shape { secure: true, third_party: false });
         assert!(secure.contains("; Secure") && secure.contains("SameSite=Lax"));
         let third = set_cookie("mikomi", "v", 400, Shape { secure: false, third_party: true });
-        assert!(third.contains("SameSite=None") && third.contains("; Secure") && third.contains("Partitioned"));
+        assert!(
+            third.contains("SameSite=None")
+                && third.contains("; Secure")
+                && third.contains("Partitioned")
+        );
     }
 }

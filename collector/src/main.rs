@@ -1,6 +1,7 @@
 //! mikomi: web tracking and lead scoring in one binary. This file is the table of contents: what
 //! each command does stands in the library.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -160,10 +161,13 @@ fn greeting(running: &Running) -> String {
             collector::config::SiteConsent::Required => " data-consent=\"denied\"",
             collector::config::SiteConsent::Assumed => "",
         };
-        text.push_str(&format!(
-            "site {:<6} <script defer src=\"{collector}/m.js\" data-site=\"{key}\"{consent}></script>\n",
-            site.site.id
-        ));
+        let fields = if site.site.form_fields.is_empty() {
+            String::new()
+        } else {
+            format!(" data-fields='{}'", serde_json::json!(site.site.form_fields))
+        };
+        let script = format!("<script defer src=\"{collector}/m.js\" data-site=\"{key}\"");
+        let _ = writeln!(text, "site {:<6} {script}{consent}{fields}></script>", site.site.id);
     }
     if collector.starts_with("http://") {
         text.push_str("note       plain http: the visitor cookie is not marked Secure\n");

@@ -101,21 +101,51 @@ impl Metrics {
 
     /// All of it as Prometheus text.
     pub fn write(&self, text: &mut String) {
-        write_counters(text, "mikomi_rejected_hits_total", "Hits refused, by reason.", &self.rejects);
-        write_counters(text, "mikomi_dropped_hits_total", "Hits deliberately dropped, by reason.", &self.dropped);
+        write_counters(
+            text,
+            "mikomi_rejected_hits_total",
+            "Hits refused, by reason.",
+            &self.rejects,
+        );
+        write_counters(
+            text,
+            "mikomi_dropped_hits_total",
+            "Hits deliberately dropped, by reason.",
+            &self.dropped,
+        );
         for (name, help, counter) in [
             ("mikomi_hits_total", "Hits recorded.", &self.hits),
-            ("mikomi_first_hits_total", "Hits recorded of visitors who are not admitted yet.", &self.first_hits),
-            ("mikomi_visitors_admitted_total", "Visitors admitted with their first hit.", &self.admitted),
+            (
+                "mikomi_first_hits_total",
+                "Hits recorded of visitors who are not admitted yet.",
+                &self.first_hits,
+            ),
+            (
+                "mikomi_visitors_admitted_total",
+                "Visitors admitted with their first hit.",
+                &self.admitted,
+            ),
             ("mikomi_duplicate_hits_total", "Hits that were recorded before.", &self.duplicates),
             ("mikomi_excluded_hits_total", "Hits recorded and worth nothing.", &self.excluded),
-            ("mikomi_first_hits_missing_total", "First hits not found again when their visitor came back.", &self.first_missing),
+            (
+                "mikomi_first_hits_missing_total",
+                "First hits not found again when their visitor came back.",
+                &self.first_missing,
+            ),
             ("mikomi_panics_total", "Panics while a hit was decided.", &self.panics),
         ] {
             write_figure(text, name, help, "counter", counter.load(Ordering::Relaxed) as f64);
         }
-        self.acknowledge.write(text, "mikomi_acknowledge_microseconds", "From taking a request to its answer being due, after the disk.");
-        self.click_to_alert.write(text, "mikomi_click_to_alert_milliseconds", "From a hit's receipt to its alert being delivered.");
+        self.acknowledge.write(
+            text,
+            "mikomi_acknowledge_microseconds",
+            "From taking a request to its answer being due, after the disk.",
+        );
+        self.click_to_alert.write(
+            text,
+            "mikomi_click_to_alert_milliseconds",
+            "From a hit's receipt to its alert being delivered.",
+        );
     }
 }
 
@@ -124,7 +154,12 @@ pub fn write_figure(text: &mut String, name: &str, help: &str, kind: &str, value
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
 }
 
-fn write_counters(text: &mut String, name: &str, help: &str, counters: &BTreeMap<&'static str, AtomicU64>) {
+fn write_counters(
+    text: &mut String,
+    name: &str,
+    help: &str,
+    counters: &BTreeMap<&'static str, AtomicU64>,
+) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
     for (reason, counter) in counters {
         let _ = writeln!(text, "{name}{{reason=\"{reason}\"}} {}", counter.load(Ordering::Relaxed));

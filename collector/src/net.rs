@@ -50,22 +50,22 @@ impl fmt::Display for Network {
 impl FromStr for Network {
     type Err = NetworkError;
 
-    /// `192.0.2.0/24`, `2001:db8::/32`, or one address without a prefix length.
+    /// `192.0.2.0/24` or `2001:db8::/32`. The number of bits must be there, and none of the
+    /// address below them: it must be clear which network is meant.
     fn from_str(text: &str) -> Result<Network, NetworkError> {
-        let (address, bits) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
-        let address: IpAddr =
-            address.parse().map_err(|_| NetworkError::Address(address.to_string()))?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = match bits {
-            None => most,
-            Some(text) => text
-                .parse()
-                .ok()
-                .filter(|bits| *bits <= most && text.bytes().all(|b| b.is_ascii_digit()))
-                .ok_or_else(|| NetworkError::Bits(text.to_string()))?,
-        };
-        let meant = Network { network: cut(address, bits), bits };
-        if meant.network == address { Ok(meant) } else { Err(NetworkError::HostBits(meant)) }
+        let bits_missing = || NetworkError::Bits(String::new());
+        let (address, bits) = text.split_once('/').ok_or_else(bits_missing)?;
+        let no_address = || NetworkError::Address(address.to_string());
+        let parsed: IpAddr = address.parse().map_err(|_| no_address())?;
+        if parsed.to_canonical() != parsed {
+            return Err(no_address());
+        }
+        let most = if parsed.is_ipv4() { 32 } else { 128 };
+        let digits = bits.bytes().all(|byte| byte.is_ascii_digit());
+        let number = bits.parse().ok().filter(|number| digits && *number <= most);
+        let number = number.ok_or_else(|| NetworkError::Bits(bits.to_string()))?;
+        let meant = Network { network: cut(parsed, number), bits: number };
+        if meant.network == parsed { Ok(meant) } else { Err(NetworkError::HostBits(meant)) }
     }
 }
 
@@ -91,10 +91,10 @@ fn cut(address: IpAddr, bits: u8) -> IpAddr {
     }
 }
 
-/// The address without the part that points at a person: /24 of IPv4, /48 of IPv6.
-pub fn address_prefix(address: IpAddr) -> IpAddr {
+/// The address without the part that points at a person: so many bits of IPv4, or of IPv6.
+pub fn address_prefix(address: IpAddr, (ipv4_bits, ipv6_bits): (u8, u8)) -> IpAddr {
     let address = address.to_canonical();
-    cut(address, if address.is_ipv4() { 24 } else { 48 })
+    cut(address, if address.is_ipv4() { ipv4_bits } else { ipv6_bits })
 }
 
 /// What limits count as one sender: an IPv4 address, or a /64 of IPv6, which one household has.
@@ -230,8 +230,8 @@ mod tests {
             ("192.0.2.0/24", "::ffff:192.0.2.1", true),
             ("0.0.0.0/0", "255.255.255.255", true),
             ("0.0.0.0/0", "::1", false),
-            ("127.0.0.1", "127.0.0.1", true),
-            ("127.0.0.1", "127.0.0.2", false),
+            ("127.0.0.1/32", "127.0.0.1", true),
+            ("127.0.0.1/32", "127.0.0.2", false),
             ("2001:db8::/33", "2001:db8:7fff::1", true),
             ("2001:db8::/33", "2001:db8:8000::1", false),
             ("::/0", "2001:db8::1", true),
@@ -246,7 +246,8 @@ mod tests {
     #[test]
     fn what_is_no_network_is_refused_by_name() {
         let parse = |text: &str| text.parse::<Network>().unwrap_err();
-        assert_eq!(parse("example"), NetworkError::Address("example".to_string()));
+        assert_eq!(parse("example/8"), NetworkError::Address("example".to_string()));
+        assert_eq!(parse("10.0.0.0"), NetworkError::Bits(String::new()));
         for bits in ["33", "-1", "+8", "", "8/8", "999"] {
             assert_eq!(parse(&format!("10.0.0.0/{bits}")), NetworkError::Bits(bits.to_string()));
         }
@@ -302,8 +303,8 @@ mod tests {
 
     #[test]
     fn prefixes_keep_what_their_purpose_needs() {
-        assert_eq!(address_prefix(ip("192.0.2.77")), ip("192.0.2.0"));
-        assert_eq!(address_prefix(ip("2001:db8:1:2:3::4")), ip("2001:db8:1::"));
+        assert_eq!(address_prefix(ip("192.0.2.77"), (24, 48)), ip("192.0.2.0"));
+        assert_eq!(address_prefix(ip("2001:db8:1:2:3::4"), (24, 48)), ip("2001:db8:1::"));
         assert_eq!(rate_prefix(ip("192.0.2.77")), ip("192.0.2.77"));
         assert_eq!(rate_prefix(ip("2001:db8:1:2:3::4")), ip("2001:db8:1:2::"));
         assert_eq!(rate_prefix(ip("::ffff:192.0.2.77")), ip("192.0.2.77"));

@@ -64,7 +64,8 @@ impl Page {
 
 fn campaign(url: &Url) -> Option<String> {
     let find = |wanted: &str| {
-        let (_, value) = url.query_pairs().find(|(name, value)| name == wanted && !value.is_empty())?;
+        let (_, value) =
+            url.query_pairs().find(|(name, value)| name == wanted && !value.is_empty())?;
         Some(cut(&value, 100))
     };
     let source = find("utm_source")?;
@@ -146,9 +147,15 @@ mod tests {
 
     #[test]
     fn only_allowed_names_of_a_query_are_kept() {
-        let found = page("https://u:p@www.vendor.example/Pricing/?email=a%40b.example&utm_source=google&utm_medium=cpc#x");
+        let found = page(
+            "https://u:p@www.vendor.example/Pricing/?email=a%40b.example\
+             &utm_source=google&utm_medium=cpc#x",
+        );
         assert_eq!(found.path, "/Pricing");
-        assert_eq!(found.url, "https://www.vendor.example/Pricing/?utm_source=google&utm_medium=cpc");
+        assert_eq!(
+            found.url,
+            "https://www.vendor.example/Pricing/?utm_source=google&utm_medium=cpc"
+        );
         assert_eq!(found.campaign.as_deref(), Some("google / cpc"));
         assert_eq!(page("https://a.example").path, "");
         assert_eq!(page("https://a.example/%E6%96%99%E9%87%91/%ff").path, "/料金/\u{fffd}");
@@ -156,7 +163,9 @@ mod tests {
 
     #[test]
     fn what_is_no_web_page_has_no_address() {
-        for url in ["", "/pricing", "javascript:alert(1)", "file:///etc/passwd", "https://", "data:,x"] {
+        for url in
+            ["", "/pricing", "javascript:alert(1)", "file:///etc/passwd", "https://", "data:,x"]
+        {
             assert_eq!(Page::parse(url, &privacy()), None, "{url}");
         }
     }
@@ -186,8 +195,8 @@ mod tests {
             assert!(robots.knows(robot), "{robot}");
         }
         for person in [
-            "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36",
-            "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148 Safari/604.1",
+            "Mozilla/5.0 (Windows NT 10.0; x64) AppleWebKit/537.36 Chrome/126.0 Safari/537.36",
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605 Safari/604.1",
         ] {
             assert!(!robots.knows(person), "{person}");
         }

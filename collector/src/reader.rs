@@ -166,7 +166,12 @@ fn write_hit(line: &mut String, record: &HitRecord, catalog: &Catalog) {
         (None, Some(VisitorId(id))) => format!("V{:08x}…", (id >> 96) as u32),
         (None, None) => "-".to_owned(),
     };
-    let _ = write!(line, "  {who:<17}  {:<12} {}", what(hit), if hit.path.is_empty() { "/" } else { &hit.path });
+    let _ = write!(
+        line,
+        "  {who:<17}  {:<12} {}",
+        what(hit),
+        if hit.path.is_empty() { "/" } else { &hit.path }
+    );
     if let Some(excluded) = hit.excluded {
         let _ = write!(line, "  0 ({excluded:?})");
         return;

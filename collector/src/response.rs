@@ -105,7 +105,8 @@ pub fn set_cookie(response: &mut Response<Body>, cookie: &str) {
 pub fn allow_origin(response: &mut Response<Body>, origin: Option<&str>, listed: bool) {
     let headers = response.headers_mut();
     headers.insert(VARY, HeaderValue::from_static("origin"));
-    let Some(origin) = origin.filter(|_| listed).and_then(|it| HeaderValue::from_str(it).ok()) else {
+    let Some(origin) = origin.filter(|_| listed).and_then(|it| HeaderValue::from_str(it).ok())
+    else {
         return;
     };
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, HeaderValue, ORIGIN, USER_AGENT};
+use hyper::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, COOKIE, HeaderValue, ORIGIN, USER_AGENT,
+};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
 use crate::app::App;
@@ -75,12 +77,18 @@ impl Collector {
         let body = match read_body(body, most, timeouts, &self.counters).await {
             Ok(body) => body,
             Err(error) => {
-                self.app.metrics.reject(match error {
+                let reject = match error {
                     BodyError::TooLarge { .. } => Reject::BodyTooLarge,
                     BodyError::TimedOut => Reject::BodyTimedOut,
                     BodyError::Broken => Reject::BodyBroken,
-                });
-                return error.answer();
+                };
+                let mut response = self.refuse(Form::Beacon, reject);
+                // With the rest of the body still to come, nothing can follow it.
+                if let Some(close) = error.answer().headers_mut().remove(CONNECTION) {
+                    response.headers_mut().insert(CONNECTION, close);
+                }
+                self.allow(&mut response, text(&parts.headers, ORIGIN.as_str()).as_deref());
+                return response;
             }
         };
         if parts.uri.query() == Some("t=1") {
@@ -95,7 +103,7 @@ impl Collector {
         match beacon::parse(&body, &limits) {
             Ok(hits) => self.take(Form::Beacon, &sender, hits, peer).await,
             Err(reject) => {
-                let line = || ingest::refused_line(sender.address, reject, "");
+                let line = || ingest::refused_line(&self.app, sender.address, reject, "");
                 self.app.tell(line);
                 let mut response = self.refuse(Form::Beacon, reject);
                 self.allow(&mut response, sender.origin.as_deref());
@@ -146,7 +154,8 @@ impl Collector {
             return self.refuse(Form::Beacon, reject);
         }
         let now = self.app.clock.now();
-        let id = sender.cookie.map_or_else(|| u128::from_le_bytes(self.app.ids.bytes()), |it| it.id);
+        let id =
+            sender.cookie.map_or_else(|| u128::from_le_bytes(self.app.ids.bytes()), |it| it.id);
         let token = crate::token::page_token(
             &self.app.install.visitor,
             &crate::token::Bound {
@@ -184,9 +193,11 @@ impl Collector {
 
     fn shape(&self, peer: &Peer) -> Shape {
         let settings = &self.app.settings;
-        let plain = settings.collector.public_url.as_deref().map_or(!peer.secure, |url| {
-            url.starts_with("http://")
-        });
+        let plain = settings
+            .collector
+            .public_url
+            .as_deref()
+            .map_or(!peer.secure, |url| url.starts_with("http://"));
         let secure = match settings.cookie.secure {
             SecureCookie::Auto => !plain,
             SecureCookie::Always => true,
@@ -248,7 +259,10 @@ fn script(request: &Request<Incoming>) -> Response<Body> {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     }
     let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    headers.insert(
+        CACHE_CONTROL,
+        HeaderValue::from_static("public, max-age=3600, stale-if-error=604800"),
+    );
     headers.insert("access-control-allow-origin", HeaderValue::from_static("*"));
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("cross-origin"));
     if let Ok(tag) = HeaderValue::from_str(&tag) {

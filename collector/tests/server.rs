@@ -472,7 +472,7 @@ async fn an_address_gets_its_share_of_connections_and_no_more() {
 
 #[tokio::test]
 async fn the_share_of_an_address_is_not_asked_for_behind_a_trusted_proxy() {
-    let networks = vec!["127.0.0.1".parse().unwrap()];
+    let networks = vec!["127.0.0.1/32".parse().unwrap()];
     let trusted_proxies = TrustedProxies { networks, header: ForwardedHeader::XForwardedFor };
     let settings = ServerSettings { trusted_proxies, ..with_connections(100, 1) };
     let server = Server::start(settings);

@@ -338,17 +338,24 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_value_is_the_exact_one_to_a_thousandth(rows in prop::collection::vec(row(), 1..40), later in 0..60 * DAY) {
+        fn the_value_is_the_exact_one_to_a_thousandth(
+            rows in prop::collection::vec(row(), 1..40),
+            later in 0..60 * DAY,
+        ) {
             let sum = Sum::of(half_life(30), rows.iter().copied());
             let at = Timestamp(1_790_000_000_000 + 200 * DAY + later);
             let exact: f64 = rows.iter().map(|(when, points)| {
                 points.0 as f64 * (-((at.0 - when.0) as f64) / (30 * DAY) as f64).exp2()
             }).sum();
-            prop_assert!((sum.value(at).0 as f64 - exact).abs() <= 0.501, "{} {exact}", sum.value(at).0);
+            let value = sum.value(at).0;
+            prop_assert!((value as f64 - exact).abs() <= 0.501, "{value} {exact}");
         }
 
         #[test]
-        fn the_order_of_rows_does_not_matter(rows in prop::collection::vec(row(), 1..40), later in 0..60 * DAY) {
+        fn the_order_of_rows_does_not_matter(
+            rows in prop::collection::vec(row(), 1..40),
+            later in 0..60 * DAY,
+        ) {
             let mut sum = Sum::empty(half_life(14));
             for (index, &(when, points)) in rows.iter().enumerate() {
                 sum = sum.with(when, points)
@@ -360,7 +367,10 @@ mod tests {
         }
 
         #[test]
-        fn the_shares_add_up_to_the_value(rows in prop::collection::vec(row(), 0..40), later in 0..600 * DAY) {
+        fn the_shares_add_up_to_the_value(
+            rows in prop::collection::vec(row(), 0..40),
+            later in 0..600 * DAY,
+        ) {
             let sum = Sum::of(half_life(14), rows.iter().copied());
             let at = Timestamp(1_790_000_000_000 + later);
             let shares = sum.shares(at, &rows);

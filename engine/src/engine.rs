@@ -93,7 +93,7 @@ impl Engine {
         let Some(id) = record.hit.visitor else {
             let event = record.hit.claim.as_ref().map(|claim| claim.lead);
             let event = event.map(|lead| server_event(&record.hit, lead, scoring));
-            return self.ingest_for_lead(None, event, record, scoring, push);
+            return self.ingest_for_lead(None, event.as_ref(), record, scoring, push);
         };
         let mut visitor = self.visitors.entry(id).or_default();
         if visitor.is_expired(now) {
@@ -105,8 +105,7 @@ impl Engine {
             Visit::Duplicate(position) => Ingested::Duplicate(position),
             Visit::New { part, event } => {
                 record.visit = Some(*part);
-                let event = event.map(|event| *event);
-                self.ingest_for_lead(Some(&mut visitor), event, record, scoring, push)
+                self.ingest_for_lead(Some(&mut visitor), event.as_deref(), record, scoring, push)
             }
         }
     }
@@ -114,14 +113,14 @@ impl Engine {
     fn ingest_for_lead(
         &self,
         visitor: Option<&mut Visitor>,
-        event: Option<LeadEvent>,
+        event: Option<&LeadEvent>,
         mut record: HitRecord,
         scoring: &Scoring,
         push: &mut Push<'_>,
     ) -> Ingested {
         let now = record.hit.received;
-        let mut lead = event.as_ref().map(|event| self.leads.entry(event.lead).or_default());
-        if let (Some(lead), Some(event)) = (&lead, &event) {
+        let mut lead = event.map(|event| self.leads.entry(event.lead).or_default());
+        if let (Some(lead), Some(event)) = (&lead, event) {
             match lead.receive(event, &record, scoring, now) {
                 Receipt::Part(part) => record.lead = Some(*part),
                 Receipt::TooManyLinks => {
@@ -326,6 +325,12 @@ impl Engine {
     /// How many visitors, expired ones included, and leads are in memory.
     pub fn sizes(&self) -> (usize, usize) {
         (self.visitors.len(), self.leads.len())
+    }
+
+    /// Moments that stand among the timers: one for each lead that time may move, and those that
+    /// an earlier one has replaced until they come up.
+    pub fn timers(&self) -> usize {
+        self.timers.iter().map(|timers| locked(timers).len()).sum()
     }
 
     /// Ties refused because a lead had as many browsers as it may have.

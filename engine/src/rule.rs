@@ -524,7 +524,7 @@ mod tests {
         let when = Condition {
             path: vec!["/**".into()],
             not_path: vec!["/careers/**".into()],
-            engaged: Some(Duration::from_secs(60)),
+            engaged: Some(Duration::from_mins(1)),
             ..Condition::default()
         };
         let set = RuleSet::new(vec![rule(0, when)], UtcOffset(0)).unwrap();

@@ -125,13 +125,13 @@ fn two_threads_that_say_who_one_visitor_is_meet_no_deadlock_and_lose_nothing() {
     let now = at("2026-12-01 09:00");
     let shared = Shared::new(2, example().build(1));
     thread::scope(|scope| {
-        for number in 0..2_usize {
+        for mail in MAILS.into_iter().take(2) {
             let shared = &shared;
             scope.spawn(move || {
                 for round in 0..ROUNDS {
                     // The same visitors in the same order, each thread with its own person.
                     let visitor = Some(browser(round));
-                    let said = Some(claim(MAILS[number], Assurance::Claimed));
+                    let said = Some(claim(mail, Assurance::Claimed));
                     let hit = Hit { visitor, received: now, when: now, ..Hit::default() };
                     shared.ingest(Hit { path: "/pricing".into(), ..hit.clone() });
                     shared.ingest(Hit { kind: HitKind::Identify, claim: said, ..hit });

@@ -66,6 +66,7 @@ fn lived() -> Journal {
     world.at("2026-12-04 09:40").view("/pricing/").stay(80);
     world.at("2026-12-04 09:50").form(a, "/thanks/document/guide");
     world.at("2026-12-07 08:55").click_mail(a).view("/pricing/").view("/careers/");
+    world.at("2026-12-07 09:30").view("/pricing/");
     world.at("2026-12-07 10:00").import(b).on(2).form(b, "/thanks/contact/");
     world.at("2026-12-07 10:10").on(1).identify(b).view("/thanks/event/dx").reset();
     world.at("2026-12-07 10:30").on(3).identify(b).view("/thanks/careers/");
@@ -171,7 +172,7 @@ fn everything() -> LeadPart {
         takes_attributes: true,
         new_visit: true,
         fold: Some(Fold { rows: 2, into: vec![row] }),
-        rows: vec![Row { order: 3, cut: Cut::ClaimsMax, ..row }],
+        rows: vec![Row { order: 3, granted: Points(-9), cut: Cut::ClaimsMax, ..row }],
         regrants: vec![Regrant {
             position: Position(9),
             order: 3,

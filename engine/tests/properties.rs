@@ -163,8 +163,8 @@ fn crossings(world: &World) -> BTreeMap<LeadId, Vec<Crossing>> {
 fn engine_equals_oracle(parts: &Parts, seed: u64, eager: bool) -> usize {
     let walk = walk(parts, seed, 60, eager);
     let world = &walk.world;
-    let seen = crossings(world);
-    let mut oracle = Oracle::new(parts, seen.clone());
+    let found_by_engine = crossings(world);
+    let mut oracle = Oracle::new(parts, found_by_engine.clone());
     for (hit, done) in &walk.offered {
         let repeat = oracle.is_repeat(hit);
         assert_eq!(repeat, matches!(done, Ingested::Duplicate(_)), "seed {seed}: {hit:?}");
@@ -191,7 +191,7 @@ fn engine_equals_oracle(parts: &Parts, seed: u64, eager: bool) -> usize {
             .collect();
         assert_eq!(rows, expected, "seed {seed}, {id}");
         let none = Vec::new();
-        let found = seen.get(&id).unwrap_or(&none);
+        let found = found_by_engine.get(&id).unwrap_or(&none);
         assert_eq!(found, &person.crossings, "seed {seed}, {id}");
         assert_eq!(
             (lead.hits, lead.pages, lead.visits, lead.attached, lead.assurance, lead.consent),
@@ -207,7 +207,7 @@ fn engine_equals_oracle(parts: &Parts, seed: u64, eager: bool) -> usize {
         );
         score_is_exact(parts, world, &lead.rows, walk.end);
     }
-    seen.values().map(Vec::len).sum()
+    found_by_engine.values().map(Vec::len).sum()
 }
 
 /// The score by the definition written a second time, and about the one of floating point.
@@ -229,14 +229,14 @@ fn score_is_exact(parts: &Parts, world: &World, rows: &[Row], end: Timestamp) {
 
 #[test]
 fn the_engine_equals_the_oracle_on_random_histories() {
-    let found: usize = seeds(60).map(|seed| engine_equals_oracle(&example(), seed, true)).sum();
+    let found: usize = seeds(40).map(|seed| engine_equals_oracle(&example(), seed, true)).sum();
     assert!(found > 60, "too little happens: {found}");
 }
 
 #[test]
 fn time_crossings_are_exact_with_mixed_half_lives_and_signs() {
-    let found: usize = seeds(60).map(|seed| engine_equals_oracle(&mixed(), seed, true)).sum();
-    assert!(found > 400, "too little happens: {found}");
+    let found: usize = seeds(40).map(|seed| engine_equals_oracle(&mixed(), seed, true)).sum();
+    assert!(found > 250, "too little happens: {found}");
 }
 
 #[test]
@@ -254,7 +254,7 @@ fn acting_on_time_now_and_then_finds_the_same_crossings_at_the_same_instants() {
 #[test]
 fn the_mixed_rules_let_people_rise_by_time_alone() {
     let mut risen = 0;
-    for seed in seeds(60) {
+    for seed in seeds(40) {
         let walk = walk(&mixed(), seed, 60, true);
         for (_, record) in walk.world.journal.records() {
             if let engine::record::Body::Due(part) = record.body {
@@ -269,7 +269,7 @@ fn the_mixed_rules_let_people_rise_by_time_alone() {
 #[test]
 fn no_crossing_has_two_ids_and_messages_are_numbered_without_a_gap() {
     let key = Key([9; 16]);
-    for seed in seeds(60) {
+    for seed in seeds(40) {
         let walk = walk(&mixed(), seed, 60, seed % 2 == 0);
         let mut ids = BTreeMap::new();
         let mut last: BTreeMap<LeadId, u32> = BTreeMap::new();
@@ -298,7 +298,7 @@ fn no_crossing_has_two_ids_and_messages_are_numbered_without_a_gap() {
 
 #[test]
 fn a_fall_is_told_only_if_its_rise_was() {
-    for seed in seeds(60) {
+    for seed in seeds(40) {
         let walk = walk(&mixed(), seed, 60, true);
         let mut told = BTreeMap::new();
         for (lead, crossed) in walk.world.crossings() {
@@ -341,7 +341,7 @@ fn an_overdue_crossing_comes_first_and_at_its_own_instant() {
 #[test]
 fn two_lines_at_the_same_height_are_both_crossed_by_time_at_the_same_instant() {
     let mut both = 0;
-    for seed in seeds(60) {
+    for seed in seeds(40) {
         let walk = walk(&mixed(), seed, 60, true);
         for (_, time, part) in walk.world.journal.parts() {
             let rises: Vec<_> = part
@@ -508,9 +508,14 @@ fn an_embedded_first_hit_is_ignored_when_the_visitor_is_here_already() {
     let mut world = admitted(Hit::default(), Hit::default());
     let now = START.plus(Duration::from_hours(1));
     let hit = Hit { visitor: Some(browser(1)), received: now, when: now, ..Hit::default() };
-    let first = FirstHit { position: Position(1), hit: hit.clone() };
+    let said = |assurance| Some(claim("a@x.example", assurance));
+    world.ingest(Hit { claim: said(Assurance::Claimed), ..hit.clone() });
+    let proof = Hit { claim: said(Assurance::Verified), ..hit.clone() };
+    let first = FirstHit { position: Position(1), hit: proof };
     world.arrive(Arrival { hit, first: Some(first) });
-    assert_eq!(world.engine.visitor(browser(1), now).unwrap().hits, 3);
+    assert_eq!(world.engine.visitor(browser(1), now).unwrap().hits, 4);
+    let lead = world.engine.lead(lead_of("a@x.example")).unwrap();
+    assert_eq!((lead.assurance, lead.hits), (Assurance::Claimed, 4));
     replayed_alike(&world);
 }
 
@@ -559,7 +564,7 @@ fn cases(cases: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(cases(96))]
+    #![proptest_config(cases(32))]
 
     #[test]
     fn settling_row_by_row_in_any_order_equals_settling_from_the_beginning(seed in any::<u64>()) {
@@ -585,7 +590,10 @@ proptest! {
     }
 
     #[test]
-    fn the_rows_shown_add_up_to_the_score_at_any_moment(seed in any::<u64>(), hours in 0_u64..20_000) {
+    fn the_rows_shown_add_up_to_the_score_at_any_moment(
+        seed in any::<u64>(),
+        hours in 0_u64..20_000,
+    ) {
         let mut chance = Chance::new(seed);
         let scoring = example().build(1);
         let mut rows = random_rows(&mut chance, &example(), 80, 40);
@@ -599,9 +607,10 @@ proptest! {
         }
         let in_total = |row: &Row| scoring.category(row.category).unwrap().in_total;
         let counted = explained.shares.iter().filter(|(row, _)| in_total(row));
-        prop_assert_eq!(counted.map(|(_, share)| share.0).sum::<i64>(), explained.score.0);
-        let reasons = engine::lead::reasons(explained.shares.iter().filter(|(row, _)| in_total(row)));
-        prop_assert_eq!(reasons.iter().map(|reason| reason.points.0).sum::<i64>(), explained.score.0);
+        let reasons = engine::lead::reasons(counted.clone());
+        let of_rows: i64 = counted.map(|(_, share)| share.0).sum();
+        let of_reasons: i64 = reasons.iter().map(|reason| reason.points.0).sum();
+        prop_assert_eq!((of_rows, of_reasons), (explained.score.0, explained.score.0));
     }
 
     #[test]
@@ -622,7 +631,8 @@ proptest! {
         };
         for end in 1..=ledger.len() {
             let last = &ledger[end - 1];
-            if of_browser_one(last.source) && last.granted.0 > 0 && scoring.category(last.category).unwrap().in_total {
+            let counted = scoring.category(last.category).unwrap().in_total;
+            if of_browser_one(last.source) && last.granted.0 > 0 && counted {
                 prop_assert!(worth(&ledger[..end], last.when) <= 30_000);
             }
         }
@@ -638,7 +648,8 @@ proptest! {
         rows.sort_by_key(|row| (row.when, row.position, row.order));
         settle(&mut rows, 0, &Terms { scoring: &scoring, claimed: &of_browser_one });
         let now = START.plus(Duration::from_hours(24 * 3_001));
-        let new = Row { when: now, rule: RuleId(8), category: INTENT, base: Points::whole(12), ..Row::default() };
+        let pricing = Row { rule: RuleId(8), category: INTENT, ..Row::default() };
+        let new = Row { when: now, base: Points::whole(12), ..pricing };
         let settled = settle_with(&rows, &[new], false, &scoring, &of_browser_one);
         let fold = settled.fold.clone().unwrap();
         prop_assert!(fold.rows >= 1_024 && fold.into.len() < 200);
@@ -651,7 +662,8 @@ proptest! {
         let late = Row { when: START, position: Position(9_000), ..new };
         let again = settle_with(&settled.rows, &[late], true, &scoring, &|_| false);
         for row in &fold.into {
-            let kept = again.rows.iter().find(|other| (other.when, other.position, other.order) == (row.when, row.position, row.order));
+            let place = |row: &Row| (row.when, row.position, row.order);
+            let kept = again.rows.iter().find(|other| place(other) == place(row));
             prop_assert_eq!(kept.map(|kept| kept.granted), Some(row.granted));
         }
     }
@@ -807,15 +819,13 @@ fn limits_at_the_ends_of_number_panic_nobody() {
 fn a_due_moment_that_moves_leaves_no_growing_heap_behind() {
     let mut world = World::new(mixed().build(1));
     world.at("2026-12-01 09:00").identify("a@x.example");
-    let mut acted = 0;
+    let mut most = 0;
     for day in 0..200 {
         let now = at("2026-12-01 10:00").plus(24 * Duration::from_hours(day));
         world.to(now).view("/case/line").view("/careers").view("/thanks/event/dx");
+        most = most.max(world.engine.timers());
     }
-    while let Some(due) = world.engine.next_due() {
-        let journal = &mut world.journal;
-        world.engine.advance(due, &world.scoring, &mut |record| journal.push(record));
-        acted += 1;
-        assert!(acted < 40, "stale entries come back for ever");
-    }
+    assert!((1..=8).contains(&most), "{most} moments of one lead");
+    world.at("2028-12-01 09:00");
+    assert_eq!(world.engine.timers(), 0, "nothing is left that could come");
 }

@@ -227,9 +227,11 @@ fn only_one_file_reads_the_clock_and_one_draws_chance() {
         let has_timer = file.text.lines().any(|line| timer(&line));
         for (number, line) in file.production().iter().enumerate() {
             let comment = line.trim_start().starts_with("//");
-            let timed = has_timer && !line.contains("std::time");
+            let by_runtime = has_timer && !line.contains("std::time");
             let used = |(what, home): &&(&str, &str)| {
-                line.contains(what) && file.name != *home && !(timed && *what == "Instant::now")
+                line.contains(what)
+                    && file.name != *home
+                    && !(by_runtime && *what == "Instant::now")
             };
             for (what, _) in rules.iter().filter(used).filter(|_| !comment) {
                 broken.push(format!("{}:{}: {what}", file.name, number + 1));

@@ -131,7 +131,9 @@ impl Admin {
                     total: self.app.settings.collector.body,
                 };
                 let headers = request.headers().clone();
-                match read_body(request.into_body(), BODY_BYTES_MAX, timeouts, &self.admin_counters).await {
+                match read_body(request.into_body(), BODY_BYTES_MAX, timeouts, &self.admin_counters)
+                    .await
+                {
                     // A form on another site must not act with somebody's session.
                     Ok(_) if is_cross_site(&headers) => Err(Refusal::NoToken),
                     Ok(body) => self.post(&path, &body).await,
@@ -166,11 +168,14 @@ impl Admin {
             }
             ["api", "visitors", id, "timeline"] => {
                 let now = self.app.clock.now();
-                let visitor = self.app.engine.visitor(visitor_id(id)?, now).ok_or(Refusal::NotFound)?;
+                let visitor =
+                    self.app.engine.visitor(visitor_id(id)?, now).ok_or(Refusal::NotFound)?;
                 self.timeline(|app| timeline::of_visitor(app, visitor.last_position, TIMELINE_MAX))?
             }
-            ["api", "deliveries"] => view.deliveries(&self.log.lines(query.limit()?)),
-            ["api", "dead"] => view.dead(self.outstanding().await?),
+            ["api", "deliveries"] => {
+                json!({ "schema": 1, "deliveries": self.log.lines(query.limit()?) })
+            }
+            ["api", "dead"] => view::outstanding(self.outstanding().await?),
             ["api", "state"] => self.state(),
             ["api", "problems"] => {
                 let problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -197,7 +202,9 @@ impl Admin {
             "/api/test-clock" => {
                 let now = wish["now_ms"].as_u64().ok_or(Refusal::Malformed("now_ms"))?;
                 if !self.app.clock.set(Timestamp(now)) {
-                    return Err(Refusal::Malformed("only a test clock can be set, and only forwards"));
+                    return Err(Refusal::Malformed(
+                        "only a test clock can be set, and only forwards",
+                    ));
                 }
                 Ok(answer(&json!({ "schema": 1, "now": iso(self.app.clock.now()) })))
             }
@@ -284,39 +291,65 @@ impl Admin {
 
     fn metrics(&self) -> Response<Body> {
         let mut text = String::new();
-        let app = &self.app;
-        app.metrics.write(&mut text);
-        let journal = app.journal.figures();
-        let (visitors, leads) = app.engine.sizes();
-        let queue = *self.queue.borrow();
-        for (name, help, kind, value) in [
-            ("mikomi_visitors", "Visitors in memory.", "gauge", visitors as u64),
-            ("mikomi_leads", "Leads in memory.", "gauge", leads as u64),
-            ("mikomi_links_refused_total", "Ties refused: the lead has as many browsers as it may.", "counter", app.engine.links_refused()),
-            ("mikomi_journal_bytes", "Valid bytes of the journal.", "gauge", journal.journal_bytes),
-            ("mikomi_journal_pending_bytes", "Bytes that wait for the disk.", "gauge", journal.pending_bytes),
-            ("mikomi_journal_commits_total", "Groups made durable.", "counter", journal.commits),
-            ("mikomi_journal_refused_total", "Reservations refused.", "counter", journal.refused),
-            ("mikomi_journal_over_reserved_total", "Records larger than their reservation.", "counter", journal.over_reserved),
-            ("mikomi_journal_durable_position", "The last durable position.", "gauge", app.journal.durable().ordinal()),
-            ("mikomi_deliveries_pending", "Messages waiting or in flight.", "gauge", queue.pending as u64),
-            ("mikomi_deliveries_dead", "Dead letters kept.", "gauge", queue.dead as u64),
-            ("mikomi_deliveries_delivered_total", "Messages answered 2xx.", "counter", queue.counters.delivered),
-            ("mikomi_deliveries_failed_total", "Attempts that failed.", "counter", queue.counters.failed),
-            ("mikomi_deliveries_shadowed_total", "Messages recorded in shadow, not sent.", "counter", queue.counters.shadowed),
-            ("mikomi_clock_in_doubt", "1 while a jump of the clock is not believed.", "gauge", u64::from(app.clock.is_in_doubt())),
-        ] {
+        self.app.metrics.write(&mut text);
+        for (name, help, value) in self.gauges().into_iter().chain(self.totals()) {
+            let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
             write_figure(&mut text, name, help, kind, value as f64);
         }
-        for (listener, counters) in
-            [("collector", &self.collector_counters), ("admin", &self.admin_counters)]
-        {
+        let listeners = [("collector", &self.collector_counters), ("admin", &self.admin_counters)];
+        for (listener, counters) in listeners {
             for (name, value) in counters.iter() {
                 let name = format!("mikomi_{listener}_connections_{name}");
-                write_figure(&mut text, &name, "See the server's counters.", "untyped", value as f64);
+                write_figure(&mut text, &name, "A count of the listener.", "untyped", value as f64);
             }
         }
         response::file("text/plain; version=0.0.4; charset=utf-8", text)
+    }
+
+    fn gauges(&self) -> Vec<(&'static str, &'static str, u64)> {
+        let app = &self.app;
+        let journal = app.journal.figures();
+        let (visitors, leads) = app.engine.sizes();
+        let (queue, durable) = (*self.queue.borrow(), app.journal.durable().ordinal());
+        vec![
+            ("mikomi_visitors", "Visitors in memory.", visitors as u64),
+            ("mikomi_leads", "Leads in memory.", leads as u64),
+            ("mikomi_timers", "Leads that time will act on.", app.engine.timers() as u64),
+            ("mikomi_journal_bytes", "Valid bytes of the journal.", journal.journal_bytes),
+            (
+                "mikomi_journal_pending_bytes",
+                "Bytes that wait for the disk.",
+                journal.pending_bytes,
+            ),
+            ("mikomi_journal_durable_position", "The last durable position.", durable),
+            ("mikomi_deliveries_pending", "Messages waiting or in flight.", queue.pending as u64),
+            ("mikomi_deliveries_dead", "Dead letters kept.", queue.dead as u64),
+            (
+                "mikomi_clock_in_doubt",
+                "1 while a jump of the clock is not believed.",
+                u64::from(app.clock.is_in_doubt()),
+            ),
+        ]
+    }
+
+    fn totals(&self) -> Vec<(&'static str, &'static str, u64)> {
+        let journal = self.app.journal.figures();
+        let sent = self.queue.borrow().counters;
+        let over = journal.over_reserved;
+        vec![
+            (
+                "mikomi_links_refused_total",
+                "Ties refused: the lead has as many browsers as it may.",
+                self.app.engine.links_refused(),
+            ),
+            ("mikomi_journal_commits_total", "Groups made durable.", journal.commits),
+            ("mikomi_journal_refused_total", "Reservations refused.", journal.refused),
+            ("mikomi_journal_over_reserved_total", "Records above their reservation.", over),
+            ("mikomi_deliveries_delivered_total", "Messages answered 2xx.", sent.delivered),
+            ("mikomi_deliveries_failed_total", "Attempts that failed.", sent.failed),
+            ("mikomi_deliveries_shadowed_total", "Messages kept in shadow.", sent.shadowed),
+            ("mikomi_deliveries_refused_total", "Messages over a limit.", sent.refused_by_limit),
+        ]
     }
 
     /// A line for each hit as server-sent events, until the listener leaves or the server stops.
@@ -456,8 +489,8 @@ impl Lines {
         tokio::spawn(async move {
             loop {
                 let event = tokio::select! {
-                    line = live.recv() => match line {
-                        Ok(line) => format!("data: {line}\n\n"),
+                    told = live.recv() => match told {
+                        Ok(told) => format!("data: {told}\n\n"),
                         Err(broadcast::error::RecvError::Lagged(missed)) => {
                             format!("event: missed\ndata: {missed} lines\n\n")
                         }
@@ -491,7 +524,9 @@ impl HttpBody for Lines {
 fn index_page() -> Response<Body> {
     const PAGE: &str = include_str!("index.html");
     let mut response = response::file("text/html; charset=utf-8", PAGE);
-    let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'");
+    let policy = HeaderValue::from_static(
+        "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    );
     response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
     response
 }

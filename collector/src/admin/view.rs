@@ -1,6 +1,7 @@
 //! What the admin side shows, as JSON.
 
 use engine::catalog::Catalog;
+use engine::grade::Grade;
 use engine::hit::Hit;
 use engine::id::{LeadId, Position, VisitorId};
 use engine::identity::Assurance;
@@ -8,12 +9,11 @@ use engine::lead::{Explained, Lead, explain, reasons, urgency};
 use engine::ledger::{Row, Source};
 use engine::record::{Body, NameKind, Record};
 use engine::stage::Stage;
-use engine::threshold::{Direction, Gate};
+use engine::threshold::{Direction, Gate, Standing, Threshold};
 use engine::time::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::app::{App, InForce};
-use crate::outbox::entry::Attempt;
 use crate::outbox::message::{iso, points, rule_names};
 use crate::reader::what;
 use crate::timeline::Timeline;
@@ -183,39 +183,26 @@ impl<'a> View<'a> {
         let now = self.app.clock.now();
         let scoring = &self.in_force.scoring;
         let standing = lead.standing(scoring, now);
-        let lines: Vec<Value> = scoring
-            .thresholds
-            .iter()
-            .map(|line| {
-                let band = lead.band(line);
-                let gates: Map<String, Value> = Gate::ALL
-                    .into_iter()
-                    .map(|gate| {
-                        let open = line.is_open(gate, &standing, now);
-                        let value = match gate {
-                            Gate::Score => json!({ "is": points(standing.score), "needs": points(line.rise) }),
-                            Gate::Grade => json!({ "is": standing.grade.letter(), "needs": line.grades.iter().map(|grade| grade.letter()).collect::<Vec<_>>() }),
-                            Gate::Identity => json!({ "is": standing.identified }),
-                            Gate::Consent => json!({ "is": standing.consent }),
-                            Gate::Recent => json!({ "is": standing.last_human.map(iso), "within_ms": line.recent.map(|it| it.as_millis() as u64) }),
-                        };
-                        (gate.name().to_owned(), json!({ "open": open, "value": value }))
-                    })
-                    .collect();
-                json!({
-                    "threshold": line.name,
-                    "inside": band.inside,
-                    "since": (band.number > 0).then(|| iso(band.since)),
-                    "number": band.number,
-                    "told": band.told,
-                    "waits_until": band.waits_until.map(iso),
-                    "fall": points(line.fall),
-                    "gates": gates,
-                })
+        let lines = scoring.thresholds.iter().map(|line| {
+            let band = lead.band(line);
+            json!({
+                "threshold": line.name,
+                "inside": band.inside,
+                "since": (band.number > 0).then(|| iso(band.since)),
+                "number": band.number,
+                "told": band.told,
+                "waits_until": band.waits_until.map(iso),
+                "fall": points(line.fall),
+                "gates": gates(line, &standing, now),
             })
-            .collect();
-        let due = lead.next_due(scoring).map(iso);
-        Some(json!({ "schema": 1, "lead": id.to_string(), "at": iso(now), "thresholds": lines, "next_by_time": due }))
+        });
+        Some(json!({
+            "schema": 1,
+            "lead": id.to_string(),
+            "at": iso(now),
+            "thresholds": lines.collect::<Vec<_>>(),
+            "next_by_time": lead.next_due(scoring).map(iso),
+        }))
     }
 
     /// One visitor.
@@ -278,9 +265,7 @@ impl<'a> View<'a> {
                     let number = u16::from(crossing.threshold.0);
                     json!({
                         "threshold": self.catalog.name(NameKind::Threshold, number),
-                        "direction": match crossing.direction {
-                            Direction::Rise => "rise", Direction::Fall => "fall", Direction::Release => "release",
-                        },
+                        "direction": direction(crossing.direction),
                         "at": iso(crossing.at),
                         "number": crossing.number,
                         "opened_by": crossing.opened_by.map(Gate::name),
@@ -292,30 +277,54 @@ impl<'a> View<'a> {
         }
         event
     }
+}
 
-    /// The delivery log.
-    pub fn deliveries(&self, lines: &[Attempt]) -> Value {
-        json!({ "schema": 1, "deliveries": lines })
-    }
-
-    /// What is not delivered.
-    pub fn dead(&self, outstanding: Vec<Outstanding>) -> Value {
-        let rows: Vec<Value> = outstanding
-            .into_iter()
-            .map(|it| {
-                json!({
-                    "alert": it.message.id.as_str(),
-                    "endpoint": it.message.endpoint.as_str(),
-                    "lead": LeadId(it.message.lead.0 as u64).to_string(),
-                    "sequence": it.message.sequence,
-                    "test": it.message.test,
-                    "attempts": it.state.attempts(),
-                    "dead": it.state.is_final(),
-                    "died": it.died.map(iso),
-                })
+/// Messages that are not delivered.
+pub fn outstanding(outstanding: Vec<Outstanding>) -> Value {
+    let rows: Vec<Value> = outstanding
+        .into_iter()
+        .map(|it| {
+            json!({
+                "alert": it.message.id.as_str(),
+                "endpoint": it.message.endpoint.as_str(),
+                "lead": LeadId(it.message.lead.0 as u64).to_string(),
+                "sequence": it.message.sequence,
+                "test": it.message.test,
+                "attempts": it.state.attempts(),
+                "dead": it.state.is_final(),
+                "died": it.died.map(iso),
             })
-            .collect();
-        json!({ "schema": 1, "outstanding": rows })
+        })
+        .collect();
+    json!({ "schema": 1, "outstanding": rows })
+}
+
+/// Each gate of a line: whether it is open, what it sees, what it needs.
+fn gates(line: &Threshold, standing: &Standing, now: Timestamp) -> Value {
+    let letters = |grades: &[Grade]| grades.iter().map(|it| it.letter()).collect::<Vec<_>>();
+    let mut gates = Map::new();
+    for gate in Gate::ALL {
+        let (is, needs) = match gate {
+            Gate::Score => (points(standing.score), points(line.rise)),
+            Gate::Grade => (json!(standing.grade.letter()), json!(letters(&line.grades))),
+            Gate::Identity => (json!(standing.identified), json!(true)),
+            Gate::Consent => (json!(standing.consent), json!(true)),
+            Gate::Recent => {
+                let within = line.recent.map(|within| within.as_millis() as u64);
+                (json!(standing.last_human.map(iso)), json!({ "within_ms": within }))
+            }
+        };
+        let open = line.is_open(gate, standing, now);
+        gates.insert(gate.name().to_owned(), json!({ "open": open, "is": is, "needs": needs }));
+    }
+    Value::Object(gates)
+}
+
+fn direction(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Rise => "rise",
+        Direction::Fall => "fall",
+        Direction::Release => "release",
     }
 }
 

@@ -304,8 +304,6 @@ fn read_limits(table: Table<'_>) -> Option<Limits> {
     let claims = size(&table, "claims_per_hour_max", 0);
     let visitors = size(&table, "visitors_max", 1);
     let leads = size(&table, "leads_max", 1);
-    let visitors_per_lead = size(&table, "visitors_per_lead_max", 1);
-    let leads_per_visitor = size(&table, "leads_per_visitor_max", 1);
     let journal_bytes = size(&table, "journal_bytes_max", 1 << 20);
     let pending_bytes = size(&table, "pending_bytes_max", 1 << 20);
     let long = ("vendor_line_bytes_max", vendor_line);
@@ -330,8 +328,6 @@ fn read_limits(table: Table<'_>) -> Option<Limits> {
         claims_per_hour_max: claims? as u64,
         visitors_max: visitors?,
         leads_max: leads?,
-        visitors_per_lead_max: visitors_per_lead?,
-        leads_per_visitor_max: leads_per_visitor?,
         journal_bytes_max: journal_bytes? as u64,
         pending_bytes_max: pending_bytes? as u64,
     })
@@ -350,7 +346,6 @@ fn read_journal(table: Table<'_>) -> Option<Journal> {
         .need("segment_bytes")
         // The format counts a segment's bytes in 32 bits.
         .and_then(|field| field.whole(1 << 20..=1 << 30));
-    let group_bytes = table.need("group_bytes_max").and_then(|field| field.whole(4_096..=524_288));
     table.finish();
     Some(Journal {
         dir: dir?,
@@ -359,7 +354,6 @@ fn read_journal(table: Table<'_>) -> Option<Journal> {
             _ => Durability::Durable,
         },
         segment_bytes: segment_bytes? as u64,
-        group_bytes_max: group_bytes? as usize,
     })
 }
 
@@ -390,12 +384,10 @@ fn read_webhooks(table: Table<'_>) -> Option<Webhooks> {
         }
         waits.iter().map(|wait| wait.millis(0..=RETRY_MS_MAX)).collect::<Option<Vec<Duration>>>()
     });
-    let jitter = table.need("jitter_percent").and_then(|field| field.whole(0..=100));
     let attempt = timeout(&table, "timeout_ms");
     let connect = timeout(&table, "connect_ms");
     in_order(&table, ("connect_ms", connect), ("timeout_ms", attempt));
     let in_flight = size(&table, "in_flight_max", 1);
-    let answer_bytes = size(&table, "answer_bytes_max", 1);
     let endpoints = size(&table, "endpoints_max", 1);
     let pending = size(&table, "pending_max", 1);
     let dead = size(&table, "dead_max", 0);
@@ -406,11 +398,9 @@ fn read_webhooks(table: Table<'_>) -> Option<Webhooks> {
     table.finish();
     Some(Webhooks {
         retry_schedule: schedule?,
-        jitter_percent: jitter? as u8,
         timeout: attempt?,
         connect: connect?,
         in_flight_max: in_flight?,
-        answer_bytes_max: answer_bytes?,
         endpoints_max: endpoints?,
         pending_max: pending?,
         dead_max: dead?,

@@ -3,11 +3,11 @@
 
 use std::fmt;
 use std::hint::black_box;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::net::Network;
+use super::super::net::{Network, address_prefix};
 use super::sites::Site;
 
 /// Everything mikomi.toml says.
@@ -132,10 +132,6 @@ pub struct Limits {
     pub visitors_max: usize,
     /// People in memory.
     pub leads_max: usize,
-    /// Browsers of one person.
-    pub visitors_per_lead_max: usize,
-    /// People of one browser.
-    pub leads_per_visitor_max: usize,
     /// The journal on the disk.
     pub journal_bytes_max: u64,
     /// Accepted and not yet on the disk.
@@ -160,8 +156,6 @@ pub struct Journal {
     pub durability: Durability,
     /// One file.
     pub segment_bytes: u64,
-    /// Written and synced together.
-    pub group_bytes_max: usize,
 }
 
 /// When the cookie is marked `Secure`.
@@ -191,16 +185,12 @@ pub struct Cookie {
 pub struct Webhooks {
     /// Waits before the attempts; at least one.
     pub retry_schedule: Vec<Duration>,
-    /// How much a wait may differ, in percent, 0 to 100.
-    pub jitter_percent: u8,
     /// One attempt.
     pub timeout: Duration,
     /// Finding the name and connecting.
     pub connect: Duration,
     /// Attempts at once for one endpoint.
     pub in_flight_max: usize,
-    /// Read of an answer.
-    pub answer_bytes_max: usize,
     /// Endpoints.
     pub endpoints_max: usize,
     /// Messages waiting.
@@ -227,6 +217,11 @@ pub struct Privacy {
 }
 
 impl Privacy {
+    /// What is kept of an address: its network.
+    pub fn network(&self, address: IpAddr) -> IpAddr {
+        address_prefix(address, (self.address_ipv4_bits, self.address_ipv6_bits))
+    }
+
     /// Whether a name of a query is kept.
     pub fn keeps_query(&self, name: &str) -> bool {
         self.query_names.iter().any(|kept| match kept.strip_suffix('*') {

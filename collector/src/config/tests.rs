@@ -94,7 +94,7 @@ fn every_word_of_the_file_of_defaults_is_read_and_none_has_a_default_elsewhere()
         let found = shown(&problems.judge(read).unwrap_err());
         assert!(found.iter().any(|it| it.contains(&format!("\"{key}\" is missing"))), "{found:?}");
     }
-    assert!(tried > 60, "only {tried} settings were tried");
+    assert!(tried >= 60, "only {tried} settings were tried");
 }
 
 #[test]

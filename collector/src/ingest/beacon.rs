@@ -221,10 +221,14 @@ mod tests {
     fn every_field_is_read() {
         let body = r#"{"s":"demo","e":"download","u":"u","t":"t","r":"r","i":"i","n":"n","v":"v",
             "c":1,"at":17.9,"st":18,"ms":61000,"sc":250,"p":{"a":1,"b":true,"c":null},
-            "id":{"email":"a@b.example","user_id":7,"attributes":{"name":"田中"}},"d":"d","ip":"i","ua":"u"}"#;
+            "id":{"email":"a@b.example","user_id":7,"attributes":{"name":"田中"}},
+            "d":"d","ip":"i","ua":"u"}"#;
         let limits = BeaconLimits { hit_bytes_max: 1_000, ..LIMITS };
         let hit = super::parse(body.as_bytes(), &limits).unwrap().remove(0).unwrap();
-        assert_eq!((hit.at, hit.sent, hit.engaged_ms, hit.scroll), (Some(17), Some(18), 61_000, 100));
+        assert_eq!(
+            (hit.at, hit.sent, hit.engaged_ms, hit.scroll),
+            (Some(17), Some(18), 61_000, 100)
+        );
         assert_eq!(hit.consent, Some(true));
         assert_eq!(hit.properties, [("a".into(), "1".into()), ("b".into(), "true".into())]);
         let user = (IdentityKind::UserId, "7".to_owned());

@@ -25,7 +25,6 @@ use crate::app::{App, InForce, SiteEntry, count};
 use crate::config::SiteConsent;
 use crate::cookie::VisitorCookie;
 use crate::journal::Reserved;
-use crate::net::address_prefix;
 use crate::privacy::{Page, came_from};
 use crate::seal::attributes_to_bytes;
 
@@ -86,14 +85,18 @@ struct Batch<'a> {
 enum Who {
     /// Not a browser's: a server speaks of a person.
     Nobody,
-    /// In memory, or admitted by coming back.
-    Admitted(VisitorId),
+    /// In memory, or admitted by coming back; with where the first hit is, if that is known.
+    Admitted(VisitorId, Option<Position>),
     /// Never seen: recorded, and remembered only when it comes back.
     New(u128),
 }
 
 /// Takes hits as far as the journal's tail. The answer must wait for `Taken::position`.
-pub fn take(app: &App, sender: &Sender, hits: Vec<Result<RawHit, Reject>>) -> Result<Taken, Reject> {
+pub fn take(
+    app: &App,
+    sender: &Sender,
+    hits: Vec<Result<RawHit, Reject>>,
+) -> Result<Taken, Reject> {
     if !app.is_ready() {
         return Err(Reject::NotReady);
     }
@@ -114,7 +117,8 @@ pub fn take(app: &App, sender: &Sender, hits: Vec<Result<RawHit, Reject>>) -> Re
         let told = hit.as_ref().ok().map(|raw| format!("{} {}", raw.event, raw.url));
         if let Err(reject) = hit.and_then(|raw| batch.take(&raw)) {
             app.metrics.reject(reject);
-            app.tell(|| refused_line(sender.address, reject, told.as_deref().unwrap_or_default()));
+            let what = told.as_deref().unwrap_or_default();
+            app.tell(|| refused_line(app, sender.address, reject, what));
             batch.taken.rejected.push(reject);
         }
     }
@@ -122,9 +126,9 @@ pub fn take(app: &App, sender: &Sender, hits: Vec<Result<RawHit, Reject>>) -> Re
 }
 
 /// The line of `tail` for a refused hit. The address is cut as everywhere.
-pub fn refused_line(address: IpAddr, reject: Reject, what: &str) -> String {
+pub fn refused_line(app: &App, address: IpAddr, reject: Reject, what: &str) -> String {
     let field = reject.field().map(|field| format!(" in \"{field}\"")).unwrap_or_default();
-    let network = address_prefix(address);
+    let network = app.settings.privacy.network(address);
     format!("{network}  refused: {}{field}  {}", reject.name(), raw::cut(what, 200))
 }
 
@@ -134,7 +138,8 @@ impl<'a> Batch<'a> {
         self.check_rates(site)?;
         if let Some(dropped) = self.dropped(raw, site, by_server) {
             self.app.metrics.drop_hit(dropped);
-            self.app.tell(|| format!("{}  dropped: {}", address_prefix(self.sender.address), dropped.name()));
+            let network = self.app.settings.privacy.network(self.sender.address);
+            self.app.tell(|| format!("{network}  dropped: {}", dropped.name()));
             self.taken.dropped.get_or_insert(dropped);
             return Ok(());
         }
@@ -149,10 +154,14 @@ impl<'a> Batch<'a> {
         }
         match who {
             Who::Nobody => self.ingest(Arrival { hit, first: None }),
-            Who::Admitted(visitor) => {
+            Who::Admitted(visitor, first) => {
                 hit.visitor = Some(visitor);
-                let first = self.admit(visitor)?;
-                self.ingest(Arrival { hit, first })
+                let first = self.admit(visitor, first)?;
+                // A page that never saw its answer sends the same hit again: it counts once.
+                let first = first.filter(|first| hit.id == 0 || first.hit.id != hit.id);
+                self.ingest(Arrival { hit, first })?;
+                self.renew_cookie();
+                Ok(())
             }
             Who::New(raw_id) => {
                 hit.visitor = Some(site.visitor(raw_id));
@@ -182,7 +191,9 @@ impl<'a> Batch<'a> {
     fn check_rates(&self, site: &SiteEntry) -> Result<(), Reject> {
         let number = u64::from(site.number.0);
         // A server speaks for many: it counts against its site only.
-        if let Some(rates) = self.app.rates.address.as_ref().filter(|_| self.sender.bearer.is_none()) {
+        if let Some(rates) =
+            self.app.rates.address.as_ref().filter(|_| self.sender.bearer.is_none())
+        {
             let key = rates.key(self.sender.address, number);
             rates.allow(key, self.now, 1).map_err(|wait| Reject::RateAddress(wait.seconds()))?;
         }
@@ -269,7 +280,7 @@ impl<'a> Batch<'a> {
             test: site.test,
             excluded: self.excluded(raw, &page, address, by_server),
             properties: raw.properties.clone(),
-            network: address.map(|address| address_prefix(address).to_string()).unwrap_or_default(),
+            network: address.map(|it| privacy.network(it).to_string()).unwrap_or_default(),
             path: page.path,
             url: page.url,
             ..Hit::default()
@@ -310,32 +321,29 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn who(&mut self, raw: &RawHit, site: &SiteEntry, by_server: bool) -> Result<Who, Reject> {
+    fn who(&self, raw: &RawHit, site: &SiteEntry, by_server: bool) -> Result<Who, Reject> {
         let app = self.app;
         if by_server {
             return if !raw.device.is_empty() {
                 let parts = [b"device".as_slice(), site.site.id.as_bytes(), raw.device.as_bytes()];
-                Ok(Who::Admitted(site.visitor(app.install.visitor.hash128(&parts))))
+                Ok(Who::Admitted(site.visitor(app.install.visitor.hash128(&parts)), None))
             } else if !raw.token.is_empty() {
                 let keys = &app.install.cookie;
                 let known = VisitorCookie::read(raw.token.as_bytes(), keys, self.now);
                 let known = known.ok_or(Reject::Token)?;
-                Ok(Who::Admitted(site.visitor(known.id)))
+                Ok(Who::Admitted(site.visitor(known.id), known.first))
             } else {
                 Ok(Who::Nobody)
             };
         }
         if let Some(known) = self.sender.cookie {
-            if known.first.is_some() || known.is_stale(self.now) {
-                self.taken.cookie = Some(VisitorCookie::issue(known.id, None, self.now));
-            }
-            return Ok(Who::Admitted(site.visitor(known.id)));
+            return Ok(Who::Admitted(site.visitor(known.id), known.first));
         }
         if !raw.token.is_empty() {
             let origin = self.sender.origin.as_deref().unwrap_or_default();
             let key = &app.install.visitor;
             let known = crate::token::read(key, &raw.token, &raw.site, origin, self.now);
-            return known.map(|id| Who::Admitted(site.visitor(id))).ok_or(Reject::Token);
+            return known.map(|id| Who::Admitted(site.visitor(id), None)).ok_or(Reject::Token);
         }
         // Hits that a page sends at once, before any has an answer, agree on the id.
         let fresh = match raw.nonce.as_str() {
@@ -366,9 +374,13 @@ impl<'a> Batch<'a> {
         let Some(head) = identities.first() else {
             return Ok(None);
         };
-        let domain = |identity: &Identity| identity.value().rsplit_once('@').map(|(_, domain)| domain.to_owned());
+        let domain = |identity: &Identity| {
+            identity.value().rsplit_once('@').map(|(_, domain)| domain.to_owned())
+        };
         let mail = identities.iter().find(|identity| identity.kind == IdentityKind::Email);
-        let ours = mail.and_then(domain).is_some_and(|domain| self.in_force.email_domains.contains(&domain));
+        let ours = mail
+            .and_then(domain)
+            .is_some_and(|domain| self.in_force.email_domains.contains(&domain));
         if ours {
             // Staff and rivals are nobody's lead.
             *excluded = Some(Exclusion::EmailDomain);
@@ -410,15 +422,30 @@ impl<'a> Batch<'a> {
         allowed.map_err(|wait| Reject::ClaimQuota(wait.seconds()))
     }
 
+    /// A visitor who came back is admitted now, and the cookie need not say where the first hit
+    /// is. Only after the hit was taken: who is refused keeps the old one, and comes again.
+    fn renew_cookie(&mut self) {
+        let Some(known) = self.sender.cookie else {
+            return;
+        };
+        if known.first.is_some() || known.is_stale(self.now) {
+            self.taken.cookie = Some(VisitorCookie::issue(known.id, None, self.now));
+        }
+    }
+
     /// The first hit of a visitor who comes back and is not in memory, if it can be found.
-    fn admit(&self, visitor: VisitorId) -> Result<Option<FirstHit>, Reject> {
+    fn admit(
+        &self,
+        visitor: VisitorId,
+        first: Option<Position>,
+    ) -> Result<Option<FirstHit>, Reject> {
         if self.app.engine.knows(visitor, self.now) {
             return Ok(None);
         }
         if self.app.engine.sizes().0 >= self.app.settings.limits.visitors_max {
             return Err(Reject::VisitorsFull);
         }
-        let Some(position) = self.sender.cookie.and_then(|cookie| cookie.first) else {
+        let Some(position) = first else {
             return Ok(None);
         };
         count(&self.app.metrics.admitted);
@@ -456,7 +483,8 @@ impl<'a> Batch<'a> {
             reserved.push(&bytes)
         };
         // A panic while deciding harms nothing; one while applying has aborted the process.
-        let ingested = catch_unwind(AssertUnwindSafe(|| engine.ingest(arrival, scoring, &mut push)));
+        let ingested =
+            catch_unwind(AssertUnwindSafe(|| engine.ingest(arrival, scoring, &mut push)));
         let Ok(ingested) = ingested else {
             count(&self.app.metrics.panics);
             return Err(Reject::Busy);

@@ -53,9 +53,14 @@ mod tests {
 
     #[test]
     fn a_query_is_read_and_decoded() {
-        let hit = parse("s=demo&u=https%3A%2F%2Fa.example%2Fpricing%2F%3Fx%3D1&t=%E6%96%99+a&c=0&z=1&s=other");
+        let hit = parse(
+            "s=demo&u=https%3A%2F%2Fa.example%2Fpricing%2F%3Fx%3D1&t=%E6%96%99+a&c=0&z=1&s=other",
+        );
         let hit = hit.unwrap();
-        assert_eq!((hit.site.as_str(), hit.url.as_str()), ("demo", "https://a.example/pricing/?x=1"));
+        assert_eq!(
+            (hit.site.as_str(), hit.url.as_str()),
+            ("demo", "https://a.example/pricing/?x=1")
+        );
         assert_eq!((hit.title.as_str(), hit.consent), ("料 a", Some(false)));
         assert_eq!(parse("").unwrap(), RawHit::default());
     }

@@ -146,9 +146,7 @@ impl Committer {
     /// Goes on where recovery ended.
     pub fn new(recovered: &Recovered, options: &Options, now: Now) -> Committer {
         Committer {
-            state: State::Idle {
-                since_ms: now.boot_ms,
-            },
+            state: State::Idle { since_ms: now.boot_ms },
             header: recovered.header,
             end: recovered.index.end,
             capacity: recovered.capacity,
@@ -233,11 +231,7 @@ impl Committer {
 
     /// Every batch leaves room for one seal after it, so that a seal never needs a new segment.
     fn begin(&mut self, group: Group, now: Now) -> Vec<Effect> {
-        let seal = if group.payload_bytes() == 0 {
-            0
-        } else {
-            BATCH_HEADER_BYTES
-        };
+        let seal = if group.payload_bytes() == 0 { 0 } else { BATCH_HEADER_BYTES };
         let needed = (group.batch_bytes() + seal) as u64;
         if u64::from(self.end) + needed <= self.capacity {
             let batch = group.finish(self.header.seed(), self.durable, self.chain);
@@ -291,10 +285,7 @@ impl Committer {
 
     fn write(&mut self, batch: Arc<Batch>) -> Vec<Effect> {
         self.state = State::Writing(Arc::clone(&batch));
-        vec![Effect::Write {
-            offset: self.end,
-            batch,
-        }]
+        vec![Effect::Write { offset: self.end, batch }]
     }
 
     fn written(&mut self, batch: Arc<Batch>, written: Result<(), Fault>, now: Now) -> Vec<Effect> {
@@ -328,9 +319,7 @@ impl Committer {
         self.chain = batch.crc();
         self.durable = before(batch.next());
         self.proven = batch.is_seal();
-        self.state = State::Idle {
-            since_ms: now.boot_ms,
-        };
+        self.state = State::Idle { since_ms: now.boot_ms };
         vec![Effect::Publish { offset, batch }]
     }
 

@@ -99,11 +99,7 @@ impl fmt::Display for ReadError {
         match self {
             ReadError::NotDurable => write!(f, "the record is not durable yet"),
             ReadError::Removed { first } => {
-                write!(
-                    f,
-                    "the journal is kept from position {} on",
-                    first.ordinal()
-                )
+                write!(f, "the journal is kept from position {} on", first.ordinal())
             }
             ReadError::Lost => write!(f, "the record was lost, and the loss accepted"),
             ReadError::Damaged { file, offset } => {
@@ -231,16 +227,9 @@ impl fmt::Display for OpenError {
                  --accept-loss to go on without them"
             ),
             OpenError::Format { file, format } => {
-                write!(
-                    f,
-                    "{file} has format {format}, which this version cannot read"
-                )
+                write!(f, "{file} has format {format}, which this version cannot read")
             }
-            OpenError::Evolve {
-                file,
-                evolve,
-                known,
-            } => write!(
+            OpenError::Evolve { file, evolve, known } => write!(
                 f,
                 "{file} has records of version {evolve}, and this version knows up to {known}"
             ),

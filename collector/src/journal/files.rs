@@ -22,11 +22,8 @@ pub(super) struct Names {
 
 impl Names {
     pub(super) fn read(disk: &dyn Disk, partition: u16) -> Result<Names, OpenError> {
-        let all: BTreeSet<String> = disk
-            .list()
-            .map_err(failed("list the journal's directory"))?
-            .into_iter()
-            .collect();
+        let all: BTreeSet<String> =
+            disk.list().map_err(failed("list the journal's directory"))?.into_iter().collect();
         let segment = |name: &str, end: &str| {
             let digits = name.strip_prefix("segment-")?.strip_suffix(end)?;
             let ordinal = hex(digits).filter(|ordinal| (1..1 << 48).contains(ordinal))?;
@@ -39,11 +36,7 @@ impl Names {
         Ok(Names {
             firsts: all.iter().filter_map(|n| segment(n, ".log")).collect(),
             indexes: all.iter().filter_map(|n| segment(n, ".idx")).collect(),
-            stale: all
-                .iter()
-                .filter(|n| n.strip_suffix(".new").is_some())
-                .cloned()
-                .collect(),
+            stale: all.iter().filter(|n| n.strip_suffix(".new").is_some()).cloned().collect(),
             accepted: all.iter().filter_map(accepted).collect(),
             all,
         })

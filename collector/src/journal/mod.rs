@@ -83,8 +83,7 @@ impl Options {
     fn check(&self) -> Result<(), OpenError> {
         let within = |name, value: u64, bounds: (u64, u64)| {
             let fine = (bounds.0..=bounds.1).contains(&value);
-            fine.then_some(())
-                .ok_or(OpenError::Setting { name, bounds })
+            fine.then_some(()).ok_or(OpenError::Setting { name, bounds })
         };
         within("segment_bytes", self.segment_bytes, SEGMENT_BYTES)?;
         let longest = (1, 256 * 1024 * 1024);
@@ -241,9 +240,7 @@ impl Journal {
     /// Removes complete segments that only hold records before `position`, and says how many. The
     /// caller has snapshots that cover them.
     pub fn remove_before(&self, position: Position) -> std::io::Result<usize> {
-        self.shared
-            .library
-            .remove_before(position.min(self.durable().next()))
+        self.shared.library.remove_before(position.min(self.durable().next()))
     }
 
     /// Counters and sizes.
@@ -266,10 +263,7 @@ impl Journal {
     /// say the same.
     pub fn stop(&self) -> Result<Position, Poisoned> {
         self.shared.tail.stop();
-        let mut committer = self
-            .committer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut committer = self.committer.lock().unwrap_or_else(PoisonError::into_inner);
         let ended = Committing::Ended(Err(Poisoned::Stopped));
         let outcome = match std::mem::replace(&mut *committer, ended) {
             Committing::Running(thread) => thread.join().unwrap_or(Err(Poisoned::Stopped)),
@@ -289,9 +283,7 @@ impl Drop for Journal {
 
 impl fmt::Debug for Journal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Journal")
-            .field("durable", &self.durable())
-            .finish_non_exhaustive()
+        f.debug_struct("Journal").field("durable", &self.durable()).finish_non_exhaustive()
     }
 }
 
@@ -305,9 +297,7 @@ fn run(
     let _alarm = Alarm(shared);
     let mut answer = None;
     loop {
-        let input = answer
-            .take()
-            .unwrap_or_else(|| shared.tail.next_input(&committer, &hooks.now));
+        let input = answer.take().unwrap_or_else(|| shared.tail.next_input(&committer, &hooks.now));
         for effect in committer.step(input, (hooks.now)()) {
             answer = hands.perform(&effect);
             match effect {
@@ -335,15 +325,10 @@ fn run(
 impl Shared {
     fn publish(&self, offset: u32, batch: &Arc<segment::Batch>) {
         let retired = self.library.publish(offset, batch);
-        let counter = if batch.is_seal() {
-            &self.seals
-        } else {
-            &self.commits
-        };
+        let counter = if batch.is_seal() { &self.seals } else { &self.commits };
         counter.fetch_add(1, Ordering::Relaxed);
         let bytes = batch.payload_bytes() + BATCH_HEADER_BYTES;
-        self.written_bytes
-            .fetch_add(bytes as u64, Ordering::Relaxed);
+        self.written_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.tail.publish(batch, retired);
     }
 }

@@ -115,11 +115,7 @@ impl Library {
         let Some(last) = catalog.segments.last().copied() else {
             return;
         };
-        catalog.segments.push(SegmentMeta {
-            first: next,
-            end: HEADER_BYTES as u32,
-            ..last
-        });
+        catalog.segments.push(SegmentMeta { first: next, end: HEADER_BYTES as u32, ..last });
         drop(catalog);
         self.forget(last.first);
         write_index(self.disk.as_ref(), last.first, &complete);
@@ -133,11 +129,7 @@ impl Library {
     /// Bytes and number of the segments.
     pub(super) fn extent(&self) -> (u64, usize) {
         let catalog = self.catalog();
-        let bytes = catalog
-            .segments
-            .iter()
-            .map(|meta| u64::from(meta.end))
-            .sum();
+        let bytes = catalog.segments.iter().map(|meta| u64::from(meta.end)).sum();
         (bytes, catalog.segments.len())
     }
 
@@ -172,20 +164,14 @@ impl Library {
     ) -> Result<Located, ReadError> {
         loop {
             let catalog = self.catalog();
-            let after = catalog
-                .segments
-                .partition_point(|meta| meta.first <= position);
+            let after = catalog.segments.partition_point(|meta| meta.first <= position);
             let Some(at) = after.checked_sub(1) else {
                 let first = catalog.segments.first().map_or(position, |meta| meta.first);
                 return Err(ReadError::Removed { first });
             };
             let meta = catalog.segments[at];
             if let Some(batch) = catalog.recent(position) {
-                return Ok(Located {
-                    batch,
-                    incarnation: meta.incarnation,
-                    after: None,
-                });
+                return Ok(Located { batch, incarnation: meta.incarnation, after: None });
             }
             let next = catalog.segments.get(after).map(|meta| meta.first);
             let active = next.is_none().then(|| catalog.index.start(position));
@@ -231,10 +217,8 @@ impl Library {
                 window_at = offset;
                 read(segment.file.as_ref(), &mut window, offset)?;
             }
-            let damaged = |_| ReadError::Damaged {
-                file: file_name(meta.first),
-                offset: offset as u64,
-            };
+            let damaged =
+                |_| ReadError::Damaged { file: file_name(meta.first), offset: offset as u64 };
             let seen = &window[offset - window_at..];
             let frame = decode_frame(seen, end - offset).map_err(damaged)?;
             if frame.next > position && frame.next > frame.first {
@@ -279,10 +263,7 @@ impl Library {
             }
         }
         drop(open);
-        let file = self
-            .disk
-            .open(&file_name(meta.first))
-            .map_err(|error| disk(&error))?;
+        let file = self.disk.open(&file_name(meta.first)).map_err(|error| disk(&error))?;
         let index = match next {
             Some(next) => Some(self.index(meta, next, file.as_ref())?),
             None => None,
@@ -310,12 +291,7 @@ impl Library {
         let bytes = read_all(file).map_err(|error| disk(&error))?;
         let bytes = &bytes[..bytes.len().min(meta.end as usize)];
         let seed = seed(&self.install, meta.first);
-        let mut index = Index {
-            end: meta.end,
-            chain: 0,
-            next,
-            entries: Vec::new(),
-        };
+        let mut index = Index { end: meta.end, chain: 0, next, entries: Vec::new() };
         let mut offset = HEADER_BYTES;
         while let Ok(batch) = decode_batch(bytes, offset, seed) {
             if batch.count > 0 {
@@ -333,10 +309,7 @@ impl Library {
     /// One durable record.
     pub(super) fn read(&self, position: Position) -> Result<Vec<u8>, ReadError> {
         let located = self.locate(position, None)?;
-        let nth = position
-            .0
-            .checked_sub(located.batch.first().0)
-            .ok_or(ReadError::Lost)?;
+        let nth = position.0.checked_sub(located.batch.first().0).ok_or(ReadError::Lost)?;
         let record = Records::new(located.batch.payload()).nth(nth as usize);
         Ok(record.ok_or(ReadError::Lost)?.to_vec())
     }
@@ -347,16 +320,13 @@ impl Catalog {
         if self.recent.front()?.first() > position {
             return None;
         }
-        let at = self
-            .recent
-            .partition_point(|batch| batch.next() <= position);
+        let at = self.recent.partition_point(|batch| batch.next() <= position);
         self.recent.get(at).cloned()
     }
 }
 
 fn read(file: &dyn DiskFile, buffer: &mut [u8], offset: usize) -> Result<(), ReadError> {
-    file.read_at(buffer, offset as u64)
-        .map_err(|error| disk(&error))
+    file.read_at(buffer, offset as u64).map_err(|error| disk(&error))
 }
 
 fn disk(error: &io::Error) -> ReadError {
@@ -373,12 +343,7 @@ pub struct Follower {
 
 impl Follower {
     pub(super) fn new(shared: Arc<Shared>, from: Position) -> Follower {
-        Follower {
-            shared,
-            next: from,
-            current: None,
-            cursor: 0,
-        }
+        Follower { shared, next: from, current: None, cursor: 0 }
     }
 
     /// Position of the record that comes next.
@@ -423,10 +388,6 @@ impl Follower {
         self.cursor = current.batch.payload_bytes() - records.rest().len();
         let position = self.next;
         self.next = position.next();
-        Ok(Some(Entry {
-            position,
-            incarnation: current.incarnation,
-            bytes,
-        }))
+        Ok(Some(Entry { position, incarnation: current.incarnation, bytes }))
     }
 }

@@ -83,8 +83,7 @@ pub fn recover(
 ) -> Result<Recovered, OpenError> {
     let names = Names::read(disk, options.partition)?;
     for stale in &names.stale {
-        disk.remove(stale)
-            .map_err(failed("remove an unfinished file"))?;
+        disk.remove(stale).map_err(failed("remove an unfinished file"))?;
     }
     let mut walk = Walk {
         disk,
@@ -112,10 +111,7 @@ pub fn recover(
 
 /// An error of the disk, with what was tried.
 pub fn failed(doing: &'static str) -> impl Fn(io::Error) -> OpenError {
-    move |error| OpenError::Disk {
-        doing,
-        kind: error.kind(),
-    }
+    move |error| OpenError::Disk { doing, kind: error.kind() }
 }
 
 /// A segment by name, and its header when that is sound.
@@ -169,10 +165,7 @@ impl Walk<'_> {
                 }
                 Err(error) => return Err(failed("read a segment's header")(error)),
             };
-            heads.push(Head {
-                first: *first,
-                header: self.judge(*first, name, read)?,
-            });
+            heads.push(Head { first: *first, header: self.judge(*first, name, read)? });
         }
         Ok(heads)
     }
@@ -188,11 +181,9 @@ impl Walk<'_> {
             Ok(header) if header.install != self.options.install => {
                 Err(OpenError::Foreign { file })
             }
-            Ok(Header { evolve, .. }) if evolve > known => Err(OpenError::Evolve {
-                file,
-                evolve,
-                known,
-            }),
+            Ok(Header { evolve, .. }) if evolve > known => {
+                Err(OpenError::Evolve { file, evolve, known })
+            }
             Ok(header) if header.first.0 >> 48 != first.0 >> 48 => Err(OpenError::Foreign { file }),
             Ok(header) if header.first != first => Ok(None),
             Ok(header) => Ok(Some(header)),
@@ -209,19 +200,14 @@ impl Walk<'_> {
         {
             return Ok(None);
         }
-        let file = self
-            .disk
-            .open(&file_name(head.first))
-            .map_err(failed("open a segment"))?;
+        let file = self.disk.open(&file_name(head.first)).map_err(failed("open a segment"))?;
         if next.is_none() {
             // After a failed sync the cache holds what the disk does not.
             file.drop_cache();
         }
         let bytes = read_all(file.as_ref()).map_err(failed("read a segment"))?;
         let header = self.header(head)?;
-        let limit = next
-            .and_then(|next| next.header)
-            .map(|next| next.previous as usize);
+        let limit = next.and_then(|next| next.header).map(|next| next.previous as usize);
         let valid = &bytes[..limit.map_or(bytes.len(), |limit| limit.min(bytes.len()))];
         let mut scan = self.scan(&header, valid, limit, next.map(|next| next.first))?;
         self.segments.push(SegmentMeta {
@@ -301,11 +287,7 @@ impl Walk<'_> {
         stop: Option<Position>,
     ) -> Result<Scan<'b>, OpenError> {
         let seed = seed(&self.options.install, header.first);
-        let mut scan = Scan {
-            offset: HEADER_BYTES,
-            last: None,
-            index: Index::default(),
-        };
+        let mut scan = Scan { offset: HEADER_BYTES, last: None, index: Index::default() };
         loop {
             let what = match self.judge_batch(decode_batch(bytes, scan.offset, seed), stop) {
                 Ok(batch) => {
@@ -377,11 +359,7 @@ impl Walk<'_> {
             if position >= self.options.replay_from {
                 self.found.records += 1;
                 self.found.bytes += bytes.len() as u64;
-                (self.each)(Entry {
-                    position,
-                    incarnation: header.incarnation,
-                    bytes,
-                });
+                (self.each)(Entry { position, incarnation: header.incarnation, bytes });
             }
             position = position.next();
         }
@@ -487,11 +465,7 @@ impl Walk<'_> {
         self.found.segments = self.segments.len();
         self.found.last = before(self.expected);
         self.found.incarnation = incarnation;
-        Ok(Recovered {
-            found: self.found,
-            segments: self.segments,
-            ..fresh
-        })
+        Ok(Recovered { found: self.found, segments: self.segments, ..fresh })
     }
 
     /// The last segment gets its final length, or makes way for one of the same name.
@@ -514,12 +488,8 @@ impl Walk<'_> {
         chain: u32,
         copy: Option<Group>,
     ) -> Result<Recovered, OpenError> {
-        let mut index = Index {
-            end: HEADER_BYTES as u32,
-            chain,
-            next: header.first,
-            entries: Vec::new(),
-        };
+        let mut index =
+            Index { end: HEADER_BYTES as u32, chain, next: header.first, entries: Vec::new() };
         let batch = copy.map(|copy| copy.finish(header.seed(), before(header.first), chain));
         if let Some(batch) = &batch {
             index.note(batch.first(), index.end);
@@ -582,8 +552,6 @@ impl Walk<'_> {
         if self.forgiven.is_empty() {
             return Ok(());
         }
-        self.disk
-            .sync_directory()
-            .map_err(failed("note an accepted loss"))
+        self.disk.sync_directory().map_err(failed("note an accepted loss"))
     }
 }

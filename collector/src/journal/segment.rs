@@ -158,20 +158,12 @@ impl Group {
     pub fn new(first: Position, mut spare: Vec<u8>) -> Group {
         spare.clear();
         spare.resize(BATCH_HEADER_BYTES, 0);
-        Group {
-            first,
-            count: 0,
-            seal: false,
-            bytes: spare,
-        }
+        Group { first, count: 0, seal: false, bytes: spare }
     }
 
     /// A batch without records, which only proves that everything before it is durable.
     pub fn seal(next: Position) -> Group {
-        Group {
-            seal: true,
-            ..Group::new(next, Vec::new())
-        }
+        Group { seal: true, ..Group::new(next, Vec::new()) }
     }
 
     /// Whether a record of this many bytes may join.
@@ -222,13 +214,7 @@ impl Group {
         head[36..38].copy_from_slice(&(if self.seal { FLAG_SEAL } else { 0 }).to_le_bytes());
         let crc = batch_crc(seed, &self.bytes);
         self.bytes[8..12].copy_from_slice(&crc.to_le_bytes());
-        Batch {
-            first: self.first,
-            count: self.count,
-            payload,
-            crc,
-            bytes: self.bytes,
-        }
+        Batch { first: self.first, count: self.count, payload, crc, bytes: self.bytes }
     }
 }
 
@@ -287,13 +273,7 @@ impl Batch {
     pub fn read(bytes: Vec<u8>, seed: u32) -> Result<Arc<Batch>, BatchFault> {
         let view = decode_batch(&bytes, 0, seed)?;
         let (first, count, payload, crc) = (view.first, view.count, view.payload.len(), view.crc);
-        Ok(Arc::new(Batch {
-            first,
-            count,
-            payload,
-            crc,
-            bytes,
-        }))
+        Ok(Arc::new(Batch { first, count, payload, crc, bytes }))
     }
 }
 
@@ -380,12 +360,7 @@ pub fn decode_frame(bytes: &[u8], room: usize) -> Result<Frame, BatchFault> {
     if size > room {
         return Err(BatchFault::Length);
     }
-    Ok(Frame {
-        first,
-        next,
-        size,
-        payload,
-    })
+    Ok(Frame { first, next, size, payload })
 }
 
 /// Reads and verifies the batch at `offset`.
@@ -527,12 +502,8 @@ impl Index {
 
     /// Where to begin looking for a position.
     pub fn start(&self, position: Position) -> u32 {
-        let after = self
-            .entries
-            .partition_point(|(first, _)| *first <= position);
-        after
-            .checked_sub(1)
-            .map_or(HEADER_BYTES as u32, |at| self.entries[at].1)
+        let after = self.entries.partition_point(|(first, _)| *first <= position);
+        after.checked_sub(1).map_or(HEADER_BYTES as u32, |at| self.entries[at].1)
     }
 
     /// The bytes of an index file.
@@ -696,10 +667,7 @@ mod tests {
         for bit in 0..sound.bytes().len() * 8 {
             let mut bytes = sound.bytes().to_vec();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(
-                decode_batch(&bytes, 0, header().seed()).is_err(),
-                "bit {bit}"
-            );
+            assert!(decode_batch(&bytes, 0, header().seed()).is_err(), "bit {bit}");
         }
     }
 
@@ -738,12 +706,8 @@ mod tests {
 
     #[test]
     fn every_flip_and_every_cut_of_an_index_is_detected() {
-        let mut index = Index {
-            end: 900_000,
-            chain: 5,
-            next: Position::new(0, 77),
-            entries: Vec::new(),
-        };
+        let mut index =
+            Index { end: 900_000, chain: 5, next: Position::new(0, 77), entries: Vec::new() };
         index.note(Position::new(0, 1), 64);
         index.note(Position::new(0, 3), 1_000);
         index.note(Position::new(0, 9), 70_000);

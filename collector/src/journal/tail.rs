@@ -96,9 +96,7 @@ impl Reserved {
     pub fn push(&mut self, record: &[u8]) -> Position {
         let cost = record_bytes(record.len()) as u64;
         if cost > self.left {
-            self.tail
-                .pending
-                .fetch_add(cost - self.left, Ordering::Relaxed);
+            self.tail.pending.fetch_add(cost - self.left, Ordering::Relaxed);
             self.tail.over_reserved.fetch_add(1, Ordering::Relaxed);
         }
         self.left = self.left.saturating_sub(cost);
@@ -174,16 +172,11 @@ impl Tail {
             return Err(Full::TooLarge { bytes });
         }
         let left = (bytes + records * LENGTH_BYTES_MAX) as u64;
-        let taken = self
-            .pending
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, |pending| {
-                (pending + left <= self.pending_max).then_some(pending + left)
-            });
+        let taken = self.pending.try_update(Ordering::Relaxed, Ordering::Relaxed, |pending| {
+            (pending + left <= self.pending_max).then_some(pending + left)
+        });
         match taken {
-            Ok(_) => Ok(Reserved {
-                tail: Arc::clone(self),
-                left,
-            }),
+            Ok(_) => Ok(Reserved { tail: Arc::clone(self), left }),
             Err(_) => Err(Full::Busy),
         }
     }
@@ -231,9 +224,7 @@ impl Tail {
         {
             return Ok(Some(Arc::clone(gate)));
         }
-        let at = inner
-            .gathering
-            .partition_point(|gathering| gathering.group.next() <= position);
+        let at = inner.gathering.partition_point(|gathering| gathering.group.next() <= position);
         // A pushed record is durable, being committed or gathering; never is this an "ok".
         let gathering = inner.gathering.get(at).ok_or(Poisoned::NeverPushed)?;
         Ok(Some(Arc::clone(&gathering.gate)))
@@ -267,10 +258,7 @@ impl Tail {
             if let Some(poisoned) = inner.poisoned {
                 return Err(poisoned);
             }
-            inner = self
-                .changed
-                .wait(inner)
-                .unwrap_or_else(PoisonError::into_inner);
+            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -301,10 +289,7 @@ impl Tail {
             }
             let Some(deadline) = committer.deadline_ms() else {
                 inner.committer_waits = true;
-                inner = self
-                    .work
-                    .wait(inner)
-                    .unwrap_or_else(PoisonError::into_inner);
+                inner = self.work.wait(inner).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             let left = deadline.saturating_sub(now().boot_ms);
@@ -323,8 +308,7 @@ impl Tail {
             return;
         }
         self.durable.store(batch.next().0 - 1, Ordering::Release);
-        self.pending
-            .fetch_sub(batch.payload_bytes() as u64, Ordering::Relaxed);
+        self.pending.fetch_sub(batch.payload_bytes() as u64, Ordering::Relaxed);
         let spare = retired.and_then(Arc::into_inner).map(Batch::into_buffer);
         let mut inner = self.lock();
         if let Some(spare) = spare
@@ -342,15 +326,9 @@ impl Tail {
     }
 
     pub(super) fn note_full(&self, full: bool) {
-        let (from, to) = if full {
-            (ACCEPTING, DISK_FULL)
-        } else {
-            (DISK_FULL, ACCEPTING)
-        };
+        let (from, to) = if full { (ACCEPTING, DISK_FULL) } else { (DISK_FULL, ACCEPTING) };
         // A stop or a poisoning that came between stays.
-        let _ = self
-            .refusing
-            .compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.refusing.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// From now on no position becomes durable; everyone who waits is told.

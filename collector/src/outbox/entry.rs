@@ -14,7 +14,7 @@ use crate::webhook::{AttemptRecord, Delivery, EndpointId, MessageId, Outcome, Se
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Entry {
-    /// A message was frozen for an endpoint.
+    /// An alert's messages were frozen, for every endpoint that wanted one.
     Queued(Queued),
     /// Something became of a delivery.
     Attempt(Attempt),
@@ -33,8 +33,6 @@ pub enum Entry {
 pub struct Queued {
     /// The alert's id.
     pub alert: String,
-    /// The endpoint; none if none wanted it.
-    pub endpoint: Option<String>,
     /// The lead.
     pub lead: String,
     /// The type.
@@ -47,9 +45,16 @@ pub struct Queued {
     pub received: u64,
     /// Whether a test key caused it.
     pub test: bool,
-    /// Whether somebody asked for it again.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub replay: bool,
+    /// A body for each endpoint; one for nobody if no endpoint wanted any.
+    pub bodies: Vec<Frozen>,
+}
+
+/// One endpoint's message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Frozen {
+    /// The endpoint; none if nobody is told.
+    pub endpoint: Option<String>,
     /// The body under the lead's key, in base 64.
     pub sealed: String,
 }
@@ -98,12 +103,14 @@ impl Entry {
     }
 }
 
-impl Queued {
+impl Frozen {
     /// The sealed body's bytes.
     pub fn sealed_bytes(&self) -> Option<Vec<u8>> {
         STANDARD.decode(&self.sealed).ok()
     }
+}
 
+impl Queued {
     /// The lead's id.
     pub fn lead_id(&self) -> Option<LeadId> {
         LeadId::parse(&self.lead)
@@ -177,10 +184,9 @@ impl Attempt {
             "shadowed" => Outcome::Shadowed,
             "resent" => Outcome::Resent,
             "endpoint_gone" => Outcome::EndpointGone,
-            error => Outcome::Failed {
-                error: SendError::from_name(error)?,
-                duration_ms: self.took_ms,
-            },
+            error => {
+                Outcome::Failed { error: SendError::from_name(error)?, duration_ms: self.took_ms }
+            }
         };
         Some(AttemptRecord {
             endpoint: EndpointId::parse(&self.endpoint).ok()?,

@@ -58,7 +58,8 @@ pub struct Material<'a> {
 
 /// A time in messages and answers: UTC with milliseconds.
 pub fn iso(at: Timestamp) -> String {
-    let time = jiff::Timestamp::from_millisecond(at.0 as i64).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    let time =
+        jiff::Timestamp::from_millisecond(at.0 as i64).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     format!("{time:.3}")
 }
 
@@ -72,6 +73,7 @@ impl Material<'_> {
     pub fn body(&self, hide: &std::collections::BTreeSet<String>) -> Value {
         let headline = self.headline();
         let crossing = &self.crossed.crossing;
+        let falls = crossing.direction == Direction::Fall;
         json!({
             "type": self.kind.name(),
             "timestamp": iso(crossing.at),
@@ -88,7 +90,7 @@ impl Material<'_> {
                 "score": self.score(),
                 "crossing": {
                     "threshold": self.threshold(),
-                    "direction": if crossing.direction == Direction::Fall { "fall" } else { "rise" },
+                    "direction": if falls { "fall" } else { "rise" },
                     "line": self.line(),
                     "number": crossing.number,
                     "opened_by": crossing.opened_by.map(Gate::name),
@@ -98,7 +100,12 @@ impl Material<'_> {
                 "reasons": self.reasons(),
                 "recent": self.recent(),
                 "history": self.history(),
-                "facts": { "trial_until": null, "registered_events": [], "customer": false, "open_deal": null },
+                "facts": {
+                    "trial_until": null,
+                    "registered_events": [],
+                    "customer": false,
+                    "open_deal": null,
+                },
                 "answer_by": null,
                 "links": {
                     "crm": null,
@@ -162,8 +169,10 @@ impl Material<'_> {
             tidy(&filled)
         };
         // In Japanese the space inside a name is dropped before the honorific.
-        let mut headline =
-            Text { ja: fill(&text.ja, &name.replace([' ', '\u{3000}'], "")), en: fill(&text.en, name) };
+        let mut headline = Text {
+            ja: fill(&text.ja, &name.replace([' ', '\u{3000}'], "")),
+            en: fill(&text.en, name),
+        };
         if self.told.assurance == Assurance::Claimed {
             headline.ja.push_str("※未確認");
             headline.en.push_str(" (unconfirmed)");
@@ -176,10 +185,7 @@ impl Material<'_> {
     }
 
     fn lead(&self, hide: &std::collections::BTreeSet<String>) -> Value {
-        let shown = |name: &str| match hide.contains(name) {
-            true => None,
-            false => self.attribute(name),
-        };
+        let shown = |name: &str| self.attribute(name).filter(|_| !hide.contains(name));
         let verified = self.told.assurance == Assurance::Verified;
         let mut ids = Map::new();
         for (kind, name) in [("crm_id", "crm"), ("user_id", "user")] {
@@ -291,9 +297,9 @@ impl Material<'_> {
         json!({
             "first_seen": iso(lead.first_seen),
             "first_source": sources().next().unwrap_or("direct"),
-            "last_source": sources().last().unwrap_or("direct"),
+            "last_source": sources().next_back().unwrap_or("direct"),
             "known_since": iso(lead.known_since),
-            "known_by": match lead.known_by { KnownBy::Form => "form", KnownBy::Server => "server" },
+            "known_by": if lead.known_by == KnownBy::Form { "form" } else { "server" },
             "anonymous_hits_attached": lead.attached,
             "visits": lead.visits,
             "pages": lead.pages,
@@ -306,13 +312,11 @@ pub fn rule_names(scoring: &Scoring, catalog: &Catalog, id: RuleId) -> (String, 
     if id == OTHER {
         return ("other".into(), json!({ "ja": "その他", "en": "Other" }));
     }
-    match scoring.rules.rule(id) {
-        Some(rule) => (rule.name.clone(), json!({ "ja": rule.ja, "en": rule.en })),
-        None => {
-            let name = catalog.name(NameKind::Rule, id.0).unwrap_or("unknown");
-            (name.to_owned(), json!({ "ja": name, "en": name }))
-        }
+    if let Some(rule) = scoring.rules.rule(id) {
+        return (rule.name.clone(), json!({ "ja": rule.ja, "en": rule.en }));
     }
+    let name = catalog.name(NameKind::Rule, id.0).unwrap_or("unknown");
+    (name.to_owned(), json!({ "ja": name, "en": name }))
 }
 
 fn hit_of(record: &Record) -> Option<&Hit> {
@@ -330,7 +334,8 @@ fn page(hit: &Hit) -> Value {
 }
 
 fn title(hit: &Hit) -> String {
-    let cut_at = hit.title.char_indices().nth(TITLE_CHARS_MAX).map_or(hit.title.len(), |(at, _)| at);
+    let cut_at =
+        hit.title.char_indices().nth(TITLE_CHARS_MAX).map_or(hit.title.len(), |(at, _)| at);
     cut(&hit.title, cut_at)
 }
 

@@ -15,15 +15,17 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use engine::alert::{AlertId, AlertKind, Cause, told};
 use engine::id::{LeadId, Position};
-use engine::record::{Body, NameKind, Record};
+use engine::lead::Lead;
+use engine::record::{Body, Crossed, NameKind, Record, Told};
 use engine::time::Timestamp;
 use tokio::sync::mpsc;
 
-use self::entry::{Attempt, Entry, Queued, base64};
+use self::entry::{Attempt, Entry, Frozen, Queued, base64};
 use self::message::Material;
 use crate::app::App;
 use crate::config::Endpoint;
 use crate::journal::{Follower, Poisoned};
+use crate::seal::SealError;
 use crate::timeline;
 use crate::webhook::driver::Command;
 use crate::webhook::queue::{Input, Message, Queue};
@@ -36,13 +38,16 @@ const LOG_MAX: usize = 2_000;
 /// How long the outbox waits for a record before it looks whether it should stop.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// Opens what was sealed for a lead, if its key is there.
+pub type Unseal<'a> = dyn Fn(LeadId, &[u8]) -> Option<Vec<u8>> + 'a;
+
 /// What replay leaves for the outbox.
 #[derive(Default)]
 pub struct Replayed {
     /// Crossings told whose messages are not queued yet, by alert.
     due: BTreeMap<AlertId, Due>,
-    /// Alerts queued, with the endpoints they were queued for.
-    queued: BTreeSet<(String, Option<String>)>,
+    /// Alerts queued.
+    queued: BTreeSet<String>,
     /// Endpoints that disabled themselves, and under which settings.
     pub disabled: BTreeMap<String, u32>,
 }
@@ -94,7 +99,7 @@ impl Replayed {
         queue: &mut Queue,
         record: &Record,
         place: (Position, u32),
-        unseal: &dyn Fn(LeadId, &[u8]) -> Option<Vec<u8>>,
+        unseal: &Unseal<'_>,
         alert_id: &dyn Fn(&Cause<'_>) -> AlertId,
         log: &Log,
     ) {
@@ -119,10 +124,10 @@ impl Replayed {
         match Entry::decode(bytes) {
             Some(Entry::Queued(queued)) => {
                 self.due.retain(|id, _| id.as_str() != queued.alert);
-                if let Some(message) = message_of(&queued, unseal) {
+                for message in messages_of(&queued, unseal) {
                     queue.step(Input::Enqueue(message), record.time);
                 }
-                self.queued.insert((queued.alert, queued.endpoint));
+                self.queued.insert(queued.alert);
             }
             Some(Entry::Attempt(attempt)) => {
                 if let Some(made) = attempt.to_record() {
@@ -138,21 +143,22 @@ impl Replayed {
     }
 }
 
-fn message_of(
-    queued: &Queued,
-    unseal: &dyn Fn(LeadId, &[u8]) -> Option<Vec<u8>>,
-) -> Option<Message> {
-    let lead = queued.lead_id()?;
-    let body = unseal(lead, &queued.sealed_bytes()?)?;
-    Some(Message {
-        id: MessageId::parse(&queued.alert).ok()?,
-        endpoint: EndpointId::parse(queued.endpoint.as_deref()?).ok()?,
-        lead: LeadRef(u128::from(lead.0)),
-        sequence: u64::from(queued.sequence),
-        test: queued.test,
-        replay: queued.replay,
-        body: Bytes::from(body),
-    })
+fn messages_of(queued: &Queued, unseal: &Unseal<'_>) -> Vec<Message> {
+    let message = |frozen: &Frozen| {
+        let lead = queued.lead_id()?;
+        let endpoint = EndpointId::parse(frozen.endpoint.as_deref()?).ok()?;
+        let body = unseal(lead, &frozen.sealed_bytes()?)?;
+        Some(Message {
+            id: MessageId::parse(&queued.alert).ok()?,
+            endpoint,
+            lead: LeadRef(u128::from(lead.0)),
+            sequence: u64::from(queued.sequence),
+            test: queued.test,
+            replay: false,
+            body: Bytes::from(body),
+        })
+    };
+    queued.bodies.iter().filter_map(message).collect()
 }
 
 /// The running stage.
@@ -226,101 +232,109 @@ impl Outbox {
         };
         if let Some(Entry::Queued(queued)) = Entry::decode(bytes) {
             let sealer = &self.app.sealer;
-            let message = message_of(&queued, &|lead, sealed| sealer.unseal(lead, sealed));
-            if let Some(message) = message {
+            for message in messages_of(&queued, &|lead, sealed| sealer.unseal(lead, sealed)) {
                 let received = Timestamp(queued.received);
-                locked(&self.log.received).insert(queued.alert, received);
+                locked(&self.log.received).insert(queued.alert.clone(), received);
                 // The driver ends only when the process does.
                 let _ = self.commands.blocking_send(Command::Enqueue(message));
             }
         }
     }
 
-    /// Freezes the message of a crossing for every endpoint that wants it.
+    /// Freezes the messages of a crossing, all in one record: none is forgotten by a crash.
     fn queue(&mut self, id: &AlertId, record: &Record, due: Due) {
+        if self.replayed.queued.contains(id.as_str()) {
+            return;
+        }
         let Some(part) = record.lead_part() else {
             return;
         };
         let Some(crossed) = part.crossings.get(usize::from(due.index)) else {
             return;
         };
-        let (Some(figures), Some(lead)) = (&crossed.told, self.app.engine.lead(part.lead)) else {
+        let (Some(told), Some(lead)) = (&crossed.told, self.app.engine.lead(part.lead)) else {
             return;
         };
-        let now = self.app.clock.now();
-        let in_force = self.app.scoring.load();
-        let catalog = self.app.engine.catalog();
-        let timeline = timeline::of_lead(&self.app, due.position, TIMELINE_MAX).unwrap_or_default();
+        let bodies = self.bodies(id, record, due, (crossed, told), (part.lead, &lead));
+        let sealed = bodies.into_iter().map(|(endpoint, body)| {
+            let sealed = self.app.sealer.seal(part.lead, body.to_string().as_bytes())?;
+            Ok(Frozen { endpoint, sealed: base64(&sealed) })
+        });
+        let bodies = match sealed.collect::<Result<Vec<_>, SealError>>() {
+            Ok(bodies) => bodies,
+            Err(error) => {
+                tracing::error!(%error, "a message cannot be sealed; it is made after a restart");
+                return;
+            }
+        };
+        let received = match &record.body {
+            Body::Hit(record) => record.hit.received,
+            _ => record.time,
+        };
+        let entry = Entry::Queued(Queued {
+            alert: id.as_str().to_owned(),
+            lead: part.lead.to_string(),
+            kind: AlertKind::of(crossed.crossing.direction).name().to_owned(),
+            sequence: told.sequence,
+            cause: due.position.0,
+            received: received.0,
+            test: lead.test,
+            bodies,
+        });
+        if push(&self.app, &entry).is_ok() {
+            self.replayed.queued.insert(id.as_str().to_owned());
+        }
+    }
+
+    /// A body for each endpoint that wants the message; one for nobody if none does.
+    fn bodies(
+        &self,
+        id: &AlertId,
+        record: &Record,
+        due: Due,
+        (crossed, told): (&Crossed, &Told),
+        (lead_id, lead): (LeadId, &Lead),
+    ) -> Vec<(Option<String>, serde_json::Value)> {
+        let app = &self.app;
+        let now = app.clock.now();
+        let in_force = app.scoring.load();
+        let catalog = app.engine.catalog();
+        let timeline = timeline::of_lead(app, due.position, TIMELINE_MAX).unwrap_or_default();
         let site = timeline.values().rev().find_map(|record| match &record.body {
             Body::Hit(record) => Some(record.hit.site),
             _ => None,
         });
-        let site = site.and_then(|site| catalog.name(NameKind::Site, site.0)).unwrap_or_default();
-        let kind = AlertKind::of(crossed.crossing.direction);
         let line = in_force.scoring.threshold(crossed.crossing.threshold);
-        let audience = line.and_then(|line| line.tell.as_deref()).unwrap_or(AUDIENCE_DEFAULT);
         let material = Material {
             alert: id.as_str(),
-            kind,
-            audience,
-            site,
+            kind: AlertKind::of(crossed.crossing.direction),
+            audience: line.and_then(|line| line.tell.as_deref()).unwrap_or(AUDIENCE_DEFAULT),
+            site: site.and_then(|it| catalog.name(NameKind::Site, it.0)).unwrap_or_default(),
             cause: record,
             crossed,
-            told: figures,
-            lead_id: part.lead,
-            lead: &lead,
+            told,
+            lead_id,
+            lead,
             timeline: &timeline,
             scoring: &in_force.scoring,
             catalog: &catalog,
-            admin_url: self.app.settings.admin.admin_url.as_deref(),
+            admin_url: app.settings.admin.admin_url.as_deref(),
             committed: now,
             queued: now,
         };
         let number = u16::from(crossed.crossing.threshold.0);
         let threshold = catalog.name(NameKind::Threshold, number);
+        let wants = |it: &&Endpoint| {
+            it.wants(material.audience, material.kind.name(), threshold, lead.test)
+        };
         let endpoints = self.endpoints.load();
-        let wanting: Vec<&Endpoint> = endpoints
-            .iter()
-            .filter(|it| it.wants(audience, kind.name(), threshold, lead.test))
-            .collect();
-        let mut entries: Vec<(Option<String>, serde_json::Value)> = wanting
-            .iter()
-            .map(|endpoint| (Some(endpoint.id.clone()), material.body(&endpoint.hide)))
-            .collect();
-        if entries.is_empty() {
-            entries.push((None, material.body(&BTreeSet::new())));
+        let wanting = endpoints.iter().filter(wants);
+        let mut bodies: Vec<_> =
+            wanting.map(|it| (Some(it.id.clone()), material.body(&it.hide))).collect();
+        if bodies.is_empty() {
+            bodies.push((None, material.body(&BTreeSet::new())));
         }
-        for (endpoint, body) in entries {
-            if !self.replayed.queued.insert((id.as_str().to_owned(), endpoint.clone())) {
-                continue;
-            }
-            let sealed = match self.app.sealer.seal(part.lead, body.to_string().as_bytes()) {
-                Ok(sealed) => sealed,
-                Err(error) => {
-                    tracing::error!(%error, "a message cannot be sealed; it is made after a restart");
-                    continue;
-                }
-            };
-            let received = match &record.body {
-                Body::Hit(record) => record.hit.received,
-                _ => record.time,
-            };
-            let entry = Entry::Queued(Queued {
-                alert: id.as_str().to_owned(),
-                endpoint,
-                lead: part.lead.to_string(),
-                kind: kind.name().to_owned(),
-                sequence: figures.sequence,
-                cause: due.position.0,
-                received: received.0,
-                test: lead.test,
-                replay: false,
-                sealed: base64(&sealed),
-            });
-            if push(&self.app, &entry).is_err() {
-                return;
-            }
-        }
+        bodies
     }
 }
 

@@ -285,10 +285,10 @@ impl<'a> Oracle<'a> {
                 let mut place = person.places.get(&line.id).cloned().unwrap_or_default();
                 let hint = hint.filter(|hint| hint.threshold == line.id);
                 let found = place.next(line, &score, person.view(), (from, now), hint);
-                if let Some((at, crossing)) = found {
-                    if next.as_ref().is_none_or(|best| at < best.0) {
-                        next = Some((at, crossing, place));
-                    }
+                let first =
+                    |(at, _): &(u64, Crossing)| next.as_ref().is_none_or(|best| *at < best.0);
+                if let Some((at, crossing)) = found.filter(first) {
+                    next = Some((at, crossing, place));
                 }
             }
             let Some((at, crossing, place)) = next else {

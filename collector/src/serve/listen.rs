@@ -1,0 +1,118 @@
+//! The two listeners: where they listen, with what limits.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::{Options, StartError};
+use crate::admin::Admin;
+use crate::app::App;
+use crate::config::{self, Settings};
+use crate::net::{Network, TrustedProxies};
+use crate::route::Collector;
+use crate::server::{self, Connections, HeadLimits, ServerSettings, Timeouts, Tls};
+
+/// What listens.
+pub(super) struct Listening {
+    pub(super) collector: SocketAddr,
+    pub(super) admin: SocketAddr,
+    pub(super) servers: Vec<tokio::task::JoinHandle<usize>>,
+}
+
+/// Binds both and serves them until told to stop.
+pub(super) async fn listen(
+    app: &Arc<App>,
+    admin: &Admin,
+    options: &Options,
+    stopped: &watch::Receiver<bool>,
+) -> Result<Listening, StartError> {
+    let settings = &app.settings;
+    let collector = bind(settings.collector.listen, options.any_port).await?;
+    let admin_listener = bind(settings.admin.listen, options.any_port).await?;
+    let addresses = (local(&collector)?, local(&admin_listener)?);
+    let collecting =
+        Collector { app: Arc::clone(app), counters: Arc::clone(&admin.collector_counters) };
+    let handler = move |request, peer| collecting.clone().handle(request, peer);
+    let collector_settings = server_settings(
+        settings,
+        settings.collector.tls.as_ref(),
+        &settings.collector.trusted_proxies,
+    )?;
+    let admin_settings =
+        server_settings(settings, settings.admin.tls.as_ref(), &settings.admin.trusted_proxies)?;
+    let shutdown = |mut stopped: watch::Receiver<bool>| async move {
+        // The sender goes only with the process, which is a stop too.
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    };
+    let first = tokio::spawn(server::run(
+        collector,
+        shutdown(stopped.clone()),
+        handler,
+        collector_settings,
+        Arc::clone(&admin.collector_counters),
+    ));
+    let counters = Arc::clone(&admin.admin_counters);
+    let answering = admin.clone();
+    let handler = move |request, peer| answering.clone().handle(request, peer);
+    let second = tokio::spawn(server::run(
+        admin_listener,
+        shutdown(stopped.clone()),
+        handler,
+        admin_settings,
+        counters,
+    ));
+    Ok(Listening { collector: addresses.0, admin: addresses.1, servers: vec![first, second] })
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(StartError::System)
+}
+
+/// Binds, or takes any free port of the same address if that is allowed.
+async fn bind(address: SocketAddr, any_port: bool) -> Result<TcpListener, StartError> {
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(listener),
+        Err(_) if any_port => {
+            let free = SocketAddr::new(address.ip(), 0);
+            TcpListener::bind(free).await.map_err(|error| StartError::Listen(free, error))
+        }
+        Err(error) => Err(StartError::Listen(address, error)),
+    }
+}
+
+fn server_settings(
+    settings: &Settings,
+    tls: Option<&config::TlsFiles>,
+    proxies: &[Network],
+) -> Result<ServerSettings, StartError> {
+    let (limits, times) = (&settings.limits, &settings.collector);
+    let tls = tls.map(|files| Tls::load(&files.certificate, &files.key)).transpose();
+    let per_address = match (times.connections_per_address_max, proxies.is_empty()) {
+        (Some(most), true) => most,
+        // Behind a proxy every connection is the proxy's.
+        _ => times.connections_max,
+    };
+    Ok(ServerSettings {
+        connections: Connections::new(times.connections_max, per_address),
+        head: HeadLimits {
+            line_bytes_max: limits.line_bytes_max,
+            long_line_bytes_max: limits.vendor_line_bytes_max,
+            long_line_prefixes: Vec::new(),
+            header_bytes_max: limits.headers_bytes_max,
+            headers_max: limits.headers_max,
+        },
+        timeouts: Timeouts {
+            first_byte: times.silent,
+            header: times.header,
+            request: times.request,
+            idle: times.idle,
+            write: times.write,
+            linger: times.linger,
+        },
+        stop_within: times.stop,
+        trusted_proxies: TrustedProxies { networks: proxies.to_vec(), ..TrustedProxies::default() },
+        tls: tls.map_err(StartError::Tls)?.map(Arc::new),
+    })
+}

@@ -1,0 +1,396 @@
+//! The whole of it, started and stopped in order: settings, keys, journal, replay, time that
+//! passed meanwhile, and only then the listeners.
+
+mod delivery;
+mod listen;
+mod publish;
+mod recovery;
+mod reload;
+mod timers;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use engine::id::Position;
+use engine::time::Timestamp;
+use tokio::sync::{broadcast, mpsc, watch};
+
+use self::delivery::{driver_endpoint, spawn_driver};
+use self::listen::{Listening, listen};
+use self::publish::{name_sites, publish_scoring};
+use self::recovery::{Recovered, recover};
+use self::reload::Reloading;
+use self::timers::{advance, run_timers};
+use crate::admin::Admin;
+use crate::app::{App, Rates, Sites};
+use crate::clock::Clock;
+use crate::config::{self, Endpoint, Files, Loaded, Problem, Settings, Surroundings};
+use crate::ids::Ids;
+use crate::install::{Install, InstallError};
+use crate::journal::{Found, OpenError};
+use crate::limits::{Quota, Rate, RateLimits};
+use crate::metrics::Metrics;
+use crate::outbox::{Log, Outbox, Replayed};
+use crate::privacy::{ROBOTS, Robots};
+use crate::reader::{self, Lists};
+use crate::seal::Sealer;
+use crate::server::TlsError;
+use crate::tokens::Tokens;
+use crate::webhook::client::ClientError;
+use crate::webhook::driver::{self, Command};
+use crate::webhook::queue::Queue;
+
+/// Commands that may wait for the delivery task.
+const COMMANDS_MAX: usize = 1_024;
+
+/// How the server is started.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The folder of the settings, if stated.
+    pub config: Option<PathBuf>,
+    /// The data folder, instead of the settings' one.
+    pub data: Option<PathBuf>,
+    /// Take other ports if these are taken.
+    pub any_port: bool,
+    /// A clock that stands still here until it is set.
+    pub test_clock: Option<Timestamp>,
+    /// Start although acknowledged records are damaged.
+    pub accept_loss: bool,
+    /// Settings given instead of files.
+    pub files: Option<Files>,
+}
+
+/// Why it did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The settings are wrong.
+    Settings(Vec<Problem>),
+    /// The keys cannot be had.
+    Install(InstallError),
+    /// The log of personal keys cannot be had.
+    Keys(std::io::Error),
+    /// The journal cannot be had.
+    Journal(OpenError),
+    /// A record cannot be applied.
+    Record(Position, String),
+    /// The certificate cannot be used.
+    Tls(TlsError),
+    /// Delivery cannot be set up.
+    Client(ClientError),
+    /// An address cannot be listened on.
+    Listen(SocketAddr, std::io::Error),
+    /// The operating system gives no thread or runtime.
+    System(std::io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Settings(problems) => {
+                let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                f.write_str(&lines.join("\n"))
+            }
+            Self::Install(error) => error.fmt(f),
+            Self::Keys(error) => write!(f, "the log of personal keys: {error}"),
+            Self::Journal(error) => error.fmt(f),
+            Self::Record(position, why) => {
+                write!(f, "the record at position {} cannot be applied: {why}", position.0)
+            }
+            Self::Tls(error) => error.fmt(f),
+            Self::Client(error) => error.fmt(f),
+            Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Self::System(error) => write!(f, "the operating system refuses: {error}"),
+        }
+    }
+}
+
+/// A server that runs.
+pub struct Running {
+    /// What its handlers share.
+    pub app: Arc<App>,
+    /// Where the collector listens.
+    pub collector: SocketAddr,
+    /// Where the admin side listens.
+    pub admin: SocketAddr,
+    /// A token that works once.
+    pub once: String,
+    /// Where the data is.
+    pub data: PathBuf,
+    /// What recovery found.
+    pub found: Found,
+    reload: Arc<AtomicBool>,
+    stop: watch::Sender<bool>,
+    stopping: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+    runtime: tokio::runtime::Runtime,
+    servers: Vec<tokio::task::JoinHandle<usize>>,
+    driver: tokio::task::JoinHandle<driver::Stopped>,
+}
+
+/// Reads the settings, from a folder or as compiled in.
+pub fn load(options: &Options) -> Result<(Loaded, Files, Surroundings), Vec<Problem>> {
+    let files = if let Some(files) = &options.files {
+        files.clone()
+    } else {
+        Files::read(Files::find(options.config.as_deref(), Path::new(".")))?
+    };
+    let env = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let surroundings = Surroundings { dir: files.dir.clone(), env: env.collect() };
+    let loaded = config::load(&files, &surroundings)?;
+    Ok((loaded, files, surroundings))
+}
+
+/// Starts everything.
+pub fn start(options: &Options) -> Result<Running, StartError> {
+    let (loaded, files, surroundings) = load(options).map_err(StartError::Settings)?;
+    let Loaded { settings, scoring: scoring_file, endpoints } = loaded;
+    let ids = Ids::default();
+    let data = options.data.clone().unwrap_or_else(|| settings.journal.dir.clone());
+    let install = Install::open(&data, &ids).map_err(StartError::Install)?;
+    let sealer = Arc::new(Sealer::open(&data).map_err(StartError::Keys)?);
+    let clock = options.test_clock.map_or_else(Clock::system, Clock::test);
+    let keys = (&install, &sealer, &clock);
+    let recovered = recover(&settings, options, &data, keys, &endpoints)?;
+    let Recovered { engine, journal, found, lists, replayed, queue, log } = recovered;
+    let now = clock.now();
+    let in_force = publish_scoring(&engine, &journal, &scoring_file, now)
+        .map_err(|problem| StartError::Settings(vec![problem]))?;
+    let sites = name_sites(&engine, &journal, &settings, &install, now);
+    let follow_from = journal.durable().next();
+    let rates = rates(&settings, &ids, &sites);
+    let (live, _) = broadcast::channel(1_024);
+    let app = Arc::new(App {
+        settings,
+        sites,
+        scoring: ArcSwap::from_pointee(in_force),
+        engine,
+        journal,
+        sealer,
+        install,
+        clock,
+        ids,
+        robots: Robots::new(ROBOTS),
+        rates,
+        metrics: Metrics::default(),
+        ready: AtomicBool::new(false),
+        live,
+    });
+    app.engine.rebuild_timers(&app.scoring.load().scoring);
+    // Whoever became due while nobody was here is settled before anybody is let in.
+    advance(&app);
+    let parts = Parts {
+        lists: Arc::new(lists),
+        log: Arc::new(log),
+        endpoints: Arc::new(ArcSwap::from_pointee(endpoints)),
+        watcher: config::Watcher::new(surroundings, contents(&files.contents), &scoring_file),
+        dir: files.dir,
+        follow_from,
+    };
+    launch(app, parts, (replayed, queue), options, (data, found))
+}
+
+/// What the running parts share besides the `App`.
+struct Parts {
+    lists: Arc<Lists>,
+    log: Arc<Log>,
+    endpoints: Arc<ArcSwap<Vec<Endpoint>>>,
+    watcher: config::Watcher,
+    /// The folder whose files are watched.
+    dir: Option<PathBuf>,
+    /// What the followers have not seen yet begins here.
+    follow_from: Position,
+}
+
+fn contents(contents: &[Option<Vec<u8>>; 3]) -> config::Contents<'_> {
+    let [mikomi, scoring, endpoints] = contents.each_ref().map(Option::as_deref);
+    config::Contents { mikomi, scoring, endpoints }
+}
+
+fn rates(settings: &Settings, ids: &Ids, sites: &Sites) -> Rates {
+    let limits = &settings.limits;
+    let second = Duration::from_secs(1);
+    let rate = |rate: &config::Rate| Rate::new(rate.per_s as u32, second, rate.burst.max(1) as u32);
+    let table = |wanted: Option<&config::Rate>| {
+        let rate = wanted.and_then(rate)?;
+        Some(RateLimits::new(rate, limits.addresses_max, ids.bytes()))
+    };
+    let hourly = limits.claims_per_hour_max.min(u64::from(u32::MAX)) as u32;
+    let claims = Rate::new(hourly, Duration::from_hours(1), hourly.max(1));
+    let numbers = sites.all().iter().map(|site| usize::from(site.number.0) + 1);
+    let quotas = numbers.max().unwrap_or(0);
+    Rates {
+        address: table(limits.address_rate.as_ref()),
+        site: table(limits.site_rate.as_ref()),
+        claims: claims
+            .map(|rate| (0..quotas).map(|_| Mutex::new(Quota::new(rate))).collect())
+            .unwrap_or_default(),
+    }
+}
+
+/// Starts the threads and tasks, and the listeners last.
+fn launch(
+    app: Arc<App>,
+    parts: Parts,
+    (replayed, queue): (Replayed, Queue),
+    options: &Options,
+    (data, found): (PathBuf, Found),
+) -> Result<Running, StartError> {
+    let workers = app
+        .settings
+        .collector
+        .workers
+        .unwrap_or_else(|| thread::available_parallelism().map_or(1, std::num::NonZero::get));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+        .map_err(StartError::System)?;
+    let (stop, stopped) = watch::channel(false);
+    let stopping = Arc::new(AtomicBool::new(false));
+    let (commands, received) = mpsc::channel(COMMANDS_MAX);
+    let (figures, queue_figures) = watch::channel(queue.figures());
+    let known = parts.endpoints.load_full();
+    let endpoints = known.iter().filter_map(|endpoint| {
+        let off = replayed.disabled.get(&endpoint.id) == Some(&endpoint.fingerprint.crc32c);
+        driver_endpoint(endpoint, &app.settings, off)
+    });
+    let inputs = (received, queue, endpoints.collect());
+    let driver =
+        runtime.block_on(async { spawn_driver(&app, &parts, inputs, figures, stopped.clone()) })?;
+    let (tokens, once) = Tokens::open(&data, &app.ids);
+    let reload = Arc::new(AtomicBool::new(false));
+    let admin = Admin {
+        app: Arc::clone(&app),
+        lists: Arc::clone(&parts.lists),
+        log: Arc::clone(&parts.log),
+        commands: commands.clone(),
+        queue: queue_figures,
+        tokens: Arc::new(tokens),
+        collector_counters: Arc::default(),
+        admin_counters: Arc::default(),
+        reload: Arc::clone(&reload),
+        problems: Arc::default(),
+        stop: stopped.clone(),
+    };
+    let workings = Workings { commands, replayed, reload: Arc::clone(&reload) };
+    let threads = start_threads(&app, parts, workings, &admin, &stopping)?;
+    app.ready.store(true, Ordering::Release);
+    let listening = runtime.block_on(listen(&app, &admin, options, &stopped))?;
+    let Listening { collector, admin, servers } = listening;
+    Ok(Running {
+        app,
+        collector,
+        admin,
+        once,
+        data,
+        found,
+        reload,
+        stop,
+        stopping,
+        threads,
+        runtime,
+        servers,
+        driver,
+    })
+}
+
+/// What the threads take with them.
+struct Workings {
+    commands: mpsc::Sender<Command>,
+    replayed: Replayed,
+    reload: Arc<AtomicBool>,
+}
+
+/// A thread each for the outbox, the reader, the timers and the files.
+fn start_threads(
+    app: &Arc<App>,
+    parts: Parts,
+    workings: Workings,
+    admin: &Admin,
+    stopping: &Arc<AtomicBool>,
+) -> Result<Vec<JoinHandle<()>>, StartError> {
+    let mut threads = Vec::new();
+    let mut thread = |name: &str, body: Box<dyn FnOnce(&AtomicBool) + Send>| {
+        let stop = Arc::clone(stopping);
+        let spawned = thread::Builder::new().name(name.to_owned()).spawn(move || body(&stop));
+        spawned.map(|handle| threads.push(handle)).map_err(StartError::System)
+    };
+    let Workings { commands, replayed, reload } = workings;
+    let outbox = Outbox::new(
+        Arc::clone(app),
+        Arc::clone(&parts.endpoints),
+        commands.clone(),
+        Arc::clone(&parts.log),
+        replayed,
+    );
+    let follower = app.journal.follow(parts.follow_from);
+    thread("outbox", Box::new(move |stop| outbox.run(follower, stop)))?;
+    let follower = app.journal.follow(parts.follow_from);
+    let (reading, lists) = (Arc::clone(app), Arc::clone(&parts.lists));
+    thread("reader", Box::new(move |stop| reader::run(&reading, &lists, follower, stop)))?;
+    let timing = Arc::clone(app);
+    thread("timers", Box::new(move |stop| run_timers(&timing, stop)))?;
+    if let Some(dir) = parts.dir {
+        let watching = Reloading {
+            app: Arc::clone(app),
+            dir,
+            watcher: parts.watcher,
+            endpoints: parts.endpoints,
+            commands,
+            insist: reload,
+            problems: Arc::clone(&admin.problems),
+        };
+        thread("reload", Box::new(move |stop| watching.run(stop)))?;
+    }
+    Ok(threads)
+}
+
+impl Running {
+    /// Stops in order: no new requests, those in hand answered, attempts in flight ended, the
+    /// journal sealed. Loses nothing.
+    pub fn stop(self) -> Result<Position, crate::journal::Poisoned> {
+        // Whoever still asks is told to come again; what was taken is answered.
+        let _ = self.stop.send(true);
+        self.runtime.block_on(async {
+            for server in self.servers {
+                if let Ok(cut) = server.await {
+                    tracing::debug!(cut, "a listener stopped");
+                }
+            }
+            let _ = self.driver.await;
+        });
+        self.app.ready.store(false, Ordering::Release);
+        self.stopping.store(true, Ordering::Release);
+        for thread in self.threads {
+            let _ = thread.join();
+        }
+        let stopped = self.app.journal.stop();
+        self.runtime.shutdown_timeout(Duration::from_secs(1));
+        stopped
+    }
+
+    /// Waits for the signal to stop, and for SIGHUP, which means: look at the files now.
+    pub fn wait_for_signal(&self) {
+        self.runtime.block_on(async {
+            use tokio::signal::unix::{SignalKind, signal};
+            let signals = (signal(SignalKind::terminate()), signal(SignalKind::hangup()));
+            let (Ok(mut terminate), Ok(mut hangup)) = signals else {
+                return;
+            };
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => return,
+                    _ = tokio::signal::ctrl_c() => return,
+                    _ = hangup.recv() => self.reload.store(true, Ordering::Release),
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,225 @@
+//! What a power cut leaves: each acknowledged hit once, each alert under its one id, and a state
+//! that any replay makes again.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use serde_json::{Value, json};
+
+use support::browser::AGENT;
+use support::http::Client;
+use support::receiver::Receiver;
+use support::server::{Server, Setup};
+use support::story::drain;
+use support::{at, wait_for};
+
+const BROWSERS: usize = 4;
+/// Acknowledged hits after which each life ends.
+const LIVES: [usize; 4] = [37, 120, 81, 150];
+/// Every so many hits of a browser somebody asks for a quote.
+const QUOTE_EVERY: u64 = 10;
+
+/// A browser that sends one hit after the other, and a hit again until it is acknowledged.
+struct Sender {
+    number: usize,
+    sent: u64,
+    cookie: Option<String>,
+    /// A hit sent and not acknowledged.
+    open: Option<Value>,
+    acknowledged: BTreeSet<String>,
+    quoted: BTreeSet<String>,
+}
+
+impl Sender {
+    fn new(number: usize) -> Sender {
+        let sets = (BTreeSet::new(), BTreeSet::new());
+        Sender { number, sent: 0, cookie: None, open: None, acknowledged: sets.0, quoted: sets.1 }
+    }
+
+    fn next(&mut self) -> Value {
+        self.sent += 1;
+        let path = format!("/load/{}/{}", self.number, self.sent);
+        let mut hit = json!({
+            "s": "www", "u": format!("https://www.vendor.example{path}"),
+            "i": format!("{:08x}{:08x}", self.number, self.sent),
+        });
+        if self.sent % QUOTE_EVERY == 5 {
+            hit["e"] = json!("identify");
+            hit["id"] = json!({ "email": self.email() });
+        }
+        if self.sent % QUOTE_EVERY == 6 {
+            hit["u"] = json!(format!("https://www.vendor.example/thanks/contact{path}"));
+        }
+        hit
+    }
+
+    fn email(&self) -> String {
+        format!("b{}n{}@quote.example", self.number, self.sent / QUOTE_EVERY)
+    }
+
+    /// Sends until the server is gone.
+    fn run(&mut self, server: &Server, count: &AtomicUsize) {
+        let mut client = Client::new(server.collector());
+        loop {
+            let hit = self.open.take().unwrap_or_else(|| self.next());
+            let mut headers = vec![("user-agent", AGENT)];
+            if let Some(cookie) = &self.cookie {
+                headers.push(("cookie", cookie));
+            }
+            let answer = client.send("POST", "/b", &headers, hit.to_string().as_bytes());
+            match answer {
+                Ok(answer) if answer.status == 204 => {
+                    if let Some(cookie) = answer.header("set-cookie") {
+                        self.cookie = cookie.split(';').next().map(str::to_owned);
+                    }
+                    let path = hit["u"].as_str().unwrap().split_once(".example").unwrap().1;
+                    self.acknowledged.insert(path.to_owned());
+                    if path.starts_with("/thanks") {
+                        self.quoted.insert(self.email());
+                    }
+                    count.fetch_add(1, Ordering::SeqCst);
+                }
+                Ok(answer) => panic!("{hit}: {}", answer.raw()),
+                Err(_) => {
+                    self.open = Some(hit);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn paths(server: &Server) -> BTreeMap<String, u32> {
+    let mut paths = BTreeMap::new();
+    for hit in server.hits() {
+        *paths.entry(hit["path"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    paths
+}
+
+#[test]
+fn after_each_power_cut_every_acknowledged_hit_is_there_once_and_every_alert_has_one_id() {
+    let receiver = Receiver::start();
+    let setup = Setup::new(at("2026-12-07 10:00"), &[receiver.endpoint("sfa", "")]);
+    let mut server = Server::start(&setup);
+    let senders: Vec<Mutex<Sender>> = (0..BROWSERS).map(|it| Mutex::new(Sender::new(it))).collect();
+    // Everybody has been here before: a hit is told from its repetition once its browser is known.
+    for sender in &senders {
+        let mut sender = sender.lock().unwrap();
+        let mut browser = support::browser::Browser::returning(&server, sender.number as u64);
+        browser.page("/", "");
+        sender.cookie = browser.jar.get("mikomi").map(|value| format!("mikomi={value}"));
+    }
+    for life in LIVES {
+        let count = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for sender in &senders {
+                let (server, count) = (&server, &count);
+                scope.spawn(move || sender.lock().unwrap().run(server, count));
+            }
+            wait_for("some load", || (count.load(Ordering::SeqCst) >= life).then_some(()));
+            server.kill_now();
+        });
+        server.kill();
+        server.restart();
+        let found = paths(&server);
+        for sender in &senders {
+            let sender = sender.lock().unwrap();
+            for path in &sender.acknowledged {
+                assert_eq!(found.get(path), Some(&1), "{path}, killed after {life}");
+            }
+        }
+        server.pass_ms(60_000);
+    }
+    // The last open hits are sent again, and nothing but them.
+    let count = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for sender in &senders {
+            let (server, count) = (&server, &count);
+            scope.spawn(move || sender.lock().unwrap().run(server, count));
+        }
+        wait_for("the rest", || (count.load(Ordering::SeqCst) >= 40).then_some(()));
+        server.terminate();
+    });
+    assert!(server.wait().success());
+    server.restart();
+    let found = paths(&server);
+    let sent: u64 = senders.iter().map(|sender| sender.lock().unwrap().sent).sum();
+    let loaded = found.iter().filter(|(path, _)| path.contains("/load/"));
+    let loaded: Vec<(&String, &u32)> = loaded.collect();
+    assert!(loaded.iter().all(|(_, times)| **times == 1), "{loaded:?}");
+    assert!(loaded.len() as u64 <= sent);
+
+    drain(&server, &receiver, 1);
+    let quoted: BTreeSet<String> =
+        senders.iter().flat_map(|sender| sender.lock().unwrap().quoted.clone()).collect();
+    assert!(quoted.len() > LIVES.len(), "too few quotes to mean anything: {quoted:?}");
+    for email in &quoted {
+        let messages = receiver.about(email);
+        let ids: BTreeSet<&str> = messages.iter().map(|one| one.header("webhook-id")).collect();
+        assert_eq!(ids.len(), 1, "{email}: {ids:?}");
+        assert!(messages.iter().all(|one| one.body == messages[0].body), "{email}");
+    }
+    let state = server.get("/api/state");
+    server.kill();
+    for shards in ["2", "1024"] {
+        let now = server.now().to_string();
+        let (printed, well) = server.command(&["replay", "--shards", shards, "--now", &now]);
+        assert!(well, "{printed}");
+        let replayed: Value = serde_json::from_str(printed.lines().next().unwrap()).unwrap();
+        for key in ["hash", "visitors", "leads", "now_ms"] {
+            assert_eq!(replayed[key], state[key], "{key} with {shards} shards");
+        }
+    }
+    server.restart();
+    assert_eq!(server.get("/api/state")["hash"], state["hash"]);
+}
+
+#[test]
+fn a_message_that_was_not_delivered_when_the_power_went_is_delivered_afterwards() {
+    let receiver = Receiver::start();
+    receiver.answer_with(|_| 500);
+    let setup = Setup::new(at("2026-12-07 10:00"), &[receiver.endpoint("sfa", "")]);
+    let mut server = Server::start(&setup);
+    let mut browser = support::browser::Browser::returning(&server, 1);
+    browser.form("a@quote.example", &json!({}), "/thanks/contact/ok", "");
+    receiver.wait_about("a@quote.example", 1);
+    server.kill();
+    receiver.answer_with(|_| 204);
+    server.pass_clock_ms(3_600_000);
+    server.restart();
+    let messages = receiver.wait_about("a@quote.example", 2);
+    let ids: BTreeSet<&str> = messages.iter().map(|one| one.header("webhook-id")).collect();
+    assert_eq!(ids.len(), 1);
+    assert_eq!(messages[0].body, messages[1].body, "the body is frozen");
+    wait_for("it is delivered", || (server.figure("mikomi_deliveries_pending") == 0).then_some(()));
+    server.kill();
+    server.restart();
+    drain(&server, &receiver, 1);
+    assert_eq!(receiver.about("a@quote.example").len(), 2, "and not once more");
+}
+
+#[test]
+fn who_became_due_while_the_server_was_down_is_settled_before_anybody_is_let_in() {
+    let receiver = Receiver::start();
+    let setup = Setup::new(at("2026-12-07 10:00"), &[receiver.endpoint("sfa", "")]);
+    let mut server = Server::start(&setup);
+    let mut browser = support::browser::Browser::returning(&server, 1);
+    browser.form("a@quote.example", &json!({}), "/thanks/contact/ok", "");
+    receiver.wait_about("a@quote.example", 1);
+    server.kill();
+    server.pass_clock_ms(60 * 86_400_000);
+    server.restart();
+    assert_eq!(server.lead("a@quote.example")["stage"]["id"], "known");
+    let cooled = receiver.wait_about("a@quote.example", 2).remove(1).json();
+    assert_eq!(cooled["type"], "lead.cooled");
+    let instant: jiff::Timestamp = cooled["timestamp"].as_str().unwrap().parse().unwrap();
+    // 60 points halve in 14 days: 40 are left after 14 days * log2(60 / 40) = 8.19 days.
+    let days = (instant.as_millisecond() as u64 - at("2026-12-07 10:00")) as f64 / 86_400_000.0;
+    assert!((days - 8.189).abs() < 0.01, "{days}");
+}

@@ -1,0 +1,188 @@
+//! What `./measure` needs of a client: load at little cost, forged cookies, a witness of kills,
+//! and a receiver of webhooks. Each command prints what it saw as one line of JSON; judging it is
+//! left to `./measure`.
+
+mod alerts;
+mod browse;
+mod client;
+mod drive;
+mod flood;
+mod forge;
+mod http;
+mod pixel;
+mod random;
+mod sink;
+mod visitors;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use serde_json::Value;
+
+/// The clients behind `./measure`.
+#[derive(Parser)]
+#[command(name = "mikomi-loadtest", version, about)]
+struct Cli {
+    /// Where the collector listens.
+    #[arg(long, global = true, default_value = "127.0.0.1:8080")]
+    target: SocketAddr,
+    /// From which all that is drawn follows.
+    #[arg(long, global = true, default_value_t = 1)]
+    seed: u64,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Visit so often that this many visitors are known, and write their cookies, one a line.
+    Visitors {
+        /// How many.
+        #[arg(long)]
+        count: usize,
+        /// Where their cookies are written.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Send hits of known visitors as fast as they are answered, for some seconds.
+    Pixel {
+        /// Cookies as `visitors` wrote them.
+        #[arg(long)]
+        cookies: PathBuf,
+        /// Another cookie that every request carries.
+        #[arg(long, default_value = "")]
+        other_cookie: String,
+        /// Connections kept open, one request in flight on each.
+        #[arg(long, default_value_t = 256)]
+        connections: usize,
+        /// Milliseconds before counting begins.
+        #[arg(long)]
+        warm_ms: u64,
+        /// Milliseconds counted.
+        #[arg(long)]
+        count_ms: u64,
+        /// Processes whose CPU time is counted.
+        #[arg(long, value_delimiter = ',')]
+        pids: Vec<u32>,
+    },
+    /// Send edited, foreign and invented cookies.
+    Forge {
+        /// Genuine cookies of this installation.
+        #[arg(long)]
+        genuine: PathBuf,
+        /// Genuine cookies of another one.
+        #[arg(long)]
+        foreign: PathBuf,
+        /// How many to send.
+        #[arg(long)]
+        count: u64,
+    },
+    /// Send genuine cookies once each.
+    Recall {
+        /// Cookies as `visitors` wrote them.
+        #[arg(long)]
+        cookies: PathBuf,
+    },
+    /// Send without a cookie, each from an address of its own.
+    Flood {
+        /// Hits of how many.
+        #[arg(long)]
+        count: u32,
+        /// How many came before: addresses and mails go on from there.
+        #[arg(long)]
+        first: u32,
+        /// Each says who it is, with a mail address of its own.
+        #[arg(long)]
+        identify: bool,
+    },
+    /// Browse until standard input ends, through any number of crashes, and write down what was
+    /// acknowledged and what the receiver was told.
+    Browse {
+        /// Where the receiver listens.
+        #[arg(long)]
+        receiver: SocketAddr,
+        /// Where the account is written, tab-separated.
+        #[arg(long)]
+        out: PathBuf,
+        /// Hits a second, at most.
+        #[arg(long, default_value_t = 3_000)]
+        rate: u32,
+    },
+    /// Make leads cross the line at a steady rate, and time their webhooks.
+    Alerts {
+        /// Where the receiver listens.
+        #[arg(long)]
+        receiver: SocketAddr,
+        /// How many leads.
+        #[arg(long)]
+        crossings: usize,
+        /// How many a second.
+        #[arg(long, default_value_t = 100)]
+        rate: u32,
+    },
+}
+
+/// Why a command could not do its work.
+#[derive(Debug)]
+enum Failure {
+    /// A file or socket of ours.
+    Io(std::io::Error),
+    /// The server answered with something else than it should have.
+    Answer(String),
+    /// A file does not hold what it should.
+    Input(&'static str),
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Failure {
+        Failure::Io(error)
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io(error) => error.fmt(f),
+            Self::Answer(what) => write!(f, "the server answered {what}"),
+            Self::Input(what) => f.write_str(what),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(found) => {
+            println!("{found}");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            eprintln!("mikomi-loadtest: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<Value, Failure> {
+    let (target, seed) = (cli.target, cli.seed);
+    match cli.command {
+        Command::Visitors { count, out } => visitors::make(target, count, &out),
+        Command::Pixel { cookies, other_cookie, connections, warm_ms, count_ms, pids } => {
+            let times = (Duration::from_millis(warm_ms), Duration::from_millis(count_ms));
+            let cookies = visitors::read(&cookies)?;
+            pixel::run(target, &cookies, &other_cookie, connections, times, &pids, seed)
+        }
+        Command::Forge { genuine, foreign, count } => {
+            let (genuine, foreign) = (visitors::read(&genuine)?, visitors::read(&foreign)?);
+            forge::run(target, genuine, foreign, count, seed)
+        }
+        Command::Recall { cookies } => forge::recall(target, visitors::read(&cookies)?),
+        Command::Flood { count, first, identify } => flood::run(target, first, count, identify),
+        Command::Browse { receiver, out, rate } => browse::run(target, receiver, &out, rate, seed),
+        Command::Alerts { receiver, crossings, rate } => {
+            alerts::run(target, receiver, crossings, rate)
+        }
+    }
+}
