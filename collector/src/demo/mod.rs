@@ -208,7 +208,7 @@ fn show(
         return Err(DemoError::Unverified(story.unverified()));
     }
     // A terminal that is gone needs no farewell.
-    let _ = terminal.farewell(&story, places);
+    let _ = terminal.farewell(&story);
     Ok(())
 }
 

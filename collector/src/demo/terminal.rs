@@ -78,20 +78,17 @@ impl Terminal {
     }
 
     /// The last words.
-    pub(super) fn farewell(&self, story: &Story, places: Places) -> io::Result<()> {
+    pub(super) fn farewell(&self, story: &Story) -> io::Result<()> {
         let mut out = io::stdout().lock();
         if story.told() == 0 {
             return writeln!(out, "\nStopped. Nothing is left behind.");
         }
-        let snippet = format!(
-            "<script defer src=\"http://{}/m.js\" data-site=\"{SITE_KEY}\"></script>",
-            places.collector
-        );
         writeln!(
             out,
             "\nSeen: a browser became a person, its history came along, sales was told by a signed \
              message,\nand told again when interest had faded. Nothing of it is left behind.\n\
-             Next: {}, and this line in your pages:\n  {snippet}",
+             Next: {}. It prints the one line that your pages need, such as\n  \
+             <script defer src=\"http://127.0.0.1:8080/m.js\" data-site=\"{SITE_KEY}\"></script>",
             self.paint("mikomi serve", "1")
         )
     }
