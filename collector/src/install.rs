@@ -12,8 +12,8 @@ use crate::cookie::CookieKeys;
 use crate::ids::Ids;
 
 const FILE: &str = "install.keys";
-const NAMES: [&str; 7] =
-    ["install", "identity", "cookie_mac", "cookie_seal", "visitor", "alert", "subjects"];
+const NAMES: [&str; 6] =
+    ["install", "identity", "cookie_mac", "cookie_seal", "visitor", "alert"];
 
 /// The keys. Its `Debug` shows none of them.
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +28,6 @@ pub struct Install {
     pub visitor: Key,
     /// Derives alert ids.
     pub alert: Key,
-    /// Encrypts the keys of persons in the key log, with the rest of the file's name.
-    pub subjects: Key,
 }
 
 /// Why the keys cannot be had.
@@ -71,9 +69,9 @@ impl Install {
     }
 
     fn of(keys: &[[u8; 16]; NAMES.len()]) -> Install {
-        let [id, identity, mac, seal, visitor, alert, subjects] = keys.map(Key);
+        let [id, identity, mac, seal, visitor, alert] = keys.map(Key);
         let cookie = CookieKeys { id: 1, mac, seal };
-        Install { id, identity, cookie, visitor, alert, subjects }
+        Install { id, identity, cookie, visitor, alert }
     }
 }
 

@@ -2,6 +2,7 @@
 //! it alone, comes to the same scores as the program that wrote the journal.
 #![allow(clippy::unwrap_used)]
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 const FORMAT: &str = include_str!("../../FORMAT.md");
 const READER: &str = include_str!("journal_reader.py");
-const SERVER_KEY: &str = "a server key of the format's test";
+const SERVER_KEY: &str = "a-server-key-of-this-test";
 const HOUR: u64 = 3_600_000;
 const DAY: u64 = 24 * HOUR;
 /// 2026-12-01 09:00 in Japan.
@@ -47,7 +48,7 @@ impl Server {
     fn start(folder: &Path, now: u64) -> Server {
         let (config, data) = (folder.join("config"), folder.join("data"));
         fs::create_dir_all(&config).unwrap();
-        fs::write(config.join("keys.txt"), SERVER_KEY.replace(' ', "-")).unwrap();
+        fs::write(config.join("keys.txt"), SERVER_KEY).unwrap();
         let settings = "[collector]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
             [journal]\nsegment_bytes = 1048576\n[[site]]\nid = \"demo\"\nkey = \"demo\"\n\
             consent = \"assumed\"\norigins = [\"*\"]\nserver_keys_file = \"keys.txt\"\n";
@@ -75,10 +76,10 @@ impl Server {
     fn hit(&self, cookie: &str, server: bool, hit: &Value) -> Option<String> {
         let mut head = "POST /b HTTP/1.1\r\nuser-agent: Mozilla/5.0 (X11; Linux)\r\n".to_owned();
         if !cookie.is_empty() {
-            head.push_str(&format!("cookie: {cookie}\r\n"));
+            write!(head, "cookie: {cookie}\r\n").unwrap();
         }
         if server {
-            head.push_str(&format!("authorization: Bearer {}\r\n", SERVER_KEY.replace(' ', "-")));
+            write!(head, "authorization: Bearer {SERVER_KEY}\r\n").unwrap();
         }
         let answer = ask(&self.collector, &head, &hit.to_string());
         assert!(answer.starts_with("HTTP/1.1 204"), "{hit}: {answer}");

@@ -966,3 +966,18 @@ fn a_failed_write_poisons_and_is_never_acknowledged() {
     assert!(matches!(process.poisoned, Some(Poisoned::Write(_))));
     assert_eq!(process.durable(), 0);
 }
+
+#[test]
+fn a_record_larger_than_an_empty_segment_is_found_again_after_every_start() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    for life in 0..4_u8 {
+        let (journal, records) = open(&disk, &options()).unwrap();
+        let sizes: Vec<usize> = records.iter().map(|(_, bytes)| bytes.len()).collect();
+        assert_eq!(sizes, [20_000, 5].repeat(usize::from(life)), "life {life}");
+        let position = push(&journal, &vec![life; 20_000]);
+        journal.wait_blocking(position).unwrap();
+        let position = push(&journal, &[life; 5]);
+        journal.wait_blocking(position).unwrap();
+        journal.stop().unwrap();
+    }
+}

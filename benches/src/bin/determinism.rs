@@ -260,7 +260,7 @@ impl Life {
             }
             13 | 14 => {
                 hit.kind = HitKind::Event;
-                hit.event = chance.pick(&EVENTS).to_owned();
+                chance.pick(&EVENTS).clone_into(&mut hit.event);
             }
             15 if self.size.people > 1 => hit.kind = HitKind::Reset,
             16..18 => {
@@ -271,7 +271,7 @@ impl Life {
                 // A server tells, perhaps late, what a person did; of a browser or of none.
                 hit.by_server = true;
                 hit.kind = HitKind::Event;
-                hit.event = chance.pick(&EVENTS).to_owned();
+                chance.pick(&EVENTS).clone_into(&mut hit.event);
                 hit.claim = Some(self.claim(Assurance::Verified, chance));
                 hit.when = now.minus(Duration::from_millis(chance.below(self.size.server_late)));
                 hit.visitor = hit.visitor.filter(|_| chance.percent(30));
@@ -316,22 +316,22 @@ impl Life {
 /// A rule file with other numbers: points, half-lives, lines, limits; sometimes fewer rules.
 fn vary(chance: &mut Chance) -> String {
     let mut text = DEFAULT_SCORING.to_owned();
-    let mut change = |from: &str, to: String| {
+    let mut edit = |from: &str, to: String| {
         if chance.percent(40) {
             text = text.replacen(from, &to, 1);
         }
     };
-    change("half_life = \"14d\", max = 80", "half_life = \"9d\", max = 45".to_owned());
-    change("half_life = \"30d\", max = 50", "half_life = \"21d\", max = 30".to_owned());
-    change("total_max  = 100", "total_max  = 70".to_owned());
-    change("\nmax  = 80", "\nmax  = 25".to_owned());
-    change(
+    edit("half_life = \"14d\", max = 80", "half_life = \"9d\", max = 45".to_owned());
+    edit("half_life = \"30d\", max = 50", "half_life = \"21d\", max = 30".to_owned());
+    edit("total_max  = 100", "total_max  = 70".to_owned());
+    edit("\nmax  = 80", "\nmax  = 25".to_owned());
+    edit(
         "rise = 60, fall = 40, dwell = \"24h\"",
         "rise = 45, fall = 25, dwell = \"2h\"".to_owned(),
     );
-    change("category = \"intent\", max = 36", "category = \"interest\", max = 20".to_owned());
-    change("  { id = \"compared\"", "  # { id = \"compared\"".to_owned());
-    change("id = \"document\", points = 20", "id = \"document\", points = 35".to_owned());
+    edit("category = \"intent\", max = 36", "category = \"interest\", max = 20".to_owned());
+    edit("  { id = \"compared\"", "  # { id = \"compared\"".to_owned());
+    edit("id = \"document\", points = 20", "id = \"document\", points = 35".to_owned());
     text
 }
 

@@ -233,7 +233,10 @@ impl Committer {
     fn begin(&mut self, group: Group, now: Now) -> Vec<Effect> {
         let seal = if group.payload_bytes() == 0 { 0 } else { BATCH_HEADER_BYTES };
         let needed = (group.batch_bytes() + seal) as u64;
-        if u64::from(self.end) + needed <= self.capacity {
+        // A segment without records takes any group: another one would have the same name, and
+        // take its place together with what its header says of the one before.
+        let empty = group.first() == self.header.first;
+        if empty || u64::from(self.end) + needed <= self.capacity {
             let batch = group.finish(self.header.seed(), self.durable, self.chain);
             return self.write(Arc::new(batch));
         }

@@ -92,14 +92,18 @@ impl Library {
         if batch.is_seal() {
             return None;
         }
-        catalog.recent_bytes += batch.bytes().len();
+        // A small group leaves most of its buffer empty, and keeps all of it from others.
+        catalog.recent_bytes += batch.buffer_bytes();
         catalog.recent.push_back(Arc::clone(batch));
-        if catalog.recent_bytes <= self.recent_bytes_max {
-            return None;
+        let mut retired = None;
+        while catalog.recent_bytes > self.recent_bytes_max {
+            let Some(oldest) = catalog.recent.pop_front() else {
+                break;
+            };
+            catalog.recent_bytes -= oldest.buffer_bytes();
+            retired = Some(oldest);
         }
-        let oldest = catalog.recent.pop_front()?;
-        catalog.recent_bytes -= oldest.bytes().len();
-        Some(oldest)
+        retired
     }
 
     /// The segment being written is complete, and the one after it begins with `next`.

@@ -264,6 +264,11 @@ impl Batch {
         &self.bytes[BATCH_HEADER_BYTES..BATCH_HEADER_BYTES + self.payload]
     }
 
+    /// Bytes of memory the batch takes, used or not.
+    pub fn buffer_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Gives the buffer back for another group.
     pub fn into_buffer(self) -> Vec<u8> {
         self.bytes
