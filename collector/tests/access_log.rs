@@ -42,7 +42,7 @@ fn hit(line: &str) -> Option<Value> {
     let time = jiff::fmt::strtime::parse("%d/%b/%Y:%H:%M:%S %z", stamp).unwrap();
     let digest =
         ring::digest::digest(&ring::digest::SHA256, format!("{address} {agent}").as_bytes());
-    let device: String = digest.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let device = format!("{:016x}", u64::from_be_bytes(digest.as_ref()[..8].try_into().unwrap()));
     Some(json!({
         "s": "www", "d": device, "t": device, "u": format!("https://www.vendor.example{target}"),
         "r": referrer, "ip": address, "ua": agent,

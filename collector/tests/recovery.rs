@@ -46,7 +46,7 @@ impl Sender {
         let path = format!("/load/{}/{}", self.number, self.sent);
         let mut hit = json!({
             "s": "www", "u": format!("https://www.vendor.example{path}"),
-            "i": format!("{:08x}{:08x}", self.number, self.sent),
+            "i": format!("load{:08x}{:08x}", self.number, self.sent),
         });
         if self.sent % QUOTE_EVERY == 5 {
             hit["e"] = json!("identify");
@@ -102,60 +102,33 @@ fn paths(server: &Server) -> BTreeMap<String, u32> {
     paths
 }
 
-#[test]
-fn after_each_power_cut_every_acknowledged_hit_is_there_once_and_every_alert_has_one_id() {
-    let receiver = Receiver::start();
-    let setup = Setup::new(at("2026-12-07 10:00"), &[receiver.endpoint("sfa", "")]);
-    let mut server = Server::start(&setup);
-    let senders: Vec<Mutex<Sender>> = (0..BROWSERS).map(|it| Mutex::new(Sender::new(it))).collect();
-    // Everybody has been here before: a hit is told from its repetition once its browser is known.
-    for sender in &senders {
-        let mut sender = sender.lock().unwrap();
-        let mut browser = support::browser::Browser::returning(&server, sender.number as u64);
+/// Everybody who has been here before: a hit is told from its repetition once its browser is known.
+fn senders(server: &Server) -> Vec<Mutex<Sender>> {
+    let known = |number: usize| {
+        let mut sender = Sender::new(number);
+        let mut browser = support::browser::Browser::returning(server, number as u64);
         browser.page("/", "");
         sender.cookie = browser.jar.get("mikomi").map(|value| format!("mikomi={value}"));
-    }
-    for life in LIVES {
-        let count = AtomicUsize::new(0);
-        thread::scope(|scope| {
-            for sender in &senders {
-                let (server, count) = (&server, &count);
-                scope.spawn(move || sender.lock().unwrap().run(server, count));
-            }
-            wait_for("some load", || (count.load(Ordering::SeqCst) >= life).then_some(()));
-            server.kill_now();
-        });
-        server.kill();
-        server.restart();
-        let found = paths(&server);
-        for sender in &senders {
-            let sender = sender.lock().unwrap();
-            for path in &sender.acknowledged {
-                assert_eq!(found.get(path), Some(&1), "{path}, killed after {life}");
-            }
-        }
-        server.pass_ms(60_000);
-    }
-    // The last open hits are sent again, and nothing but them.
+        Mutex::new(sender)
+    };
+    (0..BROWSERS).map(known).collect()
+}
+
+/// Lets everybody send until so many hits are acknowledged, and then ends the server as told.
+fn live(server: &Server, senders: &[Mutex<Sender>], hits: usize, end: impl FnOnce(&Server)) {
     let count = AtomicUsize::new(0);
     thread::scope(|scope| {
-        for sender in &senders {
-            let (server, count) = (&server, &count);
+        for sender in senders {
+            let count = &count;
             scope.spawn(move || sender.lock().unwrap().run(server, count));
         }
-        wait_for("the rest", || (count.load(Ordering::SeqCst) >= 40).then_some(()));
-        server.terminate();
+        wait_for("some load", || (count.load(Ordering::SeqCst) >= hits).then_some(()));
+        end(server);
     });
-    assert!(server.wait().success());
-    server.restart();
-    let found = paths(&server);
-    let sent: u64 = senders.iter().map(|sender| sender.lock().unwrap().sent).sum();
-    let loaded = found.iter().filter(|(path, _)| path.contains("/load/"));
-    let loaded: Vec<(&String, &u32)> = loaded.collect();
-    assert!(loaded.iter().all(|(_, times)| **times == 1), "{loaded:?}");
-    assert!(loaded.len() as u64 <= sent);
+}
 
-    drain(&server, &receiver, 1);
+/// Everybody who asked for a quote is told of, under one id, in the same words.
+fn every_alert_has_one_id(receiver: &Receiver, senders: &[Mutex<Sender>]) {
     let quoted: BTreeSet<String> =
         senders.iter().flat_map(|sender| sender.lock().unwrap().quoted.clone()).collect();
     assert!(quoted.len() > LIVES.len(), "too few quotes to mean anything: {quoted:?}");
@@ -165,6 +138,10 @@ fn after_each_power_cut_every_acknowledged_hit_is_there_once_and_every_alert_has
         assert_eq!(ids.len(), 1, "{email}: {ids:?}");
         assert!(messages.iter().all(|one| one.body == messages[0].body), "{email}");
     }
+}
+
+/// The state is that of a replay, with few locks or many, by command or by a start.
+fn any_replay_makes_the_same_state(server: &mut Server) {
     let state = server.get("/api/state");
     server.kill();
     for shards in ["2", "1024"] {
@@ -178,6 +155,40 @@ fn after_each_power_cut_every_acknowledged_hit_is_there_once_and_every_alert_has
     }
     server.restart();
     assert_eq!(server.get("/api/state")["hash"], state["hash"]);
+}
+
+#[test]
+fn after_each_power_cut_every_acknowledged_hit_is_there_once_and_every_alert_has_one_id() {
+    let receiver = Receiver::start();
+    let setup = Setup::new(at("2026-12-07 10:00"), &[receiver.endpoint("sfa", "")]);
+    let mut server = Server::start(&setup);
+    let senders = senders(&server);
+    for hits in LIVES {
+        live(&server, &senders, hits, Server::kill_now);
+        server.kill();
+        server.restart();
+        let found = paths(&server);
+        for sender in &senders {
+            for path in &sender.lock().unwrap().acknowledged {
+                assert_eq!(found.get(path), Some(&1), "{path}, killed after {hits}");
+            }
+        }
+        server.pass_ms(60_000);
+    }
+    // What was open at the last cut is sent again, and is not there twice.
+    live(&server, &senders, 10 * BROWSERS, Server::terminate);
+    assert!(server.wait().success());
+    server.restart();
+    let found = paths(&server);
+    let loaded: Vec<_> = found.iter().filter(|(path, _)| path.contains("/load/")).collect();
+    assert!(loaded.iter().all(|(_, times)| **times == 1), "{loaded:?}");
+    let sent: u64 = senders.iter().map(|sender| sender.lock().unwrap().sent).sum();
+    let hits: usize = senders.iter().map(|it| it.lock().unwrap().acknowledged.len()).sum();
+    assert!((hits..=sent as usize).contains(&loaded.len()), "{hits} {} {sent}", loaded.len());
+
+    drain(&server, &receiver, 1);
+    every_alert_has_one_id(&receiver, &senders);
+    any_replay_makes_the_same_state(&mut server);
 }
 
 #[test]
@@ -197,7 +208,7 @@ fn a_message_that_was_not_delivered_when_the_power_went_is_delivered_afterwards(
     let ids: BTreeSet<&str> = messages.iter().map(|one| one.header("webhook-id")).collect();
     assert_eq!(ids.len(), 1);
     assert_eq!(messages[0].body, messages[1].body, "the body is frozen");
-    wait_for("it is delivered", || (server.figure("mikomi_deliveries_pending") == 0).then_some(()));
+    server.wait_delivered(1);
     server.kill();
     server.restart();
     drain(&server, &receiver, 1);
@@ -212,6 +223,7 @@ fn who_became_due_while_the_server_was_down_is_settled_before_anybody_is_let_in(
     let mut browser = support::browser::Browser::returning(&server, 1);
     browser.form("a@quote.example", &json!({}), "/thanks/contact/ok", "");
     receiver.wait_about("a@quote.example", 1);
+    server.wait_delivered(1);
     server.kill();
     server.pass_clock_ms(60 * 86_400_000);
     server.restart();

@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 use crate::Failure;
 use crate::client::Client;
 use crate::http;
-use crate::sink;
+use crate::sink::{self, Told};
 
 /// Threads that prepare and send, each on a connection of its own: more than are ever in flight
 /// at once unless the server stalls.
@@ -114,6 +115,30 @@ fn send(
     }
 }
 
+/// When each crossing's alert was read, until all were or patience ends; and how many webhooks
+/// were about something else.
+fn listen(told: &Receiver<Told>, crossings: usize) -> (Vec<Vec<Instant>>, usize) {
+    let mut read: Vec<Vec<Instant>> = vec![Vec::new(); crossings];
+    let (mut strange, mut heard) = (0, 0);
+    let until = Instant::now() + PATIENCE;
+    while heard < crossings {
+        let Ok(one) = told.recv_timeout(until.saturating_duration_since(Instant::now())) else {
+            break;
+        };
+        let mail = one.text("/data/lead/email");
+        let number = mail.strip_prefix('c').and_then(|rest| rest.split('@').next());
+        let number = number.and_then(|digits| digits.parse::<usize>().ok());
+        match number.filter(|_| one.text("/type") == "lead.hot").and_then(|it| read.get_mut(it)) {
+            Some(times) => {
+                heard += usize::from(times.is_empty());
+                times.push(one.at);
+            }
+            None => strange += 1,
+        }
+    }
+    (read, strange)
+}
+
 /// Times all crossings.
 pub fn run(
     target: SocketAddr,
@@ -140,24 +165,7 @@ pub fn run(
             sent[one.number] = Some(one);
         }
     }
-    let mut read: Vec<Vec<Instant>> = vec![Vec::new(); crossings];
-    let (mut strange, mut heard) = (0, 0);
-    let until = Instant::now() + PATIENCE;
-    while heard < crossings {
-        let Ok(one) = told.recv_timeout(until.saturating_duration_since(Instant::now())) else {
-            break;
-        };
-        let mail = one.text("/data/lead/email");
-        let number = mail.strip_prefix('c').and_then(|rest| rest.split('@').next());
-        let number = number.and_then(|digits| digits.parse::<usize>().ok());
-        match number.filter(|_| one.text("/type") == "lead.hot").and_then(|it| read.get_mut(it)) {
-            Some(times) => {
-                heard += usize::from(times.is_empty());
-                times.push(one.at);
-            }
-            None => strange += 1,
-        }
-    }
+    let (read, strange) = listen(&told, crossings);
     let pairs = sent.iter().flatten().filter_map(|one| Some((one, read[one.number].first()?)));
     let to_alert: Vec<Duration> =
         pairs.map(|(one, read)| read.saturating_duration_since(one.at)).collect();
@@ -165,7 +173,7 @@ pub fn run(
     let parts: Vec<Value> = to_alert.chunks(part).map(|part| quantiles(part.to_vec())).collect();
     Ok(json!({
         "crossings": crossings,
-        "alerts": heard,
+        "alerts": read.iter().filter(|times| !times.is_empty()).count(),
         "repeated": read.iter().filter(|times| times.len() > 1).count(),
         "strange": strange,
         "click_to_alert_ms": quantiles(to_alert),

@@ -251,9 +251,10 @@ fn wait(receiver: &Receiver<Told>, expected: usize) -> Vec<Told> {
     let mut hot = std::collections::BTreeSet::new();
     loop {
         // A while beyond the last expected one, so that a second id for one crossing is seen too.
-        let patience = match hot.len() < expected {
-            true => until.saturating_duration_since(Instant::now()),
-            false => Duration::from_secs(2),
+        let patience = if hot.len() < expected {
+            until.saturating_duration_since(Instant::now())
+        } else {
+            Duration::from_secs(2)
         };
         let Ok(next) = receiver.recv_timeout(patience) else {
             return told;

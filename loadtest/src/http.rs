@@ -2,8 +2,7 @@
 //! its status, its length and its cookies are read.
 
 /// What a browser says it is.
-pub const AGENT: &str =
-    "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
+pub const AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
 /// The name of the visitor cookie.
 pub const COOKIE: &str = "mikomi";
 /// Longest head of an answer.
@@ -100,7 +99,8 @@ pub fn pixel(request: &mut Vec<u8>, path: &str, query: &str, cookie: &str, heade
 
 /// A beacon.
 pub fn beacon(request: &mut Vec<u8>, body: &str, cookie: &str, headers: &str) {
-    let line = if cookie.is_empty() { String::new() } else { format!("\r\nCookie: mikomi={cookie}") };
+    let line =
+        if cookie.is_empty() { String::new() } else { format!("\r\nCookie: mikomi={cookie}") };
     let text = format!(
         "POST /b HTTP/1.1\r\nHost: t.site.example\r\nUser-Agent: {AGENT}{headers}{line}\r\n\
          Content-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",

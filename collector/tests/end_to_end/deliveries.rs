@@ -87,9 +87,11 @@ fn an_endpoint_is_not_shown_what_is_hidden_from_it_nor_told_what_it_did_not_ask_
     let server = Server::start(&Setup::new(at(MONDAY), &endpoints));
     quote(&server, 1, TANAKA);
     drain(&server, &all, 1);
-    let found = wait_for("the other endpoint", || some.all().into_iter().next());
-    let lead = &found.json()["data"]["lead"];
-    assert_eq!((&lead["email"], &lead["name"]), (&Value::Null, &json!("田中 恵")));
+    let found = wait_for("the other endpoint", || {
+        let hers = |message: &Received| message.json()["data"]["lead"]["name"] == "田中 恵";
+        some.all().into_iter().find(hers)
+    });
+    assert_eq!(found.json()["data"]["lead"]["email"], Value::Null);
     assert!(!String::from_utf8(found.body).unwrap().contains("tanaka@"));
     assert_eq!(cooled.all().len(), 0);
 }
@@ -97,10 +99,9 @@ fn an_endpoint_is_not_shown_what_is_hidden_from_it_nor_told_what_it_did_not_ask_
 #[test]
 fn an_endpoint_that_fails_gets_the_same_message_again_and_holds_up_no_other() {
     let (good, bad) = (Receiver::start(), Receiver::start());
-    let mut failures = 0;
-    bad.answer_with(move |_| {
-        failures += 1;
-        if failures <= 3 { 500 } else { 204 }
+    bad.answer_with(|message| {
+        let early = message.header("mikomi-attempt").parse::<u32>().unwrap() <= 3;
+        if early && message.email() == TANAKA { 500 } else { 204 }
     });
     let endpoints = [good.endpoint("good", ""), bad.endpoint("bad", "")];
     let server = Server::start(&Setup::new(at(MONDAY), &endpoints));
@@ -108,7 +109,7 @@ fn an_endpoint_that_fails_gets_the_same_message_again_and_holds_up_no_other() {
     good.wait_about(TANAKA, 1);
     bad.wait_about(TANAKA, 1);
     // The retries are due by the clock, and nothing else.
-    for attempt in 2..=4 {
+    for attempt in 2_usize..=4 {
         wait_for("the failed attempt is recorded", || {
             let lines = server.get("/api/deliveries");
             let lines = lines["deliveries"].as_array().unwrap().clone();
@@ -117,6 +118,8 @@ fn an_endpoint_that_fails_gets_the_same_message_again_and_holds_up_no_other() {
         });
         assert_eq!(bad.about(TANAKA).len(), attempt - 1, "not before its time");
         server.pass_ms(3 * 3_600_000);
+        // Whoever delivers looks at the clock when there is something new, or after a while.
+        quote(&server, attempt as u64, &format!("new@news{attempt}.example"));
         bad.wait_about(TANAKA, attempt);
     }
     let messages = bad.about(TANAKA);
@@ -181,7 +184,9 @@ fn cases(message: &Received) -> Vec<(&'static str, bool, Value)> {
         let [id, timestamp, signature] = headers;
         json!({
             "secret": secret, "body": STANDARD.encode(body),
-            "headers": { "webhook-id": id, "webhook-timestamp": timestamp, "webhook-signature": signature },
+            "headers": {
+                "webhook-id": id, "webhook-timestamp": timestamp, "webhook-signature": signature,
+            },
         })
     };
     let headers =

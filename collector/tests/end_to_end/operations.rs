@@ -219,8 +219,8 @@ fn a_lead_is_found_by_name_company_mail_and_id_and_its_gates_and_history_are_sho
         (&line["inside"], &line["number"], &line["told"]),
         (&json!(true), &json!(1), &json!(true))
     );
-    about(&line["gates"]["score"]["value"]["is"], 69.923);
-    assert_eq!(line["gates"]["score"]["value"]["needs"], 60.0);
+    about(&line["gates"]["score"]["is"], 69.923);
+    assert_eq!(line["gates"]["score"]["needs"], 60.0);
     for gate in ["score", "grade", "identity", "consent", "recent"] {
         assert_eq!(line["gates"][gate]["open"], true, "{gate}");
     }

@@ -204,7 +204,9 @@ fn a_server_says_who_a_device_is_and_its_history_comes_along_verified() {
     let hits = json!([
         { "s": "www", "d": "phone-1", "u": "https://www.vendor.example/pricing/", "at": when },
         { "s": "www", "e": "identify", "d": "phone-1", "at": when + 60_000,
-          "id": { "user_id": 7, "email": "Sato@Buyer.Example", "attributes": { "company": "Buyer" } } },
+          "id": {
+              "user_id": 7, "email": "Sato@Buyer.Example", "attributes": { "company": "Buyer" },
+          } },
     ]);
     let answer = server_call(&server, &hits);
     assert_eq!((answer.status, answer.header("mikomi-rejected")), (204, None));
@@ -229,4 +231,68 @@ fn the_script_is_served_as_it_stands_and_once() {
     let tag = first.header("etag").unwrap();
     let second = client.send("GET", "/m.js", &[("if-none-match", tag)], b"").unwrap();
     assert_eq!((second.status, second.body.len()), (304, 0));
+}
+
+#[test]
+fn a_hit_sent_again_counts_once_even_if_it_was_the_browser_s_first() {
+    let server = two_sites();
+    let mut browser = Browser::new(&server, 1);
+    browser.visit("/pricing/");
+    let first = browser.hit(&json!({}));
+    assert_eq!(browser.beacon(first.to_string().as_bytes()).status, 204);
+    // The page left before it saw the answer, so the next one sends it again.
+    browser.visit("/case/line");
+    let second = browser.hit(&json!({}));
+    let batch = json!([first, second, second]).to_string();
+    assert_eq!(browser.beacon(batch.as_bytes()).status, 204);
+    assert_eq!(browser.beacon(batch.as_bytes()).status, 204);
+    let visitor = server.hits()[0]["visitor"].as_str().unwrap().to_owned();
+    let known = server.get(&format!("/api/visitors/{visitor}"));
+    assert_eq!((&known["exact"], &known["pages"]), (&json!(16.0), &json!(2)), "{known:#}");
+    // Of six: her first hit is recorded again with her admission, and counts there only.
+    assert_eq!(server.figure("mikomi_duplicate_hits_total"), 4);
+}
+
+#[test]
+fn a_hit_that_comes_late_counts_from_when_it_happened_and_no_longer_ago_than_a_day() {
+    let server = two_sites();
+    let mut browser = Browser::returning(&server, 1);
+    let hour = 3_600_000;
+    // The browser's clock is wrong by a year, and its difference is right.
+    for (ago, believed) in [(2 * hour, 2 * hour), (40 * hour, 24 * hour)] {
+        browser.visit("/case/line");
+        let hit =
+            browser.hit(&json!({ "at": 1_000_000_000_000_u64 - ago, "st": 1_000_000_000_000_u64 }));
+        assert_eq!(browser.beacon(hit.to_string().as_bytes()).status, 204);
+        assert_eq!(server.hits().last().unwrap()["when_ms"], server.now() - believed);
+    }
+}
+
+#[test]
+fn robots_our_own_office_and_colleagues_are_recorded_and_worth_nothing() {
+    let mut setup = Setup::new(at("2026-12-01 09:00"), &[]);
+    let www = site("www", "assumed", "https://www.vendor.example");
+    let proxy = "trusted_proxies = [\"127.0.0.0/8\"]";
+    setup.mikomi = format!("{}{www}", listeners(proxy, ""));
+    let server = Server::start(&setup);
+    let robot = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)";
+    for (number, header, value, excluded) in [
+        (1, "user-agent", robot, "robot"),
+        (2, "x-forwarded-for", "203.0.113.9", "network"),
+        (3, "x-forwarded-for", "198.51.100.77", ""),
+    ] {
+        let mut browser = Browser::new(&server, number);
+        browser.extra = vec![(header.into(), value.into())];
+        browser.page("/", "");
+        browser.page("/pricing/", "");
+        let hit = server.hits().pop().unwrap();
+        assert_eq!(hit["excluded"].as_str().unwrap_or_default(), excluded, "{value}");
+        let visitor = hit["visitor"].as_str().unwrap();
+        let points = if excluded.is_empty() { 12 } else { 0 };
+        assert_eq!(server.get(&format!("/api/visitors/{visitor}"))["points"], points, "{value}");
+    }
+    assert_eq!(server.hits().pop().unwrap()["network"], "198.51.100.0", "cut before it is kept");
+    let mut colleague = Browser::returning(&server, 4);
+    colleague.form("rep@ours.example", &json!({}), "/thanks/contact/ok", "");
+    assert_eq!(server.get("/api/state")["leads"], 0);
 }

@@ -160,10 +160,11 @@ impl Browser {
         for (name, value) in cookies.filter_map(|(_, value)| value.split_once('=')) {
             let gone = value.contains("Max-Age=0");
             let value = value.split(';').next().unwrap();
-            match gone {
-                true => self.jar.remove(name),
-                false => self.jar.insert(name.to_owned(), value.to_owned()),
-            };
+            if gone {
+                self.jar.remove(name);
+            } else {
+                self.jar.insert(name.to_owned(), value.to_owned());
+            }
         }
         answer
     }

@@ -1,5 +1,6 @@
 //! A small HTTP/1.1 client: one connection, kept open, no retries.
 
+use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -60,10 +61,10 @@ impl Client {
     ) -> io::Result<Answer> {
         let mut head = format!("{method} {target} HTTP/1.1\r\nhost: {}\r\n", self.address);
         if method != "GET" && method != "HEAD" {
-            head.push_str(&format!("content-length: {}\r\n", body.len()));
+            let _ = write!(head, "content-length: {}\r\n", body.len());
         }
         for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            let _ = write!(head, "{name}: {value}\r\n");
         }
         head.push_str("\r\n");
         let mut request = head.into_bytes();
@@ -74,14 +75,13 @@ impl Client {
     /// Sends a request as it stands.
     pub fn send_bytes(&mut self, request: &[u8], head_only: bool) -> io::Result<Answer> {
         let fresh = self.open.take().filter(|(_, used)| used.elapsed() < FRESH);
-        let mut stream = match fresh {
-            Some((stream, _)) => stream,
-            None => {
-                let stream = TcpStream::connect_timeout(&self.address, GUARD)?;
-                stream.set_read_timeout(Some(GUARD))?;
-                stream.set_nodelay(true)?;
-                BufReader::new(stream)
-            }
+        let mut stream = if let Some((stream, _)) = fresh {
+            stream
+        } else {
+            let stream = TcpStream::connect_timeout(&self.address, GUARD)?;
+            stream.set_read_timeout(Some(GUARD))?;
+            stream.set_nodelay(true)?;
+            BufReader::new(stream)
         };
         stream.get_mut().write_all(request)?;
         let answer = read_answer(&mut stream, head_only)?;

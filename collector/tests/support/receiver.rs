@@ -96,14 +96,15 @@ impl Receiver {
 
     /// An entry of endpoints.toml; `more` are further lines of it.
     pub fn endpoint(&self, id: &str, more: &str) -> String {
-        let secrets = match more.contains("secrets") {
-            true => String::new(),
-            false => format!("secrets = [\"{SECRET}\"]\n"),
-        };
-        let mode = if more.contains("mode") { "" } else { "mode = \"live\"\n" };
+        let usual = [
+            ("secrets", format!("secrets = [\"{SECRET}\"]\n")),
+            ("mode", "mode = \"live\"\n".into()),
+        ];
+        let usual = usual.into_iter().filter(|(name, _)| !more.contains(name));
+        let usual: String = usual.map(|(_, line)| line).collect();
         format!(
             "[[endpoint]]\nid = \"{id}\"\nurl = \"http://127.0.0.1:{port}/hook/{id}\"\n\
-             {secrets}{mode}allow_http = true\nallow_private = [\"127.0.0.0/8\"]\n\
+             {usual}allow_http = true\nallow_private = [\"127.0.0.0/8\"]\n\
              allow_ports = [{port}]\n{more}\n",
             port = self.port,
         )

@@ -71,7 +71,8 @@ pub fn listeners(collector: &str, limits: &str) -> String {
 /// A site whose key is its id, with a test key and the server key.
 pub fn site(id: &str, consent: &str, origin: &str) -> String {
     format!(
-        "[[site]]\nid = \"{id}\"\nkey = \"{id}\"\ntest_key = \"{id}-test\"\nconsent = \"{consent}\"\n\
+        "[[site]]\nid = \"{id}\"\nkey = \"{id}\"\ntest_key = \"{id}-test\"\n\
+         consent = \"{consent}\"\n\
          origins = [\"{origin}\"]\nserver_keys_file = \"keys/{id}.txt\"\n"
     )
 }
@@ -272,9 +273,20 @@ impl Server {
         let id = self.lead_id(words);
         wait_for("what is due has been done", || {
             let why = self.get(&format!("/api/leads/{id}/why"));
-            let due = why["next_by_time"].as_str().map(|text| text.parse::<jiff::Timestamp>());
+            let due = why["next_by_time"].as_str().map(str::parse::<jiff::Timestamp>);
             let later = |due: jiff::Timestamp| due.as_millisecond() as u64 > self.now();
             due.is_none_or(|due| later(due.unwrap())).then_some(())
+        });
+    }
+
+    /// Waits until so many deliveries are recorded as made: a power cut repeats none of them.
+    #[track_caller]
+    pub fn wait_delivered(&self, count: usize) {
+        wait_for(&format!("{count} deliveries in the journal"), || {
+            let found = self.get("/api/deliveries");
+            let lines = found["deliveries"].as_array().unwrap();
+            let delivered = lines.iter().filter(|line| line["state"] == "delivered");
+            (delivered.count() >= count).then_some(())
         });
     }
 
