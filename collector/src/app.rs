@@ -49,6 +49,8 @@ pub struct App {
     pub metrics: Metrics,
     /// Whether replay is done and hits are taken.
     pub ready: AtomicBool,
+    /// Whether the journal has grown to its limit, as the timers last saw it.
+    pub journal_full: AtomicBool,
     /// A line for each hit, taken or refused, to whoever listens.
     pub live: broadcast::Sender<Arc<str>>,
 }

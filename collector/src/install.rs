@@ -12,8 +12,7 @@ use crate::cookie::CookieKeys;
 use crate::ids::Ids;
 
 const FILE: &str = "install.keys";
-const NAMES: [&str; 6] =
-    ["install", "identity", "cookie_mac", "cookie_seal", "visitor", "alert"];
+const NAMES: [&str; 6] = ["install", "identity", "cookie_mac", "cookie_seal", "visitor", "alert"];
 
 /// The keys. Its `Debug` shows none of them.
 #[derive(Clone, Copy, Debug)]

@@ -14,6 +14,7 @@ use engine::record::{Body, HitRecord, NameKind, Record};
 use engine::rule::Points;
 use engine::threshold::Direction;
 use engine::time::Timestamp;
+use engine::wire::About;
 
 use crate::app::App;
 use crate::journal::Follower;
@@ -112,22 +113,24 @@ impl Summary {
 pub fn run(app: &Arc<App>, lists: &Lists, mut follower: Follower, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
         let next = follower.next_blocking(LOOK_EVERY);
-        let next = next.map(|entry| entry.map(|entry| Record::decode(entry.bytes)));
+        let listening = app.live.receiver_count() > 0;
+        let wanted = |bytes: &[u8]| listening || About::of(bytes).lead;
+        let next = next.map(|entry| {
+            entry.map(|entry| wanted(entry.bytes).then(|| Record::decode(entry.bytes)))
+        });
         let mut record = match next {
-            Ok(Some(Ok(record))) => record,
+            Ok(Some(Some(Ok(record)))) => record,
             Ok(None) if follower.is_ended() => return,
-            Ok(None | Some(Err(_))) => continue,
+            Ok(None | Some(None | Some(Err(_)))) => continue,
             Err(error) => {
                 tracing::error!(%error, "the reader cannot read the journal and stops");
                 return;
             }
         };
-        if record.lead_part().is_some() || app.live.receiver_count() > 0 {
-            let catalog = app.engine.catalog();
-            timeline::unseal(app, &mut record);
-            lists.evolve(&record, &catalog);
-            app.tell(|| line(&record, &catalog));
-        }
+        let catalog = app.engine.catalog();
+        timeline::unseal(app, &mut record);
+        lists.evolve(&record, &catalog);
+        app.tell(|| line(&record, &catalog));
     }
 }
 

@@ -201,16 +201,16 @@ mod tests {
     #[test]
     fn only_the_person_s_own_key_unseals() {
         let folder = tempfile::tempdir().unwrap();
-        let sealer = Sealer::open(folder.path()).unwrap();
-        let sealed = sealer.seal(LeadId(1), b"tanaka@sample.example").unwrap();
-        sealer.seal(LeadId(2), b"x").unwrap();
-        assert_eq!(sealer.unseal(LeadId(1), &sealed).unwrap(), b"tanaka@sample.example");
-        assert_eq!(sealer.unseal(LeadId(2), &sealed), None);
-        assert_eq!(sealer.unseal(LeadId(3), &sealed), None);
+        let keys = Sealer::open(folder.path()).unwrap();
+        let sealed = keys.seal(LeadId(1), b"tanaka@sample.example").unwrap();
+        keys.seal(LeadId(2), b"x").unwrap();
+        assert_eq!(keys.unseal(LeadId(1), &sealed).unwrap(), b"tanaka@sample.example");
+        assert_eq!(keys.unseal(LeadId(2), &sealed), None);
+        assert_eq!(keys.unseal(LeadId(3), &sealed), None);
         for index in 0..sealed.len() {
             let mut edited = sealed.clone();
             edited[index] ^= 1;
-            assert_eq!(sealer.unseal(LeadId(1), &edited), None, "byte {index}");
+            assert_eq!(keys.unseal(LeadId(1), &edited), None, "byte {index}");
         }
     }
 
@@ -218,20 +218,20 @@ mod tests {
     fn keys_survive_a_restart_and_a_torn_last_entry() {
         let folder = tempfile::tempdir().unwrap();
         let sealed = {
-            let sealer = Sealer::open(folder.path()).unwrap();
-            let sealed = sealer.seal(LeadId(1), b"a").unwrap();
-            sealer.seal(LeadId(2), b"b").unwrap();
-            sealer.sync().unwrap();
+            let keys = Sealer::open(folder.path()).unwrap();
+            let sealed = keys.seal(LeadId(1), b"a").unwrap();
+            keys.seal(LeadId(2), b"b").unwrap();
+            keys.sync().unwrap();
             sealed
         };
         let path = folder.path().join("keys/subjects.log");
         let bytes = fs::read(&path).unwrap();
         fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-        let sealer = Sealer::open(folder.path()).unwrap();
-        assert_eq!(sealer.unseal(LeadId(1), &sealed).unwrap(), b"a");
-        let again = sealer.seal(LeadId(2), b"b").unwrap();
-        let sealer = Sealer::open(folder.path()).unwrap();
-        assert_eq!(sealer.unseal(LeadId(2), &again).unwrap(), b"b");
+        let keys = Sealer::open(folder.path()).unwrap();
+        assert_eq!(keys.unseal(LeadId(1), &sealed).unwrap(), b"a");
+        let again = keys.seal(LeadId(2), b"b").unwrap();
+        let keys = Sealer::open(folder.path()).unwrap();
+        assert_eq!(keys.unseal(LeadId(2), &again).unwrap(), b"b");
     }
 
     #[test]

@@ -225,7 +225,8 @@ fn every_naughty_string_is_taken_or_refused_by_name_wherever_it_stands() {
             json!({ "e": "x", "p": { naughty: naughty } }),
             json!({ "r": naughty, "n": naughty, "c": naughty }),
             json!({
-                "e": "identify", "id": { "email": "a@b.example", "attributes": { "name": naughty } },
+                "e": "identify",
+                "id": { "email": "a@b.example", "attributes": { "name": naughty } },
             }),
             json!({ "e": "identify", "id": { "email": naughty } }),
             json!({ "e": "identify", "id": { "user_id": naughty, "attributes": { naughty: 1 } } }),

@@ -52,8 +52,8 @@ fn prepare(client: &mut Client, number: usize) -> Result<String, Failure> {
     expect_success(kept.status, "a page view")?;
     let first = kept.cookie.ok_or_else(|| Failure::Answer("no cookie".to_owned()))?;
     let body = format!(
-        "{{\"s\":\"demo\",\"e\":\"identify\",\"u\":\"https://www.site.example/\",\"i\":\"b{number}\",\
-         \"id\":{{\"email\":\"{}\"}}}}",
+        "{{\"s\":\"demo\",\"e\":\"identify\",\"u\":\"https://www.site.example/\",\
+         \"i\":\"b{number}\",\"id\":{{\"email\":\"{}\"}}}}",
         mail(number)
     );
     request.clear();

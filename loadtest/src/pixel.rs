@@ -99,7 +99,8 @@ fn head(cookie: &str, other: &str, target: SocketAddr) -> Result<Vec<u8>, Failur
     let (id, page) = (String::from_utf8_lossy(ID_PLACE), String::from_utf8_lossy(PAGE_PLACE));
     let other = if other.is_empty() { String::new() } else { format!("{other}; ") };
     let text = format!(
-        "GET /p.gif?s=demo&u=https%3A%2F%2Fwww.site.example{page}&r=https%3A%2F%2Fsearch.example{id} HTTP/1.1\r\n\
+        "GET /p.gif?s=demo&u=https%3A%2F%2Fwww.site.example{page}\
+         &r=https%3A%2F%2Fsearch.example{id} HTTP/1.1\r\n\
          Host: {target}\r\nUser-Agent: {AGENT}\r\nAccept: image/avif,image/webp,*/*;q=0.5\r\n\
          Accept-Language: ja,en-US;q=0.7\r\nAccept-Encoding: gzip, deflate\r\n\
          Referer: https://www.site.example/column/\r\nCookie: {other}mikomi={cookie}; _tool="

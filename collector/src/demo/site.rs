@@ -36,8 +36,10 @@ const PAGES: [(&str, &str, &str); 14] = [
 const MISSING: &str = "<!doctype html><html lang=\"ja\"><meta charset=\"utf-8\">\
     <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
     <title>ページが見つかりません | サンプル精機</title><link rel=\"stylesheet\" href=\"/style.css\">\
-    <main><section class=\"lead\"><h1>ページが見つかりません</h1><p lang=\"en\">There is no such page.</p>\
-    <p><a class=\"button\" href=\"/\">トップへ <small lang=\"en\">Home</small></a></p></section></main></html>\n";
+    <main><section class=\"lead\"><h1>ページが見つかりません</h1>\
+    <p lang=\"en\">There is no such page.</p>\
+    <p><a class=\"button\" href=\"/\">トップへ <small lang=\"en\">Home</small></a></p>\
+    </section></main></html>\n";
 
 /// What stands behind a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

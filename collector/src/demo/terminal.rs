@@ -73,7 +73,8 @@ impl Terminal {
 
     /// Between two stories.
     pub(super) fn between(&self) -> io::Result<()> {
-        let text = "       The story is told. Another visitor comes in a moment; the site stays up. Ctrl-C ends.";
+        let text =
+            "       The story is told. Another visitor comes in a moment; the site stays up.";
         writeln!(io::stdout().lock(), "\n{}\n", self.paint(text, "2"))
     }
 

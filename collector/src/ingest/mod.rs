@@ -10,6 +10,7 @@ pub mod reject;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use engine::engine::{Arrival, Ingested};
@@ -100,7 +101,7 @@ pub fn take(
     if !app.is_ready() {
         return Err(Reject::NotReady);
     }
-    if app.journal.figures().journal_bytes > app.settings.limits.journal_bytes_max {
+    if app.journal_full.load(Ordering::Relaxed) {
         return Err(Reject::JournalFull);
     }
     let in_force = app.scoring.load();

@@ -18,6 +18,7 @@ use engine::id::{LeadId, Position};
 use engine::lead::Lead;
 use engine::record::{Body, Crossed, NameKind, Record, Told};
 use engine::time::Timestamp;
+use engine::wire::About;
 use tokio::sync::mpsc;
 
 use self::entry::{Attempt, Entry, Frozen, Queued, base64};
@@ -186,22 +187,28 @@ impl Outbox {
     pub fn run(mut self, mut follower: Follower, stop: &AtomicBool) {
         let overdue = std::mem::take(&mut self.replayed.due);
         for (id, due) in overdue {
-            if let Ok(record) = timeline::read(&self.app, due.position) {
-                self.queue(&id, &record, due);
+            match timeline::read(&self.app, due.position) {
+                Ok(record) => self.queue(&id, &record, due),
+                Err(error) => tracing::error!(%error, "a message waits for the next start"),
             }
         }
         while !stop.load(Ordering::Acquire) {
             let next = follower.next_blocking(LOOK_EVERY);
             let next = next.map(|entry| {
-                entry.map(|it| ((it.position, it.incarnation), Record::decode(it.bytes)))
+                entry.map(|it| {
+                    let about = About::of(it.bytes);
+                    let wanted = about.lead || about.outbox;
+                    let record = wanted.then(|| Record::decode(it.bytes));
+                    ((it.position, it.incarnation), record)
+                })
             });
             match next {
-                Ok(Some((place, Ok(record)))) => self.follow(&record, place),
-                Ok(Some((_, Err(error)))) => {
+                Ok(Some((place, Some(Ok(record))))) => self.follow(&record, place),
+                Ok(Some((_, Some(Err(error))))) => {
                     tracing::error!(%error, "the outbox passes over a record");
                 }
                 Ok(None) if follower.is_ended() => return,
-                Ok(None) => {}
+                Ok(None | Some((_, None))) => {}
                 Err(error) => {
                     tracing::error!(%error, "the outbox cannot read the journal and stops");
                     return;
@@ -299,7 +306,12 @@ impl Outbox {
         let now = app.clock.now();
         let in_force = app.scoring.load();
         let catalog = app.engine.catalog();
-        let timeline = timeline::of_lead(app, due.position, TIMELINE_MAX).unwrap_or_default();
+        let timeline = timeline::of_lead(app, due.position, TIMELINE_MAX);
+        // Sales is told all the same: the figures stand in the record.
+        let timeline = timeline.unwrap_or_else(|error| {
+            tracing::error!(%error, "a message goes without what its lead did lately");
+            timeline::Timeline::new()
+        });
         let site = timeline.values().rev().find_map(|record| match &record.body {
             Body::Hit(record) => Some(record.hit.site),
             _ => None,

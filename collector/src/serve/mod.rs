@@ -26,7 +26,7 @@ use self::listen::{Listening, listen};
 use self::publish::{name_sites, publish_scoring};
 use self::recovery::{Recovered, recover};
 use self::reload::Reloading;
-use self::timers::{advance, run_timers};
+use self::timers::{advance, note_full, run_timers};
 use crate::admin::Admin;
 use crate::app::{App, Rates, Sites};
 use crate::clock::Clock;
@@ -180,10 +180,12 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
         rates,
         metrics: Metrics::default(),
         ready: AtomicBool::new(false),
+        journal_full: AtomicBool::new(false),
         live,
     });
     app.engine.rebuild_timers(&app.scoring.load().scoring);
     // Whoever became due while nobody was here is settled before anybody is let in.
+    note_full(&app);
     advance(&app);
     let parts = Parts {
         lists: Arc::new(lists),

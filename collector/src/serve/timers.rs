@@ -34,10 +34,17 @@ pub(super) fn advance(app: &App) {
     });
 }
 
+/// Looks how large the journal is: here, and not for each hit.
+pub(super) fn note_full(app: &App) {
+    let full = app.journal.figures().journal_bytes > app.settings.limits.journal_bytes_max;
+    app.journal_full.store(full, Ordering::Relaxed);
+}
+
 /// Looks again and again until told to stop.
 pub(super) fn run_timers(app: &App, stop: &AtomicBool) {
     let mut swept_ms = app.clock.boot_ms();
     while !stop.load(Ordering::Acquire) {
+        note_full(app);
         advance(app);
         if app.clock.boot_ms() - swept_ms >= SWEEP_EVERY.as_millis() as u64 {
             swept_ms = app.clock.boot_ms();

@@ -225,7 +225,19 @@ fn a_lead_is_found_by_name_company_mail_and_id_and_its_gates_and_history_are_sho
         assert_eq!(line["gates"][gate]["open"], true, "{gate}");
     }
     assert!(why["next_by_time"].is_string());
+    everything_that_happened_is_shown(&server, &id);
+    for path in [
+        "/api/leads/L0000000000000000",
+        "/api/visitors/V00000000000000000000000000000000",
+        "/api/nothing",
+    ] {
+        assert_eq!(server.ask("GET", path, b"").status, 404, "{path}");
+    }
+    assert_eq!(server.ask("GET", "/api/leads/tanaka", b"").status, 400);
+}
 
+/// Story 1 as her timeline and her browser's show it.
+fn everything_that_happened_is_shown(server: &Server, id: &str) {
     let timeline = server.get(&format!("/api/leads/{id}/timeline"));
     let events = timeline["events"].as_array().unwrap();
     let shown: Vec<(&str, &str)> = events
@@ -255,14 +267,6 @@ fn a_lead_is_found_by_name_company_mail_and_id_and_its_gates_and_history_are_sho
     let visitor = events[0]["visitor"].as_str().unwrap();
     let own = server.get(&format!("/api/visitors/{visitor}/timeline"));
     assert_eq!(own["events"].as_array().unwrap().len(), 13);
-    for path in [
-        "/api/leads/L0000000000000000",
-        "/api/visitors/V00000000000000000000000000000000",
-        "/api/nothing",
-    ] {
-        assert_eq!(server.ask("GET", path, b"").status, 404, "{path}");
-    }
-    assert_eq!(server.ask("GET", "/api/leads/tanaka", b"").status, 400);
 }
 
 #[test]

@@ -13,6 +13,8 @@ use crate::time::Timestamp;
 use read::Reader;
 use write::Writer;
 
+pub use self::read::About;
+
 /// Why bytes are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WireError {
@@ -138,4 +140,28 @@ fn hit_flags(hit: &Hit) -> [bool; TEXT_BIT] {
 /// A hit's texts, in the order in which they are written.
 fn hit_texts(hit: &Hit) -> [&String; 7] {
     [&hit.event, &hit.path, &hit.url, &hit.title, &hit.referrer, &hit.campaign, &hit.network]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn about(body: Body) -> About {
+        let mut bytes = Vec::new();
+        Record { time: Timestamp(300), version: 200, body }.encode(&mut bytes);
+        About::of(&bytes)
+    }
+
+    #[test]
+    fn a_frame_tells_what_a_record_is_about() {
+        let lead = About { lead: true, outbox: false };
+        let outbox = About { lead: false, outbox: true };
+        assert_eq!(about(Body::Due(Box::default())), lead);
+        assert_eq!(about(Body::Outbox(vec![1, 2, 3])), outbox);
+        assert_eq!(about(Body::Named(Vec::new())), About::default());
+        assert_eq!(about(Body::Hit(Box::default())), About::default());
+        for bytes in [&[][..], &[1], &[1, 0xff, 0xff], &[1, 0, 0, 4, 0xff]] {
+            assert_eq!(About::of(bytes), About::default(), "{bytes:?}");
+        }
+    }
 }

@@ -17,8 +17,36 @@ use crate::threshold::{Crossing, Direction, Gate};
 use crate::time::Timestamp;
 
 use super::{
-    FLAG_BITS, SECTION_FIRST, SECTION_HIT, SECTION_LEAD, SECTION_VISIT, TEXT_BIT, WireError,
+    FLAG_BITS, SECTION_FIRST, SECTION_HIT, SECTION_LEAD, SECTION_OUTBOX, SECTION_VISIT, TEXT_BIT,
+    WireError,
 };
+
+/// What a record is about, told from its frame alone: most followers pass over most records,
+/// and need not read them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// Something was decided about a lead.
+    pub lead: bool,
+    /// It is an entry of the outbox.
+    pub outbox: bool,
+}
+
+impl About {
+    /// Of a record's bytes; of bytes that are none, nothing.
+    pub fn of(bytes: &[u8]) -> About {
+        let mut about = About::default();
+        let mut reader = Reader { rest: bytes, time: Timestamp(0), visitor: None };
+        let framed = reader.byte().and_then(|_| reader.varint()).and_then(|_| reader.varint());
+        if framed.is_err() {
+            return about;
+        }
+        while let Ok(Some((tag, _))) = reader.section() {
+            about.lead |= tag == SECTION_LEAD;
+            about.outbox |= tag == SECTION_OUTBOX;
+        }
+        about
+    }
+}
 
 /// Bytes being read.
 pub(super) struct Reader<'a> {
