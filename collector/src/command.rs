@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use engine::engine::Engine;
 use engine::id::Position;
@@ -100,6 +100,15 @@ pub fn access(
     let address = admin.unwrap_or_else(|| loaded.settings.admin.listen.to_string());
     let token = token.map_or_else(|| make_token(&data), Ok)?;
     Ok(AdminAccess { address, token })
+}
+
+/// The data folder given on the command line, else the settings' one.
+pub fn data_folder(options: &Options) -> Result<PathBuf, CommandError> {
+    if let Some(data) = &options.data {
+        return Ok(data.clone());
+    }
+    let (loaded, _, _) = serve::load(options).map_err(CommandError::Settings)?;
+    Ok(loaded.settings.journal.dir)
 }
 
 /// Makes a token for a data folder.

@@ -114,12 +114,10 @@ fn main() -> ExitCode {
         Command::Tail(access) => copy(&options, access, "/api/stream"),
         Command::Export { access, .. } => copy(&options, access, "/api/export/hits"),
         Command::Replay { shards, now } => {
-            let data = options.data.unwrap_or_else(|| PathBuf::from("data"));
-            say(command::replay(&data, shards, now))
+            say(command::data_folder(&options).and_then(|it| command::replay(&it, shards, now)))
         }
         Command::Token => {
-            let data = options.data.unwrap_or_else(|| PathBuf::from("data"));
-            say(command::make_token(&data))
+            say(command::data_folder(&options).and_then(|it| command::make_token(&it)))
         }
     };
     match done {
