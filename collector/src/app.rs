@@ -49,8 +49,8 @@ pub struct App {
     pub metrics: Metrics,
     /// Whether replay is done and hits are taken.
     pub ready: AtomicBool,
-    /// Whether the journal has grown to its limit, as the timers last saw it.
-    pub journal_full: AtomicBool,
+    /// Which limits on what is kept are met, as the timers last saw it.
+    pub full: Full,
     /// A line for each hit, taken or refused, to whoever listens.
     pub live: broadcast::Sender<Arc<str>>,
 }
@@ -80,6 +80,18 @@ impl InForce {
             text,
         }
     }
+}
+
+/// Limits on what is kept that are met. Looked at by the timers, twenty times a second, since
+/// to count a map is to visit each of its locks: a limit is passed by what comes meanwhile.
+#[derive(Debug, Default)]
+pub struct Full {
+    /// The journal has grown to its limit.
+    pub journal: AtomicBool,
+    /// As many visitors as may be are in memory.
+    pub visitors: AtomicBool,
+    /// As many leads as may be are in memory.
+    pub leads: AtomicBool,
 }
 
 /// Limits on senders.

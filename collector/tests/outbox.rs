@@ -16,7 +16,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use collector::app::{App, InForce, Rates, Sites};
+use collector::app::{App, Full, InForce, Rates, Sites};
 use collector::clock::Clock;
 use collector::config::{self, DEFAULT_ENDPOINTS, Endpoint, Files, Loaded, Surroundings};
 use collector::cookie::VisitorCookie;
@@ -432,7 +432,7 @@ impl Life {
             rates: Rates { address: None, site: None, claims: Vec::new() },
             metrics: Metrics::default(),
             ready: AtomicBool::new(true),
-            journal_full: AtomicBool::new(false),
+            full: Full::default(),
             live: broadcast::channel(1).0,
             settings,
             journal,

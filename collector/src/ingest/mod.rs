@@ -101,7 +101,7 @@ pub fn take(
     if !app.is_ready() {
         return Err(Reject::NotReady);
     }
-    if app.journal_full.load(Ordering::Relaxed) {
+    if app.full.journal.load(Ordering::Relaxed) {
         return Err(Reject::JournalFull);
     }
     let in_force = app.scoring.load();
@@ -413,7 +413,7 @@ impl<'a> Batch<'a> {
         if self.app.engine.has_lead(lead) {
             return Ok(());
         }
-        if self.app.engine.sizes().1 >= self.app.settings.limits.leads_max {
+        if self.app.full.leads.load(Ordering::Relaxed) {
             return Err(Reject::LeadsFull);
         }
         let quota = self.app.rates.claims.get(usize::from(site.number.0)).filter(|_| !by_server);
@@ -443,7 +443,7 @@ impl<'a> Batch<'a> {
         if self.app.engine.knows(visitor, self.now) {
             return Ok(None);
         }
-        if self.app.engine.sizes().0 >= self.app.settings.limits.visitors_max {
+        if self.app.full.visitors.load(Ordering::Relaxed) {
             return Err(Reject::VisitorsFull);
         }
         let Some(position) = first else {

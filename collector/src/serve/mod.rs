@@ -28,7 +28,7 @@ use self::recovery::{Recovered, recover};
 use self::reload::Reloading;
 use self::timers::{advance, note_full, run_timers};
 use crate::admin::Admin;
-use crate::app::{App, Rates, Sites};
+use crate::app::{App, Full, Rates, Sites};
 use crate::clock::Clock;
 use crate::config::{self, Endpoint, Files, Loaded, Problem, Settings, Surroundings};
 use crate::ids::Ids;
@@ -180,7 +180,7 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
         rates,
         metrics: Metrics::default(),
         ready: AtomicBool::new(false),
-        journal_full: AtomicBool::new(false),
+        full: Full::default(),
         live,
     });
     app.engine.rebuild_timers(&app.scoring.load().scoring);

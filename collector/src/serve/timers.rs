@@ -34,10 +34,14 @@ pub(super) fn advance(app: &App) {
     });
 }
 
-/// Looks how large the journal is: here, and not for each hit.
+/// Looks how much is kept: here, and not for each hit.
 pub(super) fn note_full(app: &App) {
-    let full = app.journal.figures().journal_bytes > app.settings.limits.journal_bytes_max;
-    app.journal_full.store(full, Ordering::Relaxed);
+    let limits = &app.settings.limits;
+    let (visitors, leads) = app.engine.sizes();
+    let journal_bytes = app.journal.figures().journal_bytes;
+    app.full.journal.store(journal_bytes > limits.journal_bytes_max, Ordering::Relaxed);
+    app.full.visitors.store(visitors >= limits.visitors_max, Ordering::Relaxed);
+    app.full.leads.store(leads >= limits.leads_max, Ordering::Relaxed);
 }
 
 /// Looks again and again until told to stop.
