@@ -13,8 +13,8 @@ use engine::time::Timestamp;
 use mimalloc::MiMalloc;
 use tracing_subscriber::EnvFilter;
 
-// Faster than the system's under many small allocations from several threads; measured in the
-// benches beside it.
+// The allocator that the field's sketches of this workload were made with; whether it pays here
+// is not measured yet.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
