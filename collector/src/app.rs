@@ -1,12 +1,15 @@
 //! What every handler shares: the engine, its journal, the settings in force, the clock.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
 use engine::engine::Engine;
+use engine::glob::Globs;
 use engine::id::{Key, SiteId, VisitorId};
+use engine::rule::MY_PAGE;
 use engine::scoring::Scoring;
 use tokio::sync::broadcast;
 
@@ -16,6 +19,8 @@ use crate::ids::Ids;
 use crate::install::Install;
 use crate::journal::Journal;
 use crate::limits::{Quota, RateLimits};
+use crate::link::scanners::Scanners;
+use crate::link::uses::LinkUses;
 use crate::metrics::Metrics;
 use crate::net::Network;
 use crate::privacy::Robots;
@@ -29,6 +34,10 @@ pub struct App {
     pub sites: Sites,
     /// The scoring in force.
     pub scoring: ArcSwap<InForce>,
+    /// Held while a version of the scoring is published: one at a time.
+    pub publishing: Mutex<()>,
+    /// Held by a job that goes over the whole journal: one at a time.
+    pub jobs: Mutex<()>,
     /// Visitors and leads.
     pub engine: Engine,
     /// What was acknowledged.
@@ -43,6 +52,10 @@ pub struct App {
     pub ids: Ids,
     /// Who is no person.
     pub robots: Robots,
+    /// How often signed links were used.
+    pub link_uses: LinkUses,
+    /// Machines that open mails.
+    pub scanners: Scanners,
     /// Limits on senders.
     pub rates: Rates,
     /// Counters and latencies.
@@ -51,6 +64,8 @@ pub struct App {
     pub ready: AtomicBool,
     /// Which limits on what is kept are met, as the timers last saw it.
     pub full: Full,
+    /// Where the collector listens, once it does.
+    pub listening: OnceLock<SocketAddr>,
     /// A line for each hit, taken or refused, to whoever listens.
     pub live: broadcast::Sender<Arc<str>>,
 }
@@ -101,7 +116,7 @@ pub struct Rates {
     /// Hits of one site.
     pub site: Option<RateLimits>,
     /// New people claimed, by site.
-    pub claims: Vec<std::sync::Mutex<Quota>>,
+    pub claims: Vec<Mutex<Quota>>,
 }
 
 /// One way into a site: by a key of it.
@@ -117,6 +132,8 @@ pub struct SiteEntry {
     mask: u128,
     /// The namespace of its people.
     pub namespace: Arc<str>,
+    /// Its areas, by name.
+    areas: Arc<Vec<(String, Globs)>>,
 }
 
 impl SiteEntry {
@@ -125,9 +142,13 @@ impl SiteEntry {
         VisitorId(raw ^ self.mask)
     }
 
-    /// The logged-in area's test for a path.
-    pub fn is_my_page(&self, globs: &BTreeMap<SiteId, engine::rule::Globs>, path: &str) -> bool {
-        globs.get(&self.number).is_some_and(|globs| globs.any(path))
+    /// Whether a path lies in the area for people who have logged in, and in which others.
+    pub fn areas(&self, path: &str) -> (bool, Vec<String>) {
+        let found = self.areas.iter().filter(|(_, globs)| globs.any(path));
+        let mut names: Vec<String> = found.map(|(name, _)| name.clone()).collect();
+        let before = names.len();
+        names.retain(|name| name != MY_PAGE);
+        (names.len() < before, names)
     }
 }
 
@@ -135,8 +156,6 @@ impl SiteEntry {
 #[derive(Debug, Default)]
 pub struct Sites {
     by_key: BTreeMap<String, SiteEntry>,
-    /// Paths of each site that only people who have logged in see.
-    pub my_page: BTreeMap<SiteId, engine::rule::Globs>,
     all: Vec<SiteEntry>,
 }
 
@@ -146,6 +165,11 @@ impl Sites {
         let mut known = Sites::default();
         for (number, site) in sites {
             let shared = Arc::new(site.clone());
+            // The settings hold only globs that the engine takes.
+            let globs = |(name, globs): (&String, &Vec<String>)| {
+                Some((name.clone(), Globs::new(globs).ok()?))
+            };
+            let areas: Arc<Vec<_>> = Arc::new(site.areas.iter().filter_map(globs).collect());
             let entry = |test: bool| {
                 let namespace =
                     if test { format!("{}#test", site.namespace) } else { site.namespace.clone() };
@@ -155,6 +179,7 @@ impl Sites {
                     test,
                     mask: key.hash128(&[b"namespace", namespace.as_bytes()]),
                     namespace: namespace.into(),
+                    areas: Arc::clone(&areas),
                 }
             };
             for key in &site.keys {
@@ -162,9 +187,6 @@ impl Sites {
             }
             if let Some(key) = &site.test_key {
                 known.by_key.insert(key.clone(), entry(true));
-            }
-            if let Ok(globs) = engine::rule::Globs::new(&site.my_page) {
-                known.my_page.insert(*number, globs);
             }
             known.all.push(entry(false));
         }
@@ -174,6 +196,12 @@ impl Sites {
     /// The site of a key.
     pub fn find(&self, key: &str) -> Option<&SiteEntry> {
         self.by_key.get(key)
+    }
+
+    /// A site by its id, as its own key or its test key sees it.
+    pub fn of_id(&self, id: &str, test: bool) -> Option<&SiteEntry> {
+        let of = |entry: &&SiteEntry| entry.site.id == id && entry.test == test;
+        self.by_key.values().find(of)
     }
 
     /// Every site once.
@@ -194,6 +222,15 @@ impl App {
             // Nobody listening any more is no error.
             let _ = self.live.send(line().into());
         }
+    }
+
+    /// How browsers reach the collector, without a slash at the end.
+    pub fn collector_url(&self) -> String {
+        let stated = self.settings.collector.public_url.clone();
+        stated.unwrap_or_else(|| {
+            let listening = self.listening.get().copied();
+            format!("http://{}", listening.unwrap_or(self.settings.collector.listen))
+        })
     }
 
     /// Whether hits are taken.

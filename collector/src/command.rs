@@ -1,4 +1,5 @@
-//! The commands that are not the server itself: check, tail, export, replay, token.
+//! The commands that are not the server itself: check, rules test, tail, export, explain, replay,
+//! token.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -6,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use engine::engine::Engine;
 use engine::id::Position;
-use engine::record::{Body, Record};
+use engine::record::Record;
 use http_body_util::{BodyExt, Empty};
 use hyper::header::{AUTHORIZATION, HOST};
 use hyper::{Request, StatusCode};
@@ -14,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::clock::Clock;
+use crate::config::DEFAULT_STORIES;
 use crate::ids::Ids;
 use crate::install::Install;
 use crate::journal::committer::Now;
@@ -21,8 +23,12 @@ use crate::journal::disk::RealDisk;
 use crate::journal::{Hooks, Journal, Options as JournalOptions};
 use crate::seal::Sealer;
 use crate::serve::{self, Options};
-use crate::timeline::unseal_hits;
+use crate::stories;
+use crate::timeline::unseal_with;
 use crate::tokens;
+
+/// The stories beside the rules.
+const STORIES_FILE: &str = "stories.toml";
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -35,6 +41,8 @@ pub enum CommandError {
     Server(String),
     /// The server refuses.
     Refused(StatusCode),
+    /// So many stories of so many did not end as they tell.
+    Untrue(usize, usize),
     /// The output is gone or cannot be written.
     Output(io::Error),
 }
@@ -52,6 +60,7 @@ impl fmt::Display for CommandError {
                 "the server answers {status}; give a token with --token or MIKOMI_TOKEN, or run \
                  this where the data folder is"
             ),
+            Self::Untrue(failed, all) => write!(f, "{failed} of {all} stories are not so"),
             Self::Output(error) => write!(f, "the output cannot be written: {error}"),
         }
     }
@@ -78,6 +87,37 @@ pub fn check(options: &Options) -> Result<String, CommandError> {
         text.push_str(&later.join(", "));
     }
     Ok(text)
+}
+
+/// Plays the stories with the rules of the settings and writes a line for each, and one for all
+/// that is not as told. The stories are those of the given file, else of stories.toml beside the
+/// rules, else the compiled-in ones.
+pub fn rules_test(
+    options: &Options,
+    stories: Option<&Path>,
+    output: &mut dyn Write,
+) -> Result<(), CommandError> {
+    let (loaded, files, _) = serve::load(options).map_err(CommandError::Settings)?;
+    let beside = files.dir.map(|dir| dir.join(STORIES_FILE));
+    let stories = match stories.or(beside.as_deref()) {
+        Some(path) => stories::read_file(path, loaded.scoring.utc_offset),
+        None => stories::read(STORIES_FILE, DEFAULT_STORIES, loaded.scoring.utc_offset),
+    }
+    .map_err(CommandError::Settings)?;
+    let site = loaded.settings.sites.first();
+    let told = stories::play(&stories, &loaded.scoring, site)
+        .map_err(|problem| CommandError::Settings(vec![problem]))?;
+    let mut failed = 0;
+    for story in &told {
+        let mark = if story.failures.is_empty() { "ok    " } else { "FAILED" };
+        failed += usize::from(!story.failures.is_empty());
+        writeln!(output, "{mark} {} ({} as told)", story.name, story.held)
+            .map_err(CommandError::Output)?;
+        for failure in &story.failures {
+            writeln!(output, "       {failure}").map_err(CommandError::Output)?;
+        }
+    }
+    if failed > 0 { Err(CommandError::Untrue(failed, told.len())) } else { Ok(()) }
 }
 
 /// Where the admin side is and how to be let in.
@@ -189,9 +229,7 @@ pub fn replay(data: &Path, shards: usize, now: Option<u64>) -> Result<String, Co
     let (journal, found) = Journal::open(std::sync::Arc::new(disk), &options, hooks, |entry| {
         match Record::decode(entry.bytes) {
             Ok(mut record) => {
-                if let Body::Hit(hit) = &mut record.body {
-                    unseal_hits(hit, |lead, sealed| sealer.unseal(lead, sealed));
-                }
+                unseal_with(&mut record, |lead, sealed| sealer.unseal(lead, sealed));
                 engine.evolve(&record, entry.position);
             }
             Err(error) => {

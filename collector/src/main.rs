@@ -62,6 +62,11 @@ enum Command {
     },
     /// Check the settings: every mistake with its line and the nearest right word.
     Check,
+    /// What the scoring rules do.
+    Rules {
+        #[command(subcommand)]
+        what: Rules,
+    },
     /// A line for each hit: who, page, points, or why none.
     Tail(Access),
     /// Print what is stored, one JSON object a line.
@@ -69,6 +74,13 @@ enum Command {
         /// What: hits.
         #[arg(value_parser = ["hits"])]
         what: String,
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Where a message comes from: each row of its score, back to its hit, rule and tie.
+    Explain {
+        /// The alert's id, as in the message.
+        alert: String,
         #[command(flatten)]
         access: Access,
     },
@@ -83,6 +95,17 @@ enum Command {
     },
     /// Make a token for the admin side.
     Token,
+}
+
+#[derive(Subcommand)]
+enum Rules {
+    /// Play stories of people with the rules, in memory: is the score, the stage, the message as
+    /// told? Ends with 1 if not.
+    Test {
+        /// The stories, instead of stories.toml beside the rules.
+        #[arg(long, value_name = "FILE")]
+        stories: Option<PathBuf>,
+    },
 }
 
 #[derive(Args)]
@@ -111,8 +134,15 @@ fn main() -> ExitCode {
             demo::run(once).map_err(|error| error.to_string())
         }
         Command::Check => say(command::check(&options)),
+        Command::Rules { what: Rules::Test { stories } } => {
+            command::rules_test(&options, stories.as_deref(), &mut io::stdout())
+                .map_err(|error| error.to_string())
+        }
         Command::Tail(access) => copy(&options, access, "/api/stream"),
         Command::Export { access, .. } => copy(&options, access, "/api/export/hits"),
+        Command::Explain { alert, access } => {
+            copy(&options, access, &format!("/api/alerts/{alert}/explain?as=text"))
+        }
         Command::Replay { shards, now } => {
             say(command::data_folder(&options).and_then(|it| command::replay(&it, shards, now)))
         }

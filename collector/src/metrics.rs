@@ -28,6 +28,12 @@ pub struct Metrics {
     pub excluded: AtomicU64,
     /// First hits that could not be found again when their visitor came back.
     pub first_missing: AtomicU64,
+    /// Tokens of links that are not ours, or too old.
+    pub links_void: AtomicU64,
+    /// Uses of links that were used as often as they may be.
+    pub links_used_up: AtomicU64,
+    /// Clicks and opens that could not be recorded; whoever clicked was led on all the same.
+    pub click_unrecorded: AtomicU64,
     /// Panics while deciding a hit.
     pub panics: AtomicU64,
     /// From taking a request to its answer being due, in microseconds.
@@ -77,6 +83,9 @@ impl Default for Metrics {
             duplicates: AtomicU64::default(),
             excluded: AtomicU64::default(),
             first_missing: AtomicU64::default(),
+            links_void: AtomicU64::default(),
+            links_used_up: AtomicU64::default(),
+            click_unrecorded: AtomicU64::default(),
             panics: AtomicU64::default(),
             acknowledge: Latency::default(),
             click_to_alert: Latency::default(),
@@ -131,6 +140,21 @@ impl Metrics {
                 "mikomi_first_hits_missing_total",
                 "First hits not found again when their visitor came back.",
                 &self.first_missing,
+            ),
+            (
+                "mikomi_links_void_total",
+                "Tokens of links that are not ours, or too old.",
+                &self.links_void,
+            ),
+            (
+                "mikomi_links_used_up_total",
+                "Uses of links that were used as often as they may be.",
+                &self.links_used_up,
+            ),
+            (
+                "mikomi_click_unrecorded_total",
+                "Clicks and opens that could not be recorded.",
+                &self.click_unrecorded,
             ),
             ("mikomi_panics_total", "Panics while a hit was decided.", &self.panics),
         ] {

@@ -2,14 +2,15 @@
 //! addresses, robots, and browsers that say they want no tracking.
 
 use aho_corasick::AhoCorasick;
+use engine::glob::normal_path;
 use engine::hit::TEXT_BYTES_MAX;
-use engine::rule::normal_path;
 use hyper::HeaderMap;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
 use crate::config::Privacy;
 use crate::ingest::raw::cut;
+use crate::link::QUERY_NAME;
 
 /// Words that known robots have in their user agent, one a line, in lower case.
 pub const ROBOTS: &str = include_str!("../../config/lists/robots.txt");
@@ -25,6 +26,8 @@ pub struct Page {
     pub host: String,
     /// Source and medium, if the address names them.
     pub campaign: Option<String>,
+    /// The token of a link that we signed, if the address carries one. Never kept.
+    pub token: Option<String>,
 }
 
 impl Page {
@@ -39,9 +42,11 @@ impl Page {
         }
         let host = url.host_str()?.to_owned();
         let campaign = campaign(&url);
+        let token = url.query_pairs().find(|(name, _)| name == QUERY_NAME);
+        let token = token.map(|(_, token)| token.into_owned());
         let kept: Vec<(String, String)> = url
             .query_pairs()
-            .filter(|(name, _)| privacy.keeps_query(name))
+            .filter(|(name, _)| name != QUERY_NAME && privacy.keeps_query(name))
             .map(|(name, value)| (name.into_owned(), value.into_owned()))
             .collect();
         url.set_query(None);
@@ -58,6 +63,7 @@ impl Page {
             url: cut(url.as_str(), TEXT_BYTES_MAX),
             host,
             campaign,
+            token,
         })
     }
 }
@@ -108,6 +114,48 @@ impl Robots {
     pub fn knows(&self, agent: &str) -> bool {
         agent.trim().is_empty() || self.0.is_match(agent)
     }
+}
+
+/// A user agent reduced to its class, as in `chrome windows`: no version, no device. Of what is
+/// no browser, the name it gives itself.
+pub fn agent_class(agent: &str) -> String {
+    const BROWSERS: [(&str, &str); 13] = [
+        ("edg", "edge"),
+        ("opr/", "opera"),
+        ("opera", "opera"),
+        ("yabrowser", "yandex"),
+        ("vivaldi", "vivaldi"),
+        ("samsungbrowser", "samsung"),
+        ("fxios", "firefox"),
+        ("firefox", "firefox"),
+        ("crios", "chrome"),
+        ("headlesschrome", "headless chrome"),
+        ("chrome", "chrome"),
+        ("safari", "safari"),
+        ("trident", "internet explorer"),
+    ];
+    const SYSTEMS: [(&str, &str); 7] = [
+        ("windows", "windows"),
+        ("iphone", "iphone"),
+        ("ipad", "ipad"),
+        ("android", "android"),
+        ("mac os", "mac"),
+        ("cros", "chromeos"),
+        ("linux", "linux"),
+    ];
+    const NAME_CHARS_MAX: usize = 32;
+    let lower = agent.to_ascii_lowercase();
+    let find = |known: &[(&str, &'static str)]| {
+        known.iter().find(|(mark, _)| lower.contains(mark)).map(|(_, name)| *name)
+    };
+    if let Some(browser) = find(&BROWSERS).filter(|_| lower.starts_with("mozilla/")) {
+        let system = find(&SYSTEMS).map(|system| format!(" {system}")).unwrap_or_default();
+        return format!("{browser}{system}");
+    }
+    let own = lower.split_once("compatible; ").map_or(lower.as_str(), |(_, rest)| rest);
+    let name = own.split(['/', ';', ' ', '(']).next();
+    let name = name.unwrap_or_default().chars().filter(char::is_ascii_graphic);
+    name.take(NAME_CHARS_MAX).collect()
 }
 
 /// Whether the browser fetched this ahead of anybody seeing it. A page that is prerendered says
@@ -181,6 +229,29 @@ mod tests {
         let mail = page("https://www.vendor.example/?utm_source=newsletter&utm_medium=email");
         assert_eq!(came_from("", &mail).1, "newsletter / email");
         assert_eq!(came_from("https://blog.example/post?secret=1", &here).0, "blog.example/post");
+    }
+
+    #[test]
+    fn an_agent_s_class_tells_no_version_and_no_device() {
+        let windows = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like \
+                       Gecko) Chrome/126.0.0.0 Safari/537.36";
+        for (agent, class) in [
+            (windows, "chrome windows"),
+            (&format!("{windows} Edg/126.0"), "edge windows"),
+            (
+                "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) Safari/604.1",
+                "safari iphone",
+            ),
+            (
+                "Mozilla/5.0 (X11; Linux x86_64; rv:127.0) Gecko/20100101 Firefox/127.0",
+                "firefox linux",
+            ),
+            ("Mozilla/5.0 (compatible; NewScanner/1.0; +http://x.example)", "newscanner"),
+            ("curl/8.5.0", "curl"),
+            ("", ""),
+        ] {
+            assert_eq!(agent_class(agent), class, "{agent}");
+        }
     }
 
     #[test]

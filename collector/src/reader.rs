@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use engine::attribute::Attributes;
 use engine::catalog::Catalog;
-use engine::hit::{Attributes, Hit, HitKind};
-use engine::id::{LeadId, VisitorId};
-use engine::record::{Body, HitRecord, NameKind, Record};
-use engine::rule::Points;
-use engine::threshold::Direction;
+use engine::hit::{Hit, HitKind};
+use engine::id::{LeadId, Position, ThresholdId, VisitorId};
+use engine::points::Points;
+use engine::record::{Body, HitRecord, NameKind, Record, Review, Step, StepRecord};
+use engine::terms::HOT;
+use engine::threshold::{Crossing, Direction};
 use engine::time::Timestamp;
 use engine::wire::About;
 
@@ -21,6 +23,8 @@ use crate::journal::Follower;
 use crate::timeline;
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Questions for a person kept in the list; further ones stand in the journal only, counted.
+const QUESTIONS_MAX: usize = 10_000;
 
 /// What lists show of a lead without asking the engine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,32 +43,37 @@ pub struct Lists(Mutex<Inner>);
 struct Inner {
     leads: BTreeMap<LeadId, Summary>,
     hot: BTreeSet<LeadId>,
+    held: BTreeSet<(LeadId, ThresholdId)>,
+    questions: BTreeMap<Position, Question>,
+    questions_unlisted: u64,
+}
+
+/// What a person should look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// When it came up.
+    pub at: Timestamp,
+    /// The browser, if it came up on one.
+    pub visitor: Option<VisitorId>,
+    /// What is asked.
+    pub asked: Vec<Review>,
 }
 
 impl Lists {
     /// Applies a record, live and at recovery.
-    pub fn evolve(&self, record: &Record, catalog: &Catalog) {
+    pub fn evolve(&self, record: &Record, position: Position, catalog: &Catalog) {
+        let mut inner = self.locked();
+        match &record.body {
+            Body::Hit(hit) => inner.take_hit(hit, record.time, position),
+            Body::Step(step) => inner.take_step(step),
+            Body::Due(_) | Body::Published(_) | Body::Named(_) | Body::Outbox(_) => {}
+        }
         let Some(part) = record.lead_part() else {
             return;
         };
-        let mut inner = self.locked();
-        let summary = inner.leads.entry(part.lead).or_default();
-        if let Body::Hit(hit) = &record.body {
-            summary.last_seen = summary.last_seen.max(record.time);
-            let claim = hit.hit.claim.as_ref().filter(|_| part.takes_attributes);
-            if let Some(claim) = claim {
-                summary.remember(&claim.attributes);
-            }
-        }
-        for crossed in &part.crossings {
-            let number = u16::from(crossed.crossing.threshold.0);
-            if catalog.name(NameKind::Threshold, number) != Some("hot") {
-                continue;
-            }
-            match crossed.crossing.direction {
-                Direction::Rise | Direction::Release => inner.hot.insert(part.lead),
-                Direction::Fall => inner.hot.remove(&part.lead),
-            };
+        inner.leads.entry(part.lead).or_default();
+        for crossing in &part.crossings {
+            inner.cross(part.lead, crossing, catalog);
         }
     }
 
@@ -90,8 +99,87 @@ impl Lists {
         self.locked().hot.iter().copied().collect()
     }
 
+    /// Leads that may be held at a line until somebody says that they be told.
+    pub fn held(&self) -> Vec<(LeadId, ThresholdId)> {
+        self.locked().held.iter().copied().collect()
+    }
+
+    /// What a person should look at, the oldest first, and how many more there are.
+    pub fn questions(&self) -> (Vec<(Position, Question)>, u64) {
+        let inner = self.locked();
+        let listed = inner.questions.iter().map(|(position, it)| (*position, it.clone()));
+        (listed.collect(), inner.questions_unlisted)
+    }
+
     fn locked(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn take_hit(&mut self, record: &HitRecord, time: Timestamp, position: Position) {
+        if !record.review.is_empty() {
+            if self.questions.len() < QUESTIONS_MAX {
+                let (visitor, asked) = (record.hit.visitor, record.review.clone());
+                self.questions.insert(position, Question { at: time, visitor, asked });
+            } else {
+                self.questions_unlisted += 1;
+            }
+        }
+        let Some(part) = &record.lead else {
+            return;
+        };
+        let summary = self.leads.entry(part.lead).or_default();
+        summary.last_seen = summary.last_seen.max(time);
+        let first = record.first.as_ref().map(|first| &first.hit);
+        for (hit, hears) in [first, Some(&record.hit)].into_iter().zip(part.hears) {
+            if let Some(claim) = hit.filter(|_| hears.is_some()).and_then(|hit| hit.claim.as_ref())
+            {
+                summary.remember(&claim.attributes);
+            }
+        }
+    }
+
+    fn take_step(&mut self, step: &StepRecord) {
+        let lead = step.lead.as_ref().map(|part| part.lead);
+        match (&step.step, lead) {
+            (Step::TakeIn(parcel), Some(lead)) => {
+                let summary = self.leads.entry(lead).or_default();
+                for said in &parcel.content.said {
+                    summary.remember(&said.attributes);
+                }
+            }
+            (Step::Release { threshold, .. }, Some(lead)) => {
+                self.held.remove(&(lead, *threshold));
+            }
+            (Step::Dismiss { question }, _) => {
+                self.questions.remove(question);
+            }
+            _ => {}
+        }
+    }
+
+    fn cross(&mut self, lead: LeadId, crossing: &Crossing, catalog: &Catalog) {
+        let line = crossing.threshold;
+        let is_hot = catalog.name(NameKind::Threshold, u16::from(line.0)) == Some(HOT);
+        match crossing.direction {
+            Direction::Rise | Direction::Release => {
+                if is_hot {
+                    self.hot.insert(lead);
+                }
+            }
+            Direction::Fall => {
+                if is_hot {
+                    self.hot.remove(&lead);
+                }
+            }
+            Direction::Settle => return,
+        }
+        if crossing.held {
+            self.held.insert((lead, line));
+        } else {
+            self.held.remove(&(lead, line));
+        }
     }
 }
 
@@ -114,11 +202,17 @@ pub fn run(app: &Arc<App>, lists: &Lists, mut follower: Follower, stop: &AtomicB
     while !stop.load(Ordering::Acquire) {
         let next = follower.next_blocking(LOOK_EVERY);
         let listening = app.live.receiver_count() > 0;
-        let wanted = |bytes: &[u8]| listening || About::of(bytes).lead;
+        let wanted = |bytes: &[u8]| {
+            let about = About::of(bytes);
+            listening || about.lead || about.review || about.step
+        };
         let next = next.map(|entry| {
-            entry.map(|entry| wanted(entry.bytes).then(|| Record::decode(entry.bytes)))
+            entry.map(|entry| {
+                let record = wanted(entry.bytes).then(|| Record::decode(entry.bytes));
+                record.map(|record| record.map(|record| (entry.position, record)))
+            })
         });
-        let mut record = match next {
+        let (position, mut record) = match next {
             Ok(Some(Some(Ok(record)))) => record,
             Ok(None) if follower.is_ended() => return,
             Ok(None | Some(None | Some(Err(_)))) => continue,
@@ -129,7 +223,7 @@ pub fn run(app: &Arc<App>, lists: &Lists, mut follower: Follower, stop: &AtomicB
         };
         let catalog = app.engine.catalog();
         timeline::unseal(app, &mut record);
-        lists.evolve(&record, &catalog);
+        lists.evolve(&record, position, &catalog);
         app.tell(|| line(&record, &catalog));
     }
 }
@@ -143,23 +237,58 @@ pub fn line(record: &Record, catalog: &Catalog) -> String {
             let _ = write!(line, "  {}  time passed", part.lead);
         }
         Body::Published(published) => {
-            let _ = write!(line, "  rules version {} published", published.version);
+            let _ = write!(line, "  rules version {} published", published.terms.version);
         }
+        Body::Step(step) => write_step(&mut line, step),
         Body::Named(_) | Body::Outbox(_) => line.push_str("  (bookkeeping)"),
     }
     let crossings = record.lead_part().map(|part| part.crossings.as_slice()).unwrap_or_default();
-    for crossed in crossings {
-        let number = u16::from(crossed.crossing.threshold.0);
+    for crossing in crossings {
+        let number = u16::from(crossing.threshold.0);
         let name = catalog.name(NameKind::Threshold, number).unwrap_or("?");
-        let what = match crossed.crossing.direction {
-            Direction::Rise if crossed.crossing.waits_until.is_some() => "in, message waits",
+        let what = match crossing.direction {
+            Direction::Rise if crossing.held => "in, held: nobody is told",
+            Direction::Rise if crossing.waits_until.is_some() => "in, message waits",
             Direction::Rise => "in",
             Direction::Fall => "out",
             Direction::Release => "message goes",
+            Direction::Settle => continue,
         };
         let _ = write!(line, "  [{name}: {what}]");
     }
     line
+}
+
+fn write_step(line: &mut String, step: &StepRecord) {
+    let who = step.lead.as_ref().map_or_else(|| "-".to_owned(), |part| part.lead.to_string());
+    let _ = write!(line, "  {who:<17}  {}", step_name(&step.step));
+    if !step.actor.is_empty() {
+        let _ = write!(line, " by {}", step.actor);
+    }
+    if !step.reason.is_empty() {
+        let _ = write!(line, ": {}", step.reason);
+    }
+}
+
+/// What a step does, in a word or two.
+pub fn step_name(step: &Step) -> &'static str {
+    match step {
+        Step::Job => "job",
+        Step::Link => "link",
+        Step::Unlink => "unlink",
+        Step::Confirm => "confirm",
+        Step::MergeAway { .. } => "merged into another",
+        Step::TakeIn(_) => "takes in another's",
+        Step::Folded => "all was taken in",
+        Step::Restore { .. } => "parted from another",
+        Step::Split { .. } => "another parts from it",
+        Step::Withdraw(hits) if hits.iter().any(|hit| hit.out) => "withdraw",
+        Step::Withdraw(_) => "put back",
+        Step::Rescore { .. } => "rescore",
+        Step::Release { told: true, .. } => "told by hand",
+        Step::Release { told: false, .. } => "not to be told",
+        Step::Dismiss { .. } => "dismiss a question",
+    }
 }
 
 fn write_hit(line: &mut String, record: &HitRecord, catalog: &Catalog) {
@@ -176,7 +305,7 @@ fn write_hit(line: &mut String, record: &HitRecord, catalog: &Catalog) {
         if hit.path.is_empty() { "/" } else { &hit.path }
     );
     if let Some(excluded) = hit.excluded {
-        let _ = write!(line, "  0 ({excluded:?})");
+        let _ = write!(line, "  0 ({})", excluded.name());
         return;
     }
     let Some(visit) = &record.visit else {

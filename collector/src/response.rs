@@ -5,7 +5,8 @@ use bytes::Bytes;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
-    CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SET_COOKIE, VARY,
+    CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION, REFERRER_POLICY, RETRY_AFTER, SET_COOKIE,
+    VARY,
 };
 use hyper::{Response, StatusCode};
 
@@ -65,6 +66,32 @@ pub fn answer(form: Form, outcome: Result<&Taken, Reject>) -> Response<Body> {
             headers.insert("mikomi-dropped", HeaderValue::from_static(Dropped::name(dropped)));
         }
     }
+    response
+}
+
+/// Leads whoever clicked a link of ours on to its page.
+pub fn lead_on(to: &str) -> Response<Body> {
+    let Ok(location) = HeaderValue::from_str(to) else {
+        return no_such_link();
+    };
+    let mut response = Response::new(full(Bytes::new()));
+    *response.status_mut() = StatusCode::FOUND;
+    let headers = response.headers_mut();
+    headers.insert(LOCATION, location);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    response
+}
+
+/// A link that is none of ours: it leads nowhere.
+pub fn no_such_link() -> Response<Body> {
+    let mut response = file(
+        "text/html; charset=utf-8",
+        "<!doctype html><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
+         <title>No such link</title><p>リンクが正しくありません。<p>There is no such link.\n",
+    );
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 

@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::config::SecureCookie;
 use crate::cookie::{self, Shape, VisitorCookie};
 use crate::ingest::beacon::BeaconLimits;
-use crate::ingest::{self, RawHit, Reject, Sender, Taken, beacon, pixel};
+use crate::ingest::{self, RawHit, Reject, Sender, Taken, beacon, click, pixel};
 use crate::privacy::{has_gpc, is_prefetch};
 use crate::response::{self, Form};
 use crate::server::{Body, BodyError, BodyTimeouts, Peer, ServerCounters, plain, read_body};
@@ -53,8 +53,49 @@ impl Collector {
             (_, "/p.gif" | "/b" | "/m.js" | "/healthz" | "/readyz" | "/optout") => {
                 self.refuse(Form::Beacon, Reject::Method)
             }
+            (&Method::GET | &Method::HEAD, _) => self.link(&request, peer),
             _ => self.refuse(Form::Beacon, Reject::UnknownPath),
         }
+    }
+
+    /// A link in a mail, or the image that says it was opened. Never waits for the journal.
+    fn link(&self, request: &Request<Incoming>, peer: Peer) -> Response<Body> {
+        let path = request.uri().path();
+        let sender = self.sender(request.headers(), peer, 0);
+        let head = request.method() == Method::HEAD;
+        if let Some(token) = path.strip_prefix("/c/") {
+            let Some(led) = click::click(&self.app, &sender, token, head) else {
+                return response::no_such_link();
+            };
+            let mut response = response::lead_on(&led.to);
+            let cookie = led.taken.and_then(|taken| taken.cookie);
+            self.set_cookie(&mut response, cookie, &peer);
+            return response;
+        }
+        let opened = path.strip_prefix("/o/").and_then(|path| path.strip_suffix(".gif"));
+        if let Some(token) = opened {
+            if !head {
+                click::open(&self.app, &sender, token);
+            }
+            // The reader's mail shows no hole, whatever the token is worth.
+            return response::answer(Form::Pixel, Ok(&Taken::default()));
+        }
+        self.refuse(Form::Beacon, Reject::UnknownPath)
+    }
+
+    fn set_cookie(
+        &self,
+        response: &mut Response<Body>,
+        cookie: Option<VisitorCookie>,
+        peer: &Peer,
+    ) {
+        let Some(cookie) = cookie else {
+            return;
+        };
+        let value = cookie.sign(&self.app.install.cookie);
+        let name = &self.app.settings.cookie.name;
+        let header = cookie::set_cookie(name, &value, cookie::LIFE_DAYS, self.shape(peer));
+        response::set_cookie(response, &header);
     }
 
     async fn pixel(&self, request: &Request<Incoming>, peer: Peer) -> Response<Body> {
@@ -128,12 +169,7 @@ impl Collector {
             Ok(taken) => response::answer(form, Ok(taken)),
             Err(reject) => self.refuse(form, *reject),
         };
-        if let Ok(Taken { cookie: Some(cookie), .. }) = &taken {
-            let value = cookie.sign(&self.app.install.cookie);
-            let name = &self.app.settings.cookie.name;
-            let header = cookie::set_cookie(name, &value, cookie::LIFE_DAYS, self.shape(&peer));
-            response::set_cookie(&mut response, &header);
-        }
+        self.set_cookie(&mut response, taken.ok().and_then(|taken| taken.cookie), &peer);
         self.allow(&mut response, sender.origin.as_deref());
         response
     }
@@ -184,6 +220,7 @@ impl Collector {
             origin: text(headers, ORIGIN.as_str()),
             agent: text(headers, USER_AGENT.as_str()).unwrap_or_default(),
             bearer: bearer.map(|it| it.strip_prefix("Bearer ").unwrap_or_default().to_owned()),
+            trusted: false,
             gpc: has_gpc(headers),
             opted_out: cookies().any(|header| cookie::values(header, OPT_OUT).next().is_some()),
             prefetch: is_prefetch(headers),

@@ -4,10 +4,18 @@
 
 #[path = "end_to_end/deliveries.rs"]
 mod deliveries;
+#[path = "end_to_end/identity.rs"]
+mod identity;
+#[path = "end_to_end/mail_links.rs"]
+mod mail_links;
+#[path = "end_to_end/nobodies.rs"]
+mod nobodies;
 #[path = "end_to_end/operations.rs"]
 mod operations;
 #[path = "end_to_end/privacy.rs"]
 mod privacy;
+#[path = "end_to_end/rules.rs"]
+mod rules;
 mod support;
 
 use serde_json::{Value, json};
@@ -65,7 +73,7 @@ fn a_reader_is_nobody_then_a_claimed_lead_then_a_verified_one() {
     assert_eq!((&lead["points"], &lead["assurance"]), (&json!(59), &json!("claimed")));
     assert_eq!(lead["stage"]["id"], "warm");
     assert_eq!(lead["history"]["anonymous_hits_attached"], 9);
-    assert_eq!(lead["cell"], "?2");
+    assert_eq!(lead["cell"], "B2");
     drain(&server, &second, 1);
     assert_eq!(second.about(TANAKA).len(), 0);
 
@@ -110,8 +118,8 @@ fn the_message_about_a_hot_lead_says_everything_that_sales_needs() {
     assert_eq!(
         data["headline"],
         json!({
-            "ja": "【ホット】サンプル精機株式会社 田中恵さん 69点（?1）",
-            "en": "HOT: 田中 恵, サンプル精機株式会社, 69 points (?1)",
+            "ja": "【ホット】サンプル精機株式会社 田中恵さん 69点（B1）",
+            "en": "HOT: 田中 恵, サンプル精機株式会社, 69 points (B1)",
         })
     );
     let lead_id = data["lead"]["id"].as_str().unwrap();
@@ -175,8 +183,8 @@ fn points_and_cause(data: &Value) {
     for (key, expected) in [
         ("points", json!(69)),
         ("urgency", json!("medium")),
-        ("grade", json!("?")),
-        ("cell", json!("?1")),
+        ("grade", json!("B")),
+        ("cell", json!("B1")),
     ] {
         assert_eq!(score[key], expected, "{key}");
     }

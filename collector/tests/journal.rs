@@ -3,6 +3,7 @@
 
 mod sim {
     pub mod disk;
+    pub mod process;
 }
 
 use std::collections::BTreeMap;
@@ -12,17 +13,16 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use collector::journal::committer::{Committer, Effect, Hands, Input, Now};
+use collector::journal::committer::Now;
 use collector::journal::disk::{Disk, RealDisk};
-use collector::journal::recovery::{Recovered, recover};
+use collector::journal::recovery::recover;
 use collector::journal::segment::{
     BATCH_HEADER_BYTES, Group, HEADER_BYTES, Header, decode_batch, file_name, index_name, seed,
 };
-use collector::journal::{
-    Damage, Entry, Found, Full, Hooks, Journal, OpenError, Options, Poisoned, ReadError,
-};
+use collector::journal::{Damage, Full, Hooks, Journal, OpenError, Options, Poisoned, ReadError};
 use engine::id::Position;
 use sim::disk::{Dice, Fault, SimDisk};
+use sim::process::{Process, Records, recover_all};
 
 const INSTALL: [u8; 16] = *b"0123456789abcdef";
 
@@ -32,87 +32,6 @@ fn at(ordinal: u64) -> Position {
 
 fn options() -> Options {
     Options { segment_bytes: 4 * 1024, ..Options::new(INSTALL) }
-}
-
-type Records = Vec<(u64, Vec<u8>)>;
-
-fn recover_all(disk: &SimDisk, options: &Options) -> Result<(Recovered, Records), OpenError> {
-    let mut records = Vec::new();
-    let recovered = recover(disk, options, 1, &mut |entry: Entry<'_>| {
-        records.push((entry.position.ordinal(), entry.bytes.to_vec()));
-    })?;
-    Ok((recovered, records))
-}
-
-/// One process on a simulated disk: the committer and its hands, driven by hand.
-struct Process {
-    committer: Committer,
-    hands: Hands,
-    now: Now,
-    full: bool,
-    poisoned: Option<Poisoned>,
-    stopped: bool,
-}
-
-impl Process {
-    fn start(disk: &SimDisk, options: &Options) -> Result<(Process, Found, Records), OpenError> {
-        let (recovered, records) = recover_all(disk, options)?;
-        let now = Now::default();
-        let process = Process {
-            committer: Committer::new(&recovered, options, now),
-            hands: Hands::new(Arc::new(disk.clone()), &recovered),
-            now,
-            full: false,
-            poisoned: None,
-            stopped: false,
-        };
-        Ok((process, recovered.found, records))
-    }
-
-    /// Feeds an input and whatever answers it causes.
-    fn feed(&mut self, input: Input) {
-        let mut answer = Some(input);
-        while let Some(input) = answer.take() {
-            for effect in self.committer.step(input, self.now) {
-                answer = self.hands.perform(&effect);
-                match effect {
-                    Effect::DiskFull(full) => self.full = full,
-                    Effect::Poison(poisoned) => self.poisoned = Some(poisoned),
-                    Effect::Stopped(_) => self.stopped = true,
-                    _ => {}
-                }
-            }
-        }
-    }
-
-    fn commit(&mut self, records: &[Vec<u8>]) {
-        let mut group = Group::new(self.next(), Vec::new());
-        for record in records {
-            group.push(record);
-        }
-        self.feed(Input::Gathered(group));
-    }
-
-    fn pass(&mut self, ms: u64) {
-        self.now.boot_ms += ms;
-        if self.committer.deadline_ms().is_some() {
-            self.feed(Input::Elapsed);
-        }
-    }
-
-    fn stop(&mut self) {
-        while !self.committer.is_ended() {
-            self.feed(Input::Stop);
-        }
-    }
-
-    fn durable(&self) -> u64 {
-        self.committer.durable().ordinal()
-    }
-
-    fn next(&self) -> Position {
-        self.committer.durable().next()
-    }
 }
 
 /// What a client knows: what it sent at each position, and what was acknowledged.
@@ -530,7 +449,7 @@ fn unknown_formats_versions_and_installations_are_refused_by_name() {
     bytes[..HEADER_BYTES].copy_from_slice(&Header { evolve: 9, ..header }.encode());
     disk.put(&file, bytes.clone());
     let refused = recover_all(&disk, &options()).err().unwrap();
-    assert_eq!(refused, OpenError::Evolve { file: file.clone(), evolve: 9, known: 1 });
+    assert_eq!(refused, OpenError::Evolve { file: file.clone(), evolve: 9, known: 2 });
 
     bytes[8] = 2;
     let crc = crc32c::crc32c(&bytes[..60]);

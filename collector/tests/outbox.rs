@@ -11,12 +11,12 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use collector::app::{App, Full, InForce, Rates, Sites};
+use collector::app::{App, Full, Rates};
 use collector::clock::Clock;
 use collector::config::{self, DEFAULT_ENDPOINTS, Endpoint, Files, Loaded, Surroundings};
 use collector::cookie::VisitorCookie;
@@ -27,20 +27,23 @@ use collector::journal::committer::Now;
 use collector::journal::disk::{Disk, DiskFile};
 use collector::journal::segment::{HEADER_BYTES, decode_frame};
 use collector::journal::{Hooks, Journal, OpenError, Options};
+use collector::link::scanners::Scanners;
+use collector::link::uses::LinkUses;
 use collector::metrics::Metrics;
 use collector::outbox::entry::{Entry, Queued};
-use collector::outbox::{AUDIENCE_DEFAULT, Log, Outbox, Replayed};
+use collector::outbox::{Log, Outbox, Replayed, messages};
 use collector::privacy::{ROBOTS, Robots};
 use collector::seal::Sealer;
-use collector::timeline::unseal_hits;
+use collector::serve::{name_sites, publish_first};
+use collector::timeline::unseal_with;
 use collector::webhook::EndpointId;
 use collector::webhook::driver::Command;
 use collector::webhook::queue::{EndpointSettings, Input, Limits, Message, Mode, Queue};
-use engine::alert::{AlertId, AlertKind, Cause, told};
+use engine::alert::{AlertId, Cause};
 use engine::engine::Engine;
-use engine::id::{Position, SiteId};
+use engine::id::Position;
 use engine::identity::IdentityKind;
-use engine::record::{Body, NameKind, Published, PublishedCategory, Record};
+use engine::record::{Body, Record};
 use engine::time::Timestamp;
 use sim::disk::{Dice, Fault, SimDisk};
 use tokio::sync::{broadcast, mpsc};
@@ -309,7 +312,8 @@ struct World {
 
 impl World {
     fn new(endpoints_toml: String) -> World {
-        let files = Files { dir: None, contents: [None, None, Some(endpoints_toml.into_bytes())] };
+        let contents = [None, None, Some(endpoints_toml.into_bytes())];
+        let files = Files { contents, ..Files::default() };
         let loaded = config::load(&files, &Surroundings::default()).unwrap();
         let endpoints = loaded.endpoints.into_iter().map(|endpoint| endpoint.id).collect();
         World { folder: tempfile::tempdir().unwrap(), files, endpoints }
@@ -377,6 +381,7 @@ struct Life {
     app: Arc<App>,
     endpoints: Arc<ArcSwap<Vec<Endpoint>>>,
     replayed: Replayed,
+    log: Arc<Log>,
     recovery: Recovery,
     follow_from: Position,
 }
@@ -409,9 +414,7 @@ impl Life {
         let log = Log::default();
         let (journal, found) = Journal::open(Arc::new(disk), &options, hooks, |entry| {
             let mut record = Record::decode(entry.bytes).unwrap();
-            if let Body::Hit(hit) = &mut record.body {
-                unseal_hits(hit, unseal);
-            }
+            unseal_with(&mut record, unseal);
             engine.evolve(&record, entry.position);
             let place = (entry.position, entry.incarnation);
             replayed.evolve(&mut queue, &record, place, &unseal, &alert_id, &log);
@@ -419,20 +422,26 @@ impl Life {
         })?;
         recovery.waiting = queue.outstanding().into_iter().map(|it| it.message).collect();
         machine.events.note(Event::Recovered { last: found.last });
-        let (in_force, sites) = publish(&engine, &journal, &file, &settings, &install, *now);
+        let in_force = publish_first(&engine, &journal, &file, *now).unwrap();
+        let sites = name_sites(&engine, &journal, &settings, &install, *now);
         let app = Arc::new(App {
             sites,
             scoring: ArcSwap::from_pointee(in_force),
+            publishing: Mutex::default(),
+            jobs: Mutex::default(),
             engine,
             sealer,
             install,
             clock: Clock::test(*now),
             ids,
             robots: Robots::new(ROBOTS),
+            link_uses: LinkUses::default(),
+            scanners: Scanners::default(),
             rates: Rates { address: None, site: None, claims: Vec::new() },
             metrics: Metrics::default(),
             ready: AtomicBool::new(true),
             full: Full::default(),
+            listening: OnceLock::new(),
             live: broadcast::channel(1).0,
             settings,
             journal,
@@ -442,6 +451,7 @@ impl Life {
             gate: Arc::clone(&machine.gate),
             endpoints: Arc::new(ArcSwap::from_pointee(endpoints)),
             replayed,
+            log: Arc::new(log),
             recovery,
             follow_from: app.journal.durable().next(),
             app,
@@ -453,7 +463,7 @@ impl Life {
             Arc::clone(&self.app),
             Arc::clone(&self.endpoints),
             commands.clone(),
-            Arc::default(),
+            Arc::clone(&self.log),
             std::mem::take(&mut self.replayed),
         );
         let follower = self.app.journal.follow(from);
@@ -488,18 +498,10 @@ impl Drop for Life {
 
 impl Recovery {
     fn note(&mut self, record: &Record, place: (Position, u32), install: &Install) {
-        let (position, incarnation) = place;
+        let alert_id = |cause: &Cause<'_>| AlertId::derive(&install.alert, cause);
+        let (position, _) = place;
         if let Some(part) = record.lead_part() {
-            for (index, crossed) in told(&part.crossings) {
-                let cause = Cause {
-                    incarnation,
-                    position,
-                    index,
-                    kind: AlertKind::of(crossed.crossing.direction),
-                    lead: part.lead,
-                    audience: AUDIENCE_DEFAULT,
-                };
-                let id = AlertId::derive(&install.alert, &cause);
+            for (id, _) in messages(part, place, &alert_id) {
                 self.due.insert(id.as_str().to_owned(), position);
             }
         }
@@ -513,67 +515,6 @@ impl Recovery {
     fn queued(&self, alert: &str) -> Option<&(Position, Queued)> {
         self.queued.iter().find(|(_, queued)| queued.alert == alert)
     }
-}
-
-/// Gives the engine something to journal.
-type Act<'a> = dyn FnMut(&mut dyn FnMut(&Record) -> Position) -> Position + 'a;
-
-/// Journals the settings into a journal that has none; else only takes them up.
-fn publish(
-    engine: &Engine,
-    journal: &Journal,
-    file: &config::ScoringFile,
-    settings: &config::Settings,
-    install: &Install,
-    now: Timestamp,
-) -> (InForce, Sites) {
-    let commit = |act: &mut Act<'_>| {
-        let mut reserved = journal.reserve(1, 64 * 1024).unwrap();
-        let position = act(&mut |record: &Record| {
-            let mut bytes = Vec::new();
-            record.encode(&mut bytes);
-            reserved.push(&bytes)
-        });
-        journal.wait_blocking(position).unwrap();
-    };
-    let is_new = engine.catalog().version == 0;
-    let catalog = engine.catalog();
-    let mut names = Vec::new();
-    let scoring = file.publish(1, &mut |kind, name| {
-        let kind = match kind {
-            config::NameKind::Rule => NameKind::Rule,
-            config::NameKind::Category => NameKind::Category,
-            config::NameKind::Threshold => NameKind::Threshold,
-        };
-        catalog.intern(&mut names, kind, name)
-    });
-    let scoring = scoring.unwrap();
-    if is_new {
-        let categories = scoring.categories.iter().map(|category| PublishedCategory {
-            id: category.id,
-            half_life: category.half_life,
-            in_total: category.in_total,
-        });
-        let published = Published {
-            version: 1,
-            names,
-            categories: categories.collect(),
-            text: file.text.as_bytes().to_vec(),
-        };
-        commit(&mut |push| engine.publish(published.clone(), now, push));
-    }
-    let catalog = engine.catalog();
-    let mut names = Vec::new();
-    let number = |site: &config::Site, names: &mut Vec<_>| {
-        SiteId(catalog.intern(names, NameKind::Site, &site.id))
-    };
-    let sites: Vec<(SiteId, config::Site)> =
-        settings.sites.iter().map(|site| (number(site, &mut names), site.clone())).collect();
-    if is_new {
-        commit(&mut |push| engine.name(names.clone(), now, push));
-    }
-    let in_force = InForce::new(scoring, &file.excluded, Arc::clone(&file.text));
-    (in_force, Sites::new(&sites, &install.visitor))
 }
 
 /// The stage's thread.
@@ -661,6 +602,7 @@ impl Browser {
             origin: Some("https://www.vendor.example".into()),
             agent: "Mozilla/5.0 (Windows NT 10.0; Win64; x64) Chrome/140.0.0.0".into(),
             bearer: None,
+            trusted: false,
             gpc: false,
             opted_out: false,
             prefetch: false,

@@ -24,11 +24,15 @@ const LIVES: [usize; 4] = [37, 120, 81, 150];
 /// Every so many hits of a browser somebody asks for a quote.
 const QUOTE_EVERY: u64 = 10;
 
-/// A browser that sends one hit after the other, and a hit again until it is acknowledged.
+/// Browsers that a sender has: a new one for everybody who asks, since more than a few people on
+/// one browser within a day are not tied to it.
+const POOL: usize = 24;
+
+/// Sends one hit after the other, and a hit again until it is acknowledged.
 struct Sender {
     number: usize,
     sent: u64,
-    cookie: Option<String>,
+    cookies: Vec<String>,
     /// A hit sent and not acknowledged.
     open: Option<Value>,
     acknowledged: BTreeSet<String>,
@@ -38,7 +42,14 @@ struct Sender {
 impl Sender {
     fn new(number: usize) -> Sender {
         let sets = (BTreeSet::new(), BTreeSet::new());
-        Sender { number, sent: 0, cookie: None, open: None, acknowledged: sets.0, quoted: sets.1 }
+        Sender {
+            number,
+            sent: 0,
+            cookies: Vec::new(),
+            open: None,
+            acknowledged: sets.0,
+            quoted: sets.1,
+        }
     }
 
     fn next(&mut self) -> Value {
@@ -58,6 +69,12 @@ impl Sender {
         hit
     }
 
+    /// The cookie of the browser that is sending.
+    fn cookie(&mut self) -> &mut String {
+        let browser = self.sent / QUOTE_EVERY;
+        self.cookies.get_mut(browser as usize).expect("the pool is large enough")
+    }
+
     fn email(&self) -> String {
         format!("b{}n{}@quote.example", self.number, self.sent / QUOTE_EVERY)
     }
@@ -67,15 +84,13 @@ impl Sender {
         let mut client = Client::new(server.collector());
         loop {
             let hit = self.open.take().unwrap_or_else(|| self.next());
-            let mut headers = vec![("user-agent", AGENT)];
-            if let Some(cookie) = &self.cookie {
-                headers.push(("cookie", cookie));
-            }
+            let cookie = self.cookie().clone();
+            let headers = [("user-agent", AGENT), ("cookie", &cookie)];
             let answer = client.send("POST", "/b", &headers, hit.to_string().as_bytes());
             match answer {
                 Ok(answer) if answer.status == 204 => {
                     if let Some(cookie) = answer.header("set-cookie") {
-                        self.cookie = cookie.split(';').next().map(str::to_owned);
+                        cookie.split(';').next().unwrap().clone_into(self.cookie());
                     }
                     let path = hit["u"].as_str().unwrap().split_once(".example").unwrap().1;
                     self.acknowledged.insert(path.to_owned());
@@ -106,9 +121,12 @@ fn paths(server: &Server) -> BTreeMap<String, u32> {
 fn senders(server: &Server) -> Vec<Mutex<Sender>> {
     let known = |number: usize| {
         let mut sender = Sender::new(number);
-        let mut browser = support::browser::Browser::returning(server, number as u64);
-        browser.page("/", "");
-        sender.cookie = browser.jar.get("mikomi").map(|value| format!("mikomi={value}"));
+        for browser in 0..POOL {
+            let number = (number * POOL + browser) as u64;
+            let mut browser = support::browser::Browser::returning(server, number);
+            browser.page("/", "");
+            sender.cookies.push(format!("mikomi={}", browser.jar["mikomi"]));
+        }
         Mutex::new(sender)
     };
     (0..BROWSERS).map(known).collect()

@@ -1,36 +1,57 @@
-//! An Alert is a crossing worth telling. Its id is derived from the record that holds the
-//! crossing, so that a crash, a replay or a retry finds the same id again (law 5).
+//! An Alert is a message worth sending. Its id is derived from the record that holds its cause,
+//! so that a crash, a replay or a retry finds the same id again (law 5).
 
 use std::fmt;
 
 use crate::id::{Key, LeadId, Position};
-use crate::record::Crossed;
-use crate::threshold::Direction;
 
 /// What kind of message an alert is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AlertKind {
-    /// A lead went in at a line, or was released by the cool-down.
+    /// A lead went in at a line, or was released by the cool-down or by hand.
     Hot,
     /// A lead went out.
     Cooled,
+    /// A rule that tells somebody at once counted.
+    Action,
+    /// A lead that is in rose far above what was last told.
+    Escalated,
+    /// A message was wrong.
+    Retracted,
+    /// Two records were found to be one person.
+    Merged,
+    /// They were found to be two.
+    Unmerged,
 }
 
 impl AlertKind {
+    /// All kinds, by their number in the journal.
+    pub const ALL: [AlertKind; 7] = [
+        AlertKind::Hot,
+        AlertKind::Cooled,
+        AlertKind::Action,
+        AlertKind::Escalated,
+        AlertKind::Retracted,
+        AlertKind::Merged,
+        AlertKind::Unmerged,
+    ];
+
     /// The type in the message.
     pub fn name(self) -> &'static str {
         match self {
             AlertKind::Hot => "lead.hot",
             AlertKind::Cooled => "lead.cooled",
+            AlertKind::Action => "lead.action",
+            AlertKind::Escalated => "lead.escalated",
+            AlertKind::Retracted => "alert.retracted",
+            AlertKind::Merged => "lead.merged",
+            AlertKind::Unmerged => "lead.unmerged",
         }
     }
 
-    /// What a crossing is told as.
-    pub fn of(direction: Direction) -> AlertKind {
-        match direction {
-            Direction::Rise | Direction::Release => AlertKind::Hot,
-            Direction::Fall => AlertKind::Cooled,
-        }
+    /// Reads the type.
+    pub fn parse(name: &str) -> Option<AlertKind> {
+        AlertKind::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 
@@ -49,15 +70,15 @@ impl fmt::Display for AlertId {
 pub struct Cause<'a> {
     /// Which life of the installation: a restored backup is another one.
     pub incarnation: u32,
-    /// The record that holds the crossing.
+    /// The record that holds the cause.
     pub position: Position,
-    /// The crossing's place in it.
-    pub index: u16,
+    /// The message's place in it.
+    pub place: u16,
     /// What kind of message.
     pub kind: AlertKind,
     /// Who it is about.
     pub lead: LeadId,
-    /// Who is told.
+    /// Who is told; empty for all.
     pub audience: &'a str,
 }
 
@@ -69,7 +90,7 @@ impl AlertId {
             b"alert v1",
             &cause.incarnation.to_le_bytes(),
             &cause.position.0.to_le_bytes(),
-            &cause.index.to_le_bytes(),
+            &cause.place.to_le_bytes(),
             cause.kind.name().as_bytes(),
             &cause.lead.0.to_le_bytes(),
             cause.audience.as_bytes(),
@@ -88,14 +109,6 @@ impl AlertId {
     }
 }
 
-/// The crossings of a part that are told, with their places.
-pub fn told(crossings: &[Crossed]) -> impl Iterator<Item = (u16, &Crossed)> {
-    let places = crossings.iter().enumerate();
-    places
-        .filter(|(_, crossed)| crossed.told.is_some())
-        .map(|(index, crossed)| (index as u16, crossed))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -106,7 +119,7 @@ mod tests {
         let cause = Cause {
             incarnation: 1,
             position: Position(9),
-            index: 0,
+            place: 0,
             kind: AlertKind::Hot,
             lead: LeadId(7),
             audience: "sales",
@@ -117,12 +130,20 @@ mod tests {
         for other in [
             Cause { incarnation: 2, ..cause },
             Cause { position: Position(10), ..cause },
-            Cause { index: 1, ..cause },
+            Cause { place: 1, ..cause },
             Cause { kind: AlertKind::Cooled, ..cause },
             Cause { lead: LeadId(8), ..cause },
             Cause { audience: "hr", ..cause },
         ] {
             assert_ne!(id, AlertId::derive(&key, &other), "{other:?}");
         }
+    }
+
+    #[test]
+    fn every_kind_has_a_name_of_its_own() {
+        for kind in AlertKind::ALL {
+            assert_eq!(AlertKind::parse(kind.name()), Some(kind));
+        }
+        assert_eq!(AlertKind::parse("lead"), None);
     }
 }

@@ -3,18 +3,17 @@
 
 use std::collections::BTreeMap;
 
-use crate::record::{Name, NameKind, Published, PublishedCategory};
+use crate::record::{Name, NameKind, Published};
+use crate::terms::Versions;
 
 /// Names and their numbers, both ways.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalog {
     numbers: BTreeMap<(NameKind, String), u16>,
     names: BTreeMap<(NameKind, u16), String>,
-    /// The last published version; 0 before the first.
-    pub version: u32,
-    /// Its categories.
-    pub categories: Vec<PublishedCategory>,
-    /// The rule file it was made from.
+    /// The terms of all versions that are kept.
+    pub versions: Versions,
+    /// The rule file that the last version was made from.
     pub text: Vec<u8>,
 }
 
@@ -44,6 +43,11 @@ impl Catalog {
         number
     }
 
+    /// The last published version; 0 before the first.
+    pub fn version(&self) -> u32 {
+        self.versions.latest().map_or(0, |terms| terms.version)
+    }
+
     /// Applies names from a record.
     pub fn evolve_names(&mut self, names: &[Name]) {
         for name in names {
@@ -55,14 +59,13 @@ impl Catalog {
     /// Applies a published version.
     pub fn evolve_published(&mut self, published: &Published) {
         self.evolve_names(&published.names);
-        self.version = published.version;
-        self.categories.clone_from(&published.categories);
+        self.versions.publish(published.terms.clone());
         self.text.clone_from(&published.text);
     }
 
     /// Everything that replay must restore, in a fixed form.
     pub fn canonical(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.version.to_le_bytes());
+        out.extend_from_slice(&self.version().to_le_bytes());
         for ((kind, number), name) in &self.names {
             out.push(*kind as u8);
             out.extend_from_slice(&number.to_le_bytes());

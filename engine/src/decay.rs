@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use crate::rule::Points;
+use crate::points::Points;
 use crate::time::Timestamp;
 
 /// Bits after the point of the power of two in a row's weight.
@@ -227,6 +227,11 @@ impl Total {
         Total { sums }
     }
 
+    /// The sums, to add to.
+    pub fn sums_mut(&mut self) -> &mut [Sum] {
+        &mut self.sums
+    }
+
     /// The sum of the rounded values at a moment.
     pub fn value(&self, at: Timestamp) -> Points {
         Points(self.sums.iter().map(|sum| sum.value(at).0).sum())
@@ -237,7 +242,7 @@ impl Total {
     /// the bounds of its falling and rising parts exclude the line.
     pub fn first(
         &self,
-        side: Side,
+        side: Reach,
         line: Points,
         from: Timestamp,
         until: Timestamp,
@@ -264,10 +269,10 @@ impl Total {
     }
 
     /// Bounds by monotone parts: what sinks is greatest at the start, what rises at the end.
-    fn may_cross(&self, side: Side, line: Points, start: u64, end: u64) -> bool {
+    fn may_cross(&self, side: Reach, line: Points, start: u64, end: u64) -> bool {
         let (sinking_at, rising_at) = match side {
-            Side::Below => (end, start),
-            Side::NotBelow => (start, end),
+            Reach::Below => (end, start),
+            Reach::NotBelow => (start, end),
         };
         let extreme: i64 = self
             .sums
@@ -294,18 +299,18 @@ impl Total {
 
 /// Which side of a line is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub enum Reach {
     /// Less than the line.
     Below,
     /// The line or more.
     NotBelow,
 }
 
-impl Side {
+impl Reach {
     fn of(self, value: Points, line: Points) -> bool {
         match self {
-            Side::Below => value < line,
-            Side::NotBelow => value >= line,
+            Reach::Below => value < line,
+            Reach::NotBelow => value >= line,
         }
     }
 }
@@ -388,7 +393,7 @@ mod tests {
                 Sum::of(half_life(14), a.iter().copied()),
                 Sum::of(half_life(30), b.iter().copied()),
             ]);
-            let side = if below { Side::Below } else { Side::NotBelow };
+            let side = if below { Reach::Below } else { Reach::NotBelow };
             let from = Timestamp(1_790_000_000_000 + 200 * DAY);
             let until = from.plus(Duration::from_millis(400 * DAY));
             let found = total.first(side, Points(line), from, until);

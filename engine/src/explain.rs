@@ -4,9 +4,9 @@
 use crate::decay::Sum;
 use crate::id::{CategoryId, RuleId};
 use crate::ledger::{self, Row};
+use crate::points::Points;
 use crate::record::Reason;
-use crate::rule::Points;
-use crate::scoring::Scoring;
+use crate::terms::Terms;
 use crate::time::Timestamp;
 
 /// Reasons listed in a message; the rest is one more, of no rule.
@@ -27,9 +27,9 @@ pub struct Explained {
 }
 
 /// What a ledger is worth at a moment, row by row, adding up exactly.
-pub fn explain(rows: &[Row], scoring: &Scoring, at: Timestamp) -> Explained {
+pub fn explain(rows: &[Row], terms: &Terms, at: Timestamp) -> Explained {
     let mut explained = Explained::default();
-    for category in &scoring.categories {
+    for category in &terms.categories {
         let own: Vec<Row> =
             rows.iter().filter(|row| row.category == category.id).copied().collect();
         let amounts: Vec<_> = own.iter().map(|row| (row.when, row.granted)).collect();
@@ -46,10 +46,8 @@ pub fn explain(rows: &[Row], scoring: &Scoring, at: Timestamp) -> Explained {
 }
 
 /// The value of the same rows, those in the total, with the short memory of urgency.
-pub fn urgency(rows: &[Row], scoring: &Scoring, at: Timestamp) -> Points {
-    let counted =
-        |row: &Row| scoring.category(row.category).is_some_and(|category| category.in_total);
-    ledger::sum(rows, scoring.urgency.half_life, counted).value(at)
+pub fn urgency(rows: &[Row], terms: &Terms, at: Timestamp) -> Points {
+    ledger::sum(rows, terms.urgency, |row| terms.is_in_total(row.category)).value(at)
 }
 
 /// Shares grouped by rule, largest first, cut to a number; they add up to what they did.

@@ -1,8 +1,7 @@
 //! A Hit is what arrived, with every decision that needs the world (who may be believed, what
 //! is excluded, when it happened) already made and written into it.
 
-use std::collections::BTreeMap;
-
+use crate::attribute::{Attributes, Level};
 use crate::id::{LeadId, SiteId, VisitorId};
 use crate::identity::{Assurance, IdentityKind};
 use crate::time::Timestamp;
@@ -11,8 +10,8 @@ use crate::time::Timestamp;
 pub const TEXT_BYTES_MAX: usize = 1024;
 /// Most properties of one hit. More are refused.
 pub const PROPERTIES_MAX: usize = 32;
-/// Most attributes of one lead. Further names are ignored and counted.
-pub const ATTRIBUTES_MAX: usize = 64;
+/// Most areas of the site one page may lie in. More are left out.
+pub const AREAS_MAX: usize = 16;
 /// Longest name of an attribute, property or event, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
 /// Longest value of an attribute or property, in bytes.
@@ -45,30 +44,88 @@ pub enum Exclusion {
     Path,
     /// A person of an excluded e-mail domain: staff, a competitor.
     EmailDomain,
+    /// A mail scanner that opens every link of a mail at once.
+    Scanner,
+    /// A link of one person on the browser of another: it was passed on.
+    Forwarded,
+    /// It tells of a person to whom the browser is not tied: where many use one browser.
+    Guest,
 }
 
-/// What is known of a person, by name. Plain in memory, sealed in the journal.
-pub type Attributes = BTreeMap<String, String>;
+impl Exclusion {
+    /// All reasons, by their number in the journal.
+    pub const ALL: [Exclusion; 7] = [
+        Exclusion::Robot,
+        Exclusion::Network,
+        Exclusion::Path,
+        Exclusion::EmailDomain,
+        Exclusion::Scanner,
+        Exclusion::Forwarded,
+        Exclusion::Guest,
+    ];
+
+    /// The name people and programs read.
+    pub fn name(self) -> &'static str {
+        match self {
+            Exclusion::Robot => "robot",
+            Exclusion::Network => "network",
+            Exclusion::Path => "path",
+            Exclusion::EmailDomain => "email_domain",
+            Exclusion::Scanner => "scanner",
+            Exclusion::Forwarded => "forwarded",
+            Exclusion::Guest => "guest",
+        }
+    }
+}
+
+/// One name of the person a hit belongs to, and how sure it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// What kind of name.
+    pub kind: IdentityKind,
+    /// Its keyed hash: the lead that it heads, unless it is another name of somebody.
+    pub id: LeadId,
+    /// How sure the statement is.
+    pub assurance: Assurance,
+}
 
 /// A statement of who a hit belongs to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claim {
-    /// The lead that the first identity in order heads.
-    pub lead: LeadId,
-    /// The kind of that identity.
-    pub kind: Option<IdentityKind>,
-    /// How sure the statement is.
-    pub assurance: Assurance,
+    /// The names given, the one that heads a new lead first; never none.
+    pub names: Vec<Named>,
     /// Whether the person lets us track them, if they said.
     pub consent: Option<bool>,
+    /// How sure the attributes are: what a browser sends stays a claim, also beside a proof.
+    pub attributes_by: Assurance,
+    /// Of whom they are: of the person, of the department, of the company.
+    pub level: Level,
     /// The person's identities and attributes as stated. Never in the journal as they are.
     pub attributes: Attributes,
-    /// The same under the person's data key: what the journal holds instead. Empty: none.
+    /// The same under the data key of the first name: what the journal holds. Empty: none.
     pub sealed: Vec<u8>,
+    /// Whether the form stands where many people use one browser: it never binds it.
+    pub kiosk: bool,
+    /// Whether it is the click on a link that we signed. Whoever is known already on this
+    /// browser may have got the link from somebody else.
+    pub by_link: bool,
+}
+
+impl Claim {
+    /// The first name.
+    pub fn first(&self) -> Option<&Named> {
+        self.names.first()
+    }
+
+    /// How sure the first name is.
+    pub fn assurance(&self) -> Assurance {
+        self.first().map_or(Assurance::Claimed, |name| name.assurance)
+    }
 }
 
 /// One hit, decided.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each says something of its own")]
 pub struct Hit {
     /// The site it was sent to.
     pub site: SiteId,
@@ -102,6 +159,12 @@ pub struct Hit {
     pub scroll: u8,
     /// Whether the page lies in the site's area for people who have logged in.
     pub authenticated: bool,
+    /// The site's other areas that the page lies in, by name.
+    pub areas: Vec<String>,
+    /// Whether the browser came by a link that we signed.
+    pub via_our_link: bool,
+    /// Whether nobody is told of it: a card or a past that is brought in.
+    pub silent: bool,
     /// Whether a server with our key sent it.
     pub by_server: bool,
     /// Whether it came under a test key: its alerts go to test endpoints only.
@@ -112,15 +175,20 @@ pub struct Hit {
     pub properties: Vec<(String, String)>,
     /// The sender's address cut to its network, as text; empty if withheld.
     pub network: String,
+    /// The sender's user agent reduced to its class, as in `chrome windows`; empty if unknown.
+    pub agent: String,
     /// Who it belongs to, if it says so.
     pub claim: Option<Claim>,
 }
 
 impl Hit {
-    /// Whether a person was there: not a robot, not only a server's statement.
+    /// Whether a person was there: not a robot, not only a server's statement, not only a mail
+    /// program that opened a mail by itself.
     pub fn is_human(&self) -> bool {
+        let by_link = || self.claim.as_ref().is_some_and(|claim| claim.by_link);
         let acted = match self.kind {
-            HitKind::PageView | HitKind::Event | HitKind::Engagement => true,
+            HitKind::PageView | HitKind::Engagement => true,
+            HitKind::Event => self.visitor.is_some() || !by_link(),
             HitKind::Identify => !self.by_server,
             HitKind::Reset => false,
         };

@@ -9,13 +9,14 @@ use crate::id::{Key, LeadId};
 
 /// What kind of name an identity is, in the order in which one call's identities pick the head
 /// of a lead: the first present wins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum IdentityKind {
     /// The site's own account id.
     UserId,
     /// The sales system's id.
     CrmId,
     /// An e-mail address.
+    #[default]
     Email,
 }
 
@@ -44,8 +45,27 @@ pub enum Assurance {
     /// A form or a call in a browser said so; nobody proved it.
     #[default]
     Claimed,
-    /// A server with our key, or a click on a link we signed, proved it.
+    /// Worked out: the browser was proved to be somebody's who is this person by a claim only.
+    /// Shown, never stored.
+    Derived,
+    /// A server with our key, an identity secret, or a click on a link we signed proved it.
     Verified,
+}
+
+impl Assurance {
+    /// The name in messages and answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Claimed => "claimed",
+            Self::Derived => "derived",
+            Self::Verified => "verified",
+        }
+    }
+
+    /// Whether somebody proved it all the way.
+    pub fn is_proved(self) -> bool {
+        self == Self::Verified
+    }
 }
 
 /// Longest value of an identity, in bytes of its normal form.

@@ -3,28 +3,21 @@
 //! arrives late, or one that goes, leads to the same ledger as if it had always (never) been.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::decay::{HalfLife, Sum, Total};
-use crate::id::{CategoryId, Position, RuleId, VisitorId};
-use crate::rule::{Guards, Once, Period, Points, Rule};
-use crate::scoring::{Category, Scoring};
+use crate::facts::{Profile, Said, Seen, Source, was_there};
+use crate::id::{CategoryId, LeadId, Position, RuleId};
+use crate::points::Points;
+use crate::rule::{Guards, OnRemove, Once, Period};
+use crate::terms::{CategoryTerms, RuleTerms, Terms, Versions};
 use crate::time::Timestamp;
 
-/// Rows one ledger holds. Beyond it the oldest fold into one row per (source, rule): still
-/// removable, no longer arbitrated anew.
+/// Rows one ledger holds. Beyond it the oldest fold into one row per (origin, source, rule):
+/// still removable, no longer arbitrated anew.
 pub const LEDGER_ROWS_MAX: usize = 4_096;
 /// Rows folded at a time, so that folding is rare.
 pub const LEDGER_ROWS_FOLDED: usize = 1_024;
-
-/// Where a row came from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Source {
-    /// A server of ours that named the person, without any browser.
-    #[default]
-    Server,
-    /// A browser.
-    Visitor(VisitorId),
-}
 
 /// Why a row was granted less than its rule gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,11 +39,17 @@ pub enum Cut {
     ClaimsMax,
     /// It was not, but stands for many that folded: its grant is final.
     Folded,
+    /// The rule is not for people like this one: `only`.
+    NotFor,
+    /// The hit was withdrawn: nobody was there.
+    Withdrawn,
+    /// The rule is gone, and took its points along.
+    Removed,
 }
 
 impl Cut {
     /// All reasons, by their number in the journal.
-    pub const ALL: [Cut; 8] = [
+    pub const ALL: [Cut; 11] = [
         Cut::None,
         Cut::Counted,
         Cut::NotAway,
@@ -59,6 +58,9 @@ impl Cut {
         Cut::TotalMax,
         Cut::ClaimsMax,
         Cut::Folded,
+        Cut::NotFor,
+        Cut::Withdrawn,
+        Cut::Removed,
     ];
 
     /// The name people and programs read.
@@ -72,12 +74,15 @@ impl Cut {
             Cut::TotalMax => "total_max",
             Cut::ClaimsMax => "claims_max",
             Cut::Folded => "folded",
+            Cut::NotFor => "not_for",
+            Cut::Withdrawn => "withdrawn",
+            Cut::Removed => "rule_removed",
         }
     }
 
     /// Whether the row used up its rule's "once": also when a max cut it to nothing.
     pub fn counted(self) -> bool {
-        !matches!(self, Cut::Counted | Cut::NotAway)
+        !matches!(self, Cut::Counted | Cut::NotAway | Cut::NotFor | Cut::Withdrawn | Cut::Removed)
     }
 }
 
@@ -96,15 +101,23 @@ pub struct Row {
     pub category: CategoryId,
     /// Where it came from.
     pub source: Source,
+    /// The name of the person who earned it; 0 while nobody said who it was.
+    pub origin: LeadId,
+    /// The version of the scoring under which it was earned.
+    pub version: u32,
     /// What the rule gives.
     pub base: Points,
     /// What was granted.
     pub granted: Points,
     /// Why it was less, if it was.
     pub cut: Cut,
+    /// Whether the hit was withdrawn.
+    pub withdrawn: bool,
+    /// Whether it stands for many that folded.
+    pub folded: bool,
 }
 
-/// A row that is granted something else, because an earlier one arrived late.
+/// A row that is granted something else, because another one came or went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Regrant {
     /// The row's record.
@@ -127,22 +140,63 @@ pub struct Fold {
 }
 
 impl Row {
-    fn key(&self) -> (Timestamp, Position, u16) {
+    /// Its place in a ledger.
+    pub fn key(&self) -> (Timestamp, Position, u16) {
         (self.when, self.position, self.order)
     }
 }
 
 /// What settling needs besides the rows.
-pub struct Terms<'a> {
-    /// The limits in force.
-    pub scoring: &'a Scoring,
-    /// Whether a source is tied to the person by a claim only.
-    pub claimed: &'a dyn Fn(Source) -> bool,
+#[derive(Clone, Copy)]
+pub struct Basis<'a> {
+    /// The limits, of every version.
+    pub versions: &'a Versions,
+    /// The version in force now.
+    pub now: u32,
+    /// Whether a source is tied to that name of the person by a claim only.
+    pub claimed: &'a dyn Fn(Source, LeadId) -> bool,
+    /// What was said of the person.
+    pub said: &'a [Said],
+    /// Their visits.
+    pub visits: &'a [Seen],
 }
 
-/// Running sums of the rows settled so far.
+impl<'a> Basis<'a> {
+    /// For the ledger of a browser: nobody's.
+    pub fn nobody(versions: &'a Versions) -> Basis<'a> {
+        let now = versions.latest().map_or(0, |terms| terms.version);
+        Basis { versions, now, claimed: &|_, _| false, said: &[], visits: &[] }
+    }
+
+    /// The terms a row was earned under.
+    fn terms(&self, row: &Row) -> Option<&'a Arc<Terms>> {
+        self.versions.numbered(row.version)
+    }
+
+    /// Whether a rule is gone, and its rows with it.
+    fn is_removed(&self, row: &Row, rule: &RuleTerms) -> bool {
+        let now = self.versions.numbered(self.now);
+        let gone = now.is_some_and(|terms| terms.rule(row.rule).is_none());
+        gone && rule.on_remove == OnRemove::Withdraw
+    }
+
+    /// Whether a rule is for this person, as they were known when it counted for them: at its
+    /// time, or, of what they did before anybody knew them, when they were first known.
+    fn is_for(&self, row: &Row, guards: &Guards) -> bool {
+        if guards.only.is_empty() {
+            return true;
+        }
+        let first = self.said.first().map_or(row.when, |said| said.time);
+        let known = row.when.max(first);
+        let profile = Profile::of(self.said.iter().take_while(|said| said.time <= known));
+        guards.only.iter().all(|test| test.holds(&profile.attributes))
+    }
+}
+
+/// Running sums of the rows settled so far, as they fade under one version.
 struct Tally<'a> {
-    terms: &'a Terms<'a>,
+    basis: Basis<'a>,
+    terms: &'a Arc<Terms>,
     // A rule that moved to another category has rows in both, and each fades at its own speed.
     rules: BTreeMap<(RuleId, CategoryId), Sum>,
     categories: BTreeMap<CategoryId, Sum>,
@@ -150,10 +204,24 @@ struct Tally<'a> {
 }
 
 /// Settles rows that are in order, from an index on; those before keep what they were granted.
-pub fn settle(rows: &mut [Row], from: usize, terms: &Terms<'_>) {
-    let mut tally = Tally::of(&rows[..from], terms);
+pub fn settle(rows: &mut [Row], from: usize, basis: &Basis<'_>) {
+    let mut tally: Option<Tally<'_>> = None;
     for index in from..rows.len() {
-        let (granted, cut) = tally.grant(&rows[..index], &rows[index]);
+        let row = rows[index];
+        // What no version kept speaks of stays as it was granted.
+        let Some(terms) = basis.terms(&row) else {
+            continue;
+        };
+        let stale =
+            |tally: &Tally<'_>| !basis.versions.fade_alike(tally.terms.version, terms.version);
+        if tally.as_ref().is_none_or(stale) {
+            tally = Some(Tally::of(&rows[..index], *basis, terms));
+        }
+        let Some(tally) = &mut tally else {
+            continue;
+        };
+        tally.terms = terms;
+        let (granted, cut) = tally.grant(&rows[..index], &row);
         rows[index].granted = granted;
         rows[index].cut = cut;
         tally.add(&rows[..=index], index);
@@ -170,51 +238,63 @@ pub fn insert(rows: &mut Vec<Row>, row: Row) -> usize {
 }
 
 impl<'a> Tally<'a> {
-    fn of(rows: &[Row], terms: &'a Terms<'a>) -> Tally<'a> {
+    fn of(rows: &[Row], basis: Basis<'a>, terms: &'a Arc<Terms>) -> Tally<'a> {
         let mut tally = Tally {
+            basis,
             terms,
             rules: BTreeMap::new(),
             categories: BTreeMap::new(),
             claims: BTreeMap::new(),
         };
         // One pass a sum, not one a row: the base of a sum is that of its latest row.
-        for category in &terms.scoring.categories {
+        for category in &terms.categories {
             let id = category.id;
             tally.categories.insert(id, sum(rows, category.half_life, |row| row.category == id));
-            let claimed = |row: &Row| row.category == id && tally_claims(row, terms);
+            let claimed = |row: &Row| row.category == id && tally_claims(row, &basis);
             tally.claims.insert(id, sum(rows, category.half_life, claimed));
         }
         tally
     }
 
     fn half_life(&self, category: CategoryId) -> Option<HalfLife> {
-        self.terms.scoring.category(category).map(|category| category.half_life)
+        self.terms.category(category).map(|category| category.half_life)
     }
 
     /// What a row is granted after these.
     fn grant(&self, prior: &[Row], row: &Row) -> (Points, Cut) {
-        // A rule or category that this version no longer has: what was granted stays.
-        let Some(rule) = self.terms.scoring.rules.rule(row.rule) else {
+        if row.withdrawn {
+            return (Points(0), Cut::Withdrawn);
+        }
+        // A rule of a version that is no longer kept: what was granted stays.
+        let Some(rule) = self.terms.rule(row.rule) else {
             return (row.granted, row.cut);
         };
-        match row.cut {
-            Cut::NotAway => return (Points(0), Cut::NotAway),
-            Cut::Folded => return (row.granted, Cut::Folded),
-            _ => {}
+        if self.basis.is_removed(row, rule) {
+            return (Points(0), Cut::Removed);
         }
-        if has_counted(prior, row, &rule.guards, self.terms) {
+        if row.folded {
+            return (row.base, Cut::Folded);
+        }
+        let guards = &rule.guards;
+        if guards.away.is_some_and(|away| was_there(self.basis.visits, row.when, away)) {
+            return (Points(0), Cut::NotAway);
+        }
+        if !self.basis.is_for(row, guards) {
+            return (Points(0), Cut::NotFor);
+        }
+        if has_counted(prior, row, guards, self.terms) {
             return (Points(0), Cut::Counted);
         }
         if row.base.0 <= 0 {
             return (row.base, Cut::None);
         }
-        self.fit(prior, row, rule)
+        self.fit(prior, row, guards)
     }
 
     /// The whole points that still fit under every max; the tightest names the cut.
-    fn fit(&self, prior: &[Row], row: &Row, rule: &Rule) -> (Points, Cut) {
-        let scoring = self.terms.scoring;
-        let Some(category) = scoring.category(row.category) else {
+    fn fit(&self, prior: &[Row], row: &Row, guards: &Guards) -> (Points, Cut) {
+        let terms = self.terms;
+        let Some(category) = terms.category(row.category) else {
             return (row.base, Cut::None);
         };
         let mut fits = (row.base, Cut::None);
@@ -225,8 +305,8 @@ impl<'a> Tally<'a> {
                 fits = (room, cut);
             }
         };
-        if rule.guards.max.is_some() {
-            limit(rule.guards.max, self.rule_value(prior, row), Cut::RuleMax);
+        if guards.max.is_some() {
+            limit(guards.max, self.rule_value(prior, row), Cut::RuleMax);
         }
         let value = |sums: &BTreeMap<CategoryId, Sum>, id: CategoryId| {
             sums.get(&id).map_or(Points(0), |sum| sum.value(row.when))
@@ -234,12 +314,12 @@ impl<'a> Tally<'a> {
         limit(category.max, value(&self.categories, category.id), Cut::CategoryMax);
         if category.in_total {
             let total = |sums| {
-                let counted = scoring.categories.iter().filter(|category| category.in_total);
+                let counted = terms.categories.iter().filter(|category| category.in_total);
                 Points(counted.map(|category| value(sums, category.id).0).sum())
             };
-            limit(scoring.total_max, total(&self.categories), Cut::TotalMax);
-            if (self.terms.claimed)(row.source) {
-                limit(scoring.claims_max, total(&self.claims), Cut::ClaimsMax);
+            limit(terms.total_max, total(&self.categories), Cut::TotalMax);
+            if (self.basis.claimed)(row.source, row.origin) {
+                limit(terms.claims_max, total(&self.claims), Cut::ClaimsMax);
             }
         }
         fits
@@ -247,7 +327,8 @@ impl<'a> Tally<'a> {
 
     /// What a row's rule is worth at its moment, in whatever categories its rows stand.
     fn rule_value(&self, prior: &[Row], row: &Row) -> Points {
-        let of_category = |category: &Category| match self.rules.get(&(row.rule, category.id)) {
+        let of_category = |category: &CategoryTerms| match self.rules.get(&(row.rule, category.id))
+        {
             Some(sum) => sum.value(row.when).0,
             None => {
                 sum(prior, category.half_life, |other| {
@@ -257,7 +338,7 @@ impl<'a> Tally<'a> {
                 .0
             }
         };
-        Points(self.terms.scoring.categories.iter().map(of_category).sum())
+        Points(self.terms.categories.iter().map(of_category).sum())
     }
 
     /// Adds a settled row; `rows` ends with it.
@@ -266,17 +347,17 @@ impl<'a> Tally<'a> {
         let Some(half_life) = self.half_life(row.category) else {
             return;
         };
-        let terms = self.terms;
+        let basis = self.basis;
         add_to(&mut self.rules, (row.rule, row.category), &row, || {
             sum(rows, half_life, |other| other.rule == row.rule && other.category == row.category)
         });
         add_to(&mut self.categories, row.category, &row, || {
             sum(rows, half_life, |other| other.category == row.category)
         });
-        if tally_claims(&row, terms) {
+        if tally_claims(&row, &basis) {
             add_to(&mut self.claims, row.category, &row, || {
                 let same = |other: &Row| other.category == row.category;
-                sum(rows, half_life, |other| same(other) && tally_claims(other, terms))
+                sum(rows, half_life, |other| same(other) && tally_claims(other, &basis))
             });
         }
     }
@@ -284,8 +365,8 @@ impl<'a> Tally<'a> {
 
 /// Minus rows too: what was earned by a claim and taken away again leaves room, as under any
 /// other max.
-fn tally_claims(row: &Row, terms: &Terms<'_>) -> bool {
-    row.granted.0 != 0 && (terms.claimed)(row.source)
+fn tally_claims(row: &Row, basis: &Basis<'_>) -> bool {
+    row.granted.0 != 0 && (basis.claimed)(row.source, row.origin)
 }
 
 fn add_to<K: Ord>(sums: &mut BTreeMap<K, Sum>, key: K, row: &Row, anew: impl FnOnce() -> Sum) {
@@ -300,16 +381,16 @@ pub fn sum(rows: &[Row], half_life: HalfLife, which: impl Fn(&Row) -> bool) -> S
 }
 
 /// The score of rows as a function of time: the categories that count in the total.
-pub fn total(rows: &[Row], scoring: &Scoring) -> Total {
-    let counted = scoring.categories.iter().filter(|category| category.in_total);
+pub fn total(rows: &[Row], terms: &Terms) -> Total {
+    let counted = terms.categories.iter().filter(|category| category.in_total);
     let sums =
         counted.map(|category| sum(rows, category.half_life, |row| row.category == category.id));
     Total::new(sums.collect())
 }
 
 /// Whether the rule has used up what its guards allow, before this row.
-fn has_counted(prior: &[Row], row: &Row, guards: &Guards, terms: &Terms<'_>) -> bool {
-    let offset = terms.scoring.rules.offset();
+fn has_counted(prior: &[Row], row: &Row, guards: &Guards, terms: &Terms) -> bool {
+    let offset = terms.offset;
     let same = |other: &&Row| other.rule == row.rule && other.cut.counted();
     let mut earlier = prior.iter().rev().filter(same);
     if let Some(once) = guards.once {
@@ -334,38 +415,40 @@ fn has_counted(prior: &[Row], row: &Row, guards: &Guards, terms: &Terms<'_>) -> 
     })
 }
 
-/// What the oldest rows fold into: one row per (source, rule, category), at the moment at which
-/// the rule last counted, worth what they are worth together then. Rows that did not count are
-/// worth nothing and leave no trace.
-pub fn fold(rows: &[Row], scoring: &Scoring) -> Vec<Row> {
-    let mut groups: BTreeMap<(Source, RuleId, CategoryId), Vec<Row>> = BTreeMap::new();
+/// What the oldest rows fold into: one row per (origin, source, rule, category), at the moment
+/// at which the rule last counted, worth what they are worth together then. Rows that did not
+/// count are worth nothing and leave no trace.
+pub fn fold(rows: &[Row], terms: &Terms) -> Vec<Row> {
+    type Group = (LeadId, Source, RuleId, CategoryId);
+    let mut groups: BTreeMap<Group, Vec<Row>> = BTreeMap::new();
     for row in rows.iter().filter(|row| row.cut.counted()) {
-        groups.entry((row.source, row.rule, row.category)).or_default().push(*row);
+        let group = (row.origin, row.source, row.rule, row.category);
+        groups.entry(group).or_default().push(*row);
     }
     let mut folded: Vec<Row> =
-        groups.into_values().filter_map(|group| fold_group(&group, scoring)).collect();
+        groups.into_values().filter_map(|group| fold_group(&group, terms)).collect();
     folded.sort_by_key(Row::key);
     folded
 }
 
-fn fold_group(group: &[Row], scoring: &Scoring) -> Option<Row> {
+fn fold_group(group: &[Row], terms: &Terms) -> Option<Row> {
     let latest = *group.last()?;
-    if group.len() == 1 && latest.cut == Cut::Folded {
+    if group.len() == 1 && latest.folded {
         return Some(latest);
     }
-    let granted = scoring.category(latest.category).map_or(latest.granted, |category| {
+    let granted = terms.category(latest.category).map_or(latest.granted, |category| {
         sum(group, category.half_life, |_| true).value(latest.when)
     });
     // Its grant is final, so nothing of it is held back.
-    Some(Row { granted, base: granted, cut: Cut::Folded, ..latest })
+    Some(Row { granted, base: granted, cut: Cut::Folded, folded: true, ..latest })
 }
 
 /// How many of the oldest rows to fold so that this many fit, and into what. Nothing, if there
 /// is room, or if so many sources and rules are behind them that folding gains little.
-pub fn fold_for(rows: &[Row], fit: usize, scoring: &Scoring) -> Option<Fold> {
+pub fn fold_for(rows: &[Row], fit: usize, terms: &Terms) -> Option<Fold> {
     let over = (rows.len() + fit).checked_sub(LEDGER_ROWS_MAX).filter(|over| *over > 0)?;
     [over.max(LEDGER_ROWS_FOLDED).min(rows.len()), rows.len()].into_iter().find_map(|count| {
-        let into = fold(&rows[..count], scoring);
+        let into = fold(&rows[..count], terms);
         let gain = count - into.len();
         (gain >= over.max(count / 2)).then_some(Fold { rows: count as u32, into })
     })
@@ -386,9 +469,12 @@ pub fn canonical_rows(rows: &[Row], out: &mut Vec<u8>) {
             u64::from(row.category.0),
             visitor as u64,
             (visitor >> 64) as u64,
+            row.origin.0,
+            u64::from(row.version),
             row.base.0 as u64,
             row.granted.0 as u64,
             row.cut as u64,
+            u64::from(row.withdrawn) | u64::from(row.folded) << 1,
         ] {
             out.extend_from_slice(&value.to_le_bytes());
         }
@@ -427,7 +513,7 @@ pub fn apply_fold(rows: &mut Vec<Row>, fold: &Fold) {
     }
 }
 
-/// What a ledger becomes with new rows: settled, folded if it is too long, and the difference.
+/// What a ledger becomes: settled, folded if it is too long, and the difference.
 #[derive(Debug, Default)]
 pub struct Settled {
     /// The ledger with the new rows, settled. New rows have no position yet.
@@ -441,29 +527,30 @@ pub struct Settled {
 }
 
 /// A position after every real one: where rows of the record being decided stand.
-const UNDECIDED: Position = Position(u64::MAX);
+pub const UNDECIDED: Position = Position(u64::MAX);
 
-/// Settles a ledger with new rows. `whole` settles it from the beginning.
+/// Settles a ledger with new rows. What was settled before stands, but for rows from `since` on:
+/// something else changed there.
 pub fn settle_with(
     old: &[Row],
     new: &[Row],
-    whole: bool,
-    scoring: &Scoring,
-    claimed: &dyn Fn(Source) -> bool,
+    since: Option<Timestamp>,
+    basis: &Basis<'_>,
 ) -> Settled {
     let mut rows = old.to_vec();
-    let fold = fold_for(&rows, new.len(), scoring);
+    let terms = basis.versions.numbered(basis.now);
+    let fold = terms.and_then(|terms| fold_for(&rows, new.len(), terms));
     if let Some(fold) = &fold {
         apply_fold(&mut rows, fold);
     }
     let before = rows.clone();
-    let mut from = if whole { 0 } else { rows.len() };
+    let mut from = since.map_or(rows.len(), |since| rows.partition_point(|row| row.when < since));
     for row in new {
         let undecided = row.position == Position::NONE;
         let position = if undecided { UNDECIDED } else { row.position };
         from = from.min(insert(&mut rows, Row { position, ..*row }));
     }
-    settle(&mut rows, from, &Terms { scoring, claimed });
+    settle(&mut rows, from, basis);
     let mut settled = Settled { fold, ..Settled::default() };
     let known = |row: &Row| {
         before.binary_search_by_key(&row.key(), Row::key).ok().map(|index| before[index])

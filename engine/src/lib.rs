@@ -10,22 +10,28 @@
 //! The modules stand in reading order; each uses only those above it. [`lead`] is the heart.
 
 pub mod id;
+mod locks;
 pub mod time;
+pub mod points;
 pub mod identity;
+pub mod attribute;
 pub mod hit;
 pub mod session;
+pub mod glob;
 pub mod rule;
 pub mod decay;
 pub mod grade;
 pub mod threshold;
 pub mod stage;
+pub mod terms;
 pub mod scoring;
+pub mod facts;
 pub mod ledger;
+pub mod alert;
 pub mod record;
 pub mod wire;
 pub mod explain;
 pub mod visitor;
 pub mod lead;
 pub mod catalog;
-pub mod alert;
 pub mod engine;

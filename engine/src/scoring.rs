@@ -1,34 +1,27 @@
-//! Scoring is everything one published version of the rule file says: rules, categories,
-//! limits, thresholds, and how people read them.
+//! Scoring is everything one published version of the rule file says: the rules to match by,
+//! the terms to settle by, those of the versions before it, and how people read it all.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::decay::HalfLife;
-use crate::grade::Grade;
+use crate::glob::Globs;
 use crate::id::{CategoryId, ThresholdId};
-use crate::rule::{Globs, Points, RuleSet};
-use crate::stage::Stage;
-use crate::threshold::{Band, Threshold};
+use crate::points::Points;
+use crate::rule::RuleSet;
+use crate::terms::{RuleTerms, Terms, Versions};
 
 /// Most categories: one memory of a person is kept for each.
 pub const CATEGORIES_MAX: usize = 16;
 /// Most thresholds.
 pub const THRESHOLDS_MAX: usize = 16;
 
-/// A kind of interest, with its own half-life.
+/// A kind of interest, as people read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Category {
     /// Its interned id.
     pub id: CategoryId,
     /// Its name in the rule file.
     pub name: String,
-    /// Points halve in this time.
-    pub half_life: HalfLife,
-    /// What it may be worth at any moment, after fading.
-    pub max: Option<Points>,
-    /// Whether it counts in the score, for thresholds and the total limit.
-    pub in_total: bool,
     /// What people read, Japanese.
     pub ja: String,
     /// What people read, English.
@@ -36,10 +29,8 @@ pub struct Category {
 }
 
 /// The same points with a short memory: is it now?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Urgency {
-    /// The short half-life.
-    pub half_life: HalfLife,
     /// From here it is medium.
     pub medium: Points,
     /// From here it is high.
@@ -68,29 +59,32 @@ pub struct Text {
     pub en: String,
 }
 
-/// One published version.
-#[derive(Debug)]
-pub struct Scoring {
-    /// Its number, from 1, in the order of publishing.
-    pub version: u32,
-    /// When points are earned.
-    pub rules: RuleSet,
-    /// Where they go, by their place in the file.
+/// How people read a version.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels {
+    /// The categories, by their place in the file.
     pub categories: Vec<Category>,
-    /// No person's score passes this.
-    pub total_max: Option<Points>,
-    /// What rows earned through visitors tied by a claim only may be worth together.
-    pub claims_max: Option<Points>,
-    /// Is it now?
+    /// The words for urgency.
     pub urgency: Urgency,
-    /// The lines, by their place in the file.
-    pub thresholds: Vec<Threshold>,
-    /// Paths that are never scored.
-    pub excluded_paths: Globs,
     /// First lines of messages, by type: `hot`, `cooled`.
     pub texts: BTreeMap<String, Text>,
     /// What people call the stages.
     pub stage_names: BTreeMap<String, String>,
+}
+
+/// One published version.
+#[derive(Debug)]
+pub struct Scoring {
+    /// This version and those before it.
+    pub versions: Versions,
+    /// When points are earned.
+    pub rules: RuleSet,
+    /// Paths that are never scored.
+    pub excluded_paths: Globs,
+    /// How people read it.
+    pub labels: Labels,
+    /// The version's number.
+    pub version: u32,
 }
 
 /// Why a version cannot be published.
@@ -106,7 +100,7 @@ pub enum ScoringError {
     /// A threshold whose fall is not below its rise.
     NoDeadBand {
         /// The threshold.
-        threshold: String,
+        threshold: ThresholdId,
     },
 }
 
@@ -116,71 +110,62 @@ impl fmt::Display for ScoringError {
             Self::TooMany(what) => write!(f, "too many {what} (at most 16)"),
             Self::UnknownCategory { rule } => write!(f, "rule \"{rule}\" names no known category"),
             Self::NoDeadBand { threshold } => {
-                write!(f, "threshold \"{threshold}\": fall must be below rise")
+                write!(f, "threshold number {}: fall must be below rise", threshold.0)
             }
         }
     }
 }
 
 impl Scoring {
-    /// What cannot be checked part by part: that the parts fit together.
-    pub fn check(&self) -> Result<(), ScoringError> {
-        if self.categories.len() > CATEGORIES_MAX {
-            return Err(ScoringError::TooMany("categories"));
-        }
-        if self.thresholds.len() > THRESHOLDS_MAX {
-            return Err(ScoringError::TooMany("thresholds"));
-        }
-        for rule in self.rules.rules() {
-            if self.category(rule.category).is_none() {
-                return Err(ScoringError::UnknownCategory { rule: rule.name.clone() });
-            }
-        }
-        match self.thresholds.iter().find(|threshold| threshold.fall >= threshold.rise) {
-            Some(flat) => Err(ScoringError::NoDeadBand { threshold: flat.name.clone() }),
-            None => Ok(()),
-        }
+    /// Puts a version together with those before it, and checks that the parts fit. The terms
+    /// of the rules are the rules' own.
+    pub fn new(
+        before: &Versions,
+        mut terms: Terms,
+        rules: RuleSet,
+        excluded_paths: Globs,
+        labels: Labels,
+    ) -> Result<Scoring, ScoringError> {
+        terms.rules = rule_terms(&rules);
+        check(&terms, &rules)?;
+        let version = terms.version;
+        let mut versions = before.clone();
+        versions.publish(terms);
+        Ok(Scoring { versions, rules, excluded_paths, labels, version })
     }
 
-    /// The category of an id, if this version still has it.
-    pub fn category(&self, id: CategoryId) -> Option<&Category> {
-        self.categories.iter().find(|category| category.id == id)
+    /// The terms in force.
+    pub fn terms(&self) -> &Terms {
+        self.versions.latest().expect("a scoring is made with its own version")
     }
+}
 
-    /// The threshold of an id, if this version still has it.
-    pub fn threshold(&self, id: ThresholdId) -> Option<&Threshold> {
-        self.thresholds.iter().find(|threshold| threshold.id == id)
+fn rule_terms(rules: &RuleSet) -> Vec<RuleTerms> {
+    let of = |rule: &crate::rule::Rule| RuleTerms {
+        id: rule.id,
+        guards: rule.guards.clone(),
+        tell: rule.tell.clone(),
+        on_remove: rule.on_remove,
+    };
+    let mut terms: Vec<RuleTerms> = rules.rules().iter().map(of).collect();
+    terms.sort_by_key(|rule| rule.id);
+    terms
+}
+
+/// What cannot be checked part by part.
+fn check(terms: &Terms, rules: &RuleSet) -> Result<(), ScoringError> {
+    if terms.categories.len() > CATEGORIES_MAX {
+        return Err(ScoringError::TooMany("categories"));
     }
-
-    /// The stage that a known lead's bands put it in: hot and warm alone move it.
-    pub fn stage(&self, bands: &[Band]) -> Stage {
-        let inside = |name: &str| {
-            bands.iter().any(|band| {
-                band.inside && self.threshold(band.threshold).is_some_and(|line| line.name == name)
-            })
-        };
-        if inside("hot") {
-            Stage::Hot
-        } else if inside("warm") {
-            Stage::Warm
-        } else {
-            Stage::Known
-        }
+    if terms.thresholds.len() > THRESHOLDS_MAX {
+        return Err(ScoringError::TooMany("thresholds"));
     }
-
-    /// The cell people read: the grade's letter and the interest digit, 1 best.
-    pub fn cell(&self, grade: Grade, score: Points) -> String {
-        let reaches =
-            |name: &str| self.thresholds.iter().any(|line| line.name == name && score >= line.rise);
-        let digit = if reaches("hot") {
-            1
-        } else if reaches("warm") {
-            2
-        } else if score > Points(0) {
-            3
-        } else {
-            4
-        };
-        format!("{}{digit}", grade.letter())
+    let homeless = rules.rules().iter().find(|rule| terms.category(rule.category).is_none());
+    if let Some(rule) = homeless {
+        return Err(ScoringError::UnknownCategory { rule: rule.name.clone() });
+    }
+    match terms.thresholds.iter().find(|threshold| threshold.fall >= threshold.rise) {
+        Some(flat) => Err(ScoringError::NoDeadBand { threshold: flat.id }),
+        None => Ok(()),
     }
 }

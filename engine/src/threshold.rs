@@ -3,11 +3,15 @@
 
 use std::time::Duration;
 
-use crate::decay::{Side, Total};
+use crate::decay::{Reach, Total};
 use crate::grade::Grade;
 use crate::id::ThresholdId;
-use crate::rule::Points;
+use crate::points::Points;
+use crate::rule::Period;
 use crate::time::Timestamp;
+
+/// Times of escalations remembered, for `at_most`.
+const ESCALATIONS_MAX: usize = 16;
 
 /// A line as published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +34,17 @@ pub struct Threshold {
     pub recent: Option<Duration>,
     /// Who is told; nobody, if nothing.
     pub tell: Option<String>,
+    /// When a lead that is in is told again.
+    pub again: Option<Again>,
+}
+
+/// Telling again while in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Again {
+    /// This far above the score last told.
+    pub every: Points,
+    /// So often in a period.
+    pub at_most: Option<(u32, Period)>,
 }
 
 /// Which gate stood between a lead and a line, in the order in which they are asked.
@@ -45,12 +60,17 @@ pub enum Gate {
     Consent,
     /// A person was seen lately.
     Recent,
+    /// No gate: other rules than before let the lead in.
+    Rules,
 }
 
 impl Gate {
-    /// All gates, in the order in which they are asked.
-    pub const ALL: [Gate; 5] =
+    /// The gates that are asked, in order.
+    pub const ASKED: [Gate; 5] =
         [Gate::Score, Gate::Grade, Gate::Identity, Gate::Consent, Gate::Recent];
+    /// All, by their number in the journal, which counts from 1.
+    pub const ALL: [Gate; 6] =
+        [Gate::Score, Gate::Grade, Gate::Identity, Gate::Consent, Gate::Recent, Gate::Rules];
 
     /// The name in messages and answers.
     pub fn name(self) -> &'static str {
@@ -60,12 +80,13 @@ impl Gate {
             Gate::Identity => "identity",
             Gate::Consent => "consent",
             Gate::Recent => "recent",
+            Gate::Rules => "rules",
         }
     }
 }
 
 /// What the gates look at, at one moment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Standing {
     /// The score.
     pub score: Points,
@@ -79,23 +100,52 @@ pub struct Standing {
     pub last_human: Option<Timestamp>,
 }
 
-/// Where one lead stands with one threshold. Changed by [`Band::after`] alone.
+/// On which side of a line a lead is. Derived: settling says it anew, whenever it is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Band {
+pub struct Side {
     /// The line.
     pub threshold: ThresholdId,
     /// Whether the lead is in.
     pub inside: bool,
-    /// When it last went in.
+    /// When it last went in or out; the epoch if it never did.
     pub since: Timestamp,
+}
+
+impl Side {
+    /// Never in.
+    pub fn out(threshold: ThresholdId) -> Side {
+        Side { threshold, inside: false, since: Timestamp(0) }
+    }
+
+    /// The side after a flip.
+    #[must_use]
+    pub fn flipped(self, at: Timestamp) -> Side {
+        Side { inside: !self.inside, since: at, ..self }
+    }
+}
+
+/// Where one lead stands with one line: its side, and what was told about it. What was told is
+/// a fact: no undo takes it back. Changed by [`Band::cross`] and [`Band::tell`] alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Band {
+    /// The side.
+    pub side: Side,
     /// How often it went in.
     pub number: u32,
+    /// The gate that opened last when it went in.
+    pub opened_by: Option<Gate>,
     /// Whether the message of the present (or last) stay went out.
     pub told: bool,
+    /// Whether nobody is told until somebody says so: other rules or an import put it in.
+    pub held: bool,
     /// When a message that waits for the cool-down may go.
     pub waits_until: Option<Timestamp>,
-    /// When the last message of going in went out.
+    /// When the last message of going in went out, unless it was taken back.
     pub last_told: Option<Timestamp>,
+    /// The score last told while in.
+    pub last_points: Option<Points>,
+    /// When it was told again, latest last.
+    pub escalated: Vec<Timestamp>,
 }
 
 /// What happened at a line.
@@ -105,8 +155,10 @@ pub enum Direction {
     Rise,
     /// The lead went out.
     Fall,
-    /// The lead is still in at the end of the cool-down: its message goes now.
+    /// The message of a lead that is in goes now: the cool-down is over, or somebody said so.
     Release,
+    /// What is known now says that the lead came to its side at another moment.
+    Settle,
 }
 
 /// A change at a line, as recorded: enough to repeat it without the rules.
@@ -116,14 +168,18 @@ pub struct Crossing {
     pub threshold: ThresholdId,
     /// What happened.
     pub direction: Direction,
-    /// The exact instant.
+    /// When it was known: the exact instant if time did it, else that of the news.
     pub at: Timestamp,
+    /// When, by what is known now, the lead came to its side.
+    pub since: Timestamp,
     /// Which of the lead's rises it is; a fall repeats its rise's.
     pub number: u32,
     /// The gate that opened last, for a rise.
     pub opened_by: Option<Gate>,
     /// Whether a message goes out.
     pub told: bool,
+    /// Whether nobody is told until somebody says so, for a rise.
+    pub held: bool,
     /// Until when the message waits, for a rise inside the cool-down.
     pub waits_until: Option<Timestamp>,
 }
@@ -132,40 +188,84 @@ impl Band {
     /// Never in yet.
     pub fn new(threshold: ThresholdId) -> Band {
         Band {
-            threshold,
-            inside: false,
-            since: Timestamp(0),
+            side: Side::out(threshold),
             number: 0,
+            opened_by: None,
             told: false,
+            held: false,
             waits_until: None,
             last_told: None,
+            last_points: None,
+            escalated: Vec::new(),
         }
     }
 
-    /// The band after a crossing.
-    #[must_use]
-    pub fn after(self, crossing: &Crossing) -> Band {
-        let last_told = match crossing.direction {
-            Direction::Rise | Direction::Release if crossing.told => Some(crossing.at),
-            _ => self.last_told,
-        };
+    /// The line.
+    pub fn threshold(&self) -> ThresholdId {
+        self.side.threshold
+    }
+
+    /// Applies a crossing.
+    pub fn cross(&mut self, crossing: &Crossing) {
+        let side = |inside| Side { inside, since: crossing.since, ..self.side };
         match crossing.direction {
-            Direction::Rise => Band {
-                inside: true,
-                since: crossing.at,
-                number: crossing.number,
-                told: crossing.told,
-                waits_until: crossing.waits_until,
-                last_told,
-                ..self
-            },
-            Direction::Release => Band { told: true, waits_until: None, last_told, ..self },
-            Direction::Fall => Band { inside: false, waits_until: None, ..self },
+            Direction::Rise => {
+                self.side = side(true);
+                self.number = crossing.number;
+                self.opened_by = crossing.opened_by;
+                self.told = crossing.told;
+                self.held = crossing.held;
+                self.waits_until = crossing.waits_until;
+                self.last_points = None;
+                self.escalated.clear();
+            }
+            Direction::Release => {
+                self.told = true;
+                self.held = false;
+                self.waits_until = None;
+            }
+            Direction::Fall => {
+                self.side = side(false);
+                self.held = false;
+                self.waits_until = None;
+            }
+            Direction::Settle => self.side = side(self.side.inside),
         }
+        if crossing.told && matches!(crossing.direction, Direction::Rise | Direction::Release) {
+            self.last_told = Some(crossing.at);
+        }
+    }
+
+    /// Takes note of a score that was told about it.
+    pub fn tell(&mut self, points: Points, again: Option<Timestamp>) {
+        self.last_points = Some(points);
+        if let Some(at) = again {
+            if self.escalated.len() == ESCALATIONS_MAX {
+                self.escalated.remove(0);
+            }
+            self.escalated.push(at);
+        }
+    }
+
+    /// What two people who are one stand at: in if either is, and told what either was told.
+    #[must_use]
+    pub fn joined(&self, other: &Band) -> Band {
+        let stands = if other.side.inside && !self.side.inside { other } else { self };
+        Band {
+            number: self.number.max(other.number),
+            last_told: self.last_told.max(other.last_told),
+            ..stands.clone()
+        }
+    }
+
+    /// Takes the last message back: it holds back no other.
+    pub fn take_back(&mut self) {
+        self.last_told = None;
+        self.last_points = None;
     }
 }
 
-/// What decides whether a line is crossed while no hit comes: everything but time stands still.
+/// What decides whether a line is crossed while no news comes: everything but time stands still.
 #[derive(Clone, Copy, Debug)]
 pub struct Course<'a> {
     /// The score as a function of time.
@@ -204,75 +304,28 @@ impl Threshold {
             Gate::Recent => self.recent.is_none_or(|within| {
                 standing.last_human.is_some_and(|seen| now.since(seen) <= within)
             }),
+            Gate::Rules => true,
         }
     }
 
-    /// Whether every gate is open at a moment.
-    pub fn is_in_reach(&self, standing: &Standing, now: Timestamp) -> bool {
-        Gate::ALL.into_iter().all(|gate| self.is_open(gate, standing, now))
-    }
-
-    /// The first crossing at or after `from` and not after `until`, if time alone brings one.
-    /// `opened` is the gate that a rise exactly at `from` is put down to.
-    pub fn next(
+    /// The first moment at or after `from` and not after `until` at which the side changes, if
+    /// nothing but time passes.
+    pub fn flip(
         &self,
-        band: &Band,
-        course: &Course<'_>,
-        opened: Gate,
-        from: Timestamp,
-        until: Timestamp,
-    ) -> Option<Crossing> {
-        if band.inside {
-            self.next_inside(band, course, from, until)
-        } else {
-            let at = self.rises_at(course, from, until)?;
-            let opened = if at > from { Gate::Score } else { opened };
-            Some(self.rise(band, at, opened))
-        }
-    }
-
-    fn next_inside(
-        &self,
-        band: &Band,
-        course: &Course<'_>,
-        from: Timestamp,
-        until: Timestamp,
-    ) -> Option<Crossing> {
-        // A line that no longer tells anybody has nothing to release.
-        let waits = band.waits_until.filter(|_| self.tell.is_some());
-        let release = waits.map(|at| at.max(from)).filter(|at| *at <= until);
-        let earliest = from.max(band.since.plus(self.dwell));
-        let fall_until = until.min(course.score.end().max(earliest));
-        let fall = course.score.first(Side::Below, self.fall, earliest, fall_until);
-        let crossing = |direction, at, told| Crossing {
-            threshold: self.id,
-            direction,
-            at,
-            number: band.number,
-            opened_by: None,
-            told,
-            waits_until: None,
-        };
-        match (fall, release) {
-            // Out again by the time the message may go: it is dropped.
-            (Some(fall), release) if release.is_none_or(|release| fall <= release) => {
-                Some(crossing(Direction::Fall, fall, band.told))
-            }
-            (_, Some(release)) => Some(crossing(Direction::Release, release, true)),
-            (_, None) => None,
-        }
-    }
-
-    fn rises_at(
-        &self,
+        side: &Side,
         course: &Course<'_>,
         from: Timestamp,
         until: Timestamp,
     ) -> Option<Timestamp> {
+        if side.inside {
+            let earliest = from.max(side.since.plus(self.dwell));
+            let until = until.min(course.score.end().max(earliest));
+            return course.score.first(Reach::Below, self.fall, earliest, until);
+        }
         let standing = course.at(from);
         let shut = |gate: &Gate| *gate != Gate::Score && !self.is_open(*gate, &standing, from);
         // Of the other gates only recency depends on time, and it can only close.
-        if Gate::ALL.iter().any(shut) {
+        if from > until || Gate::ASKED.iter().any(shut) {
             return None;
         }
         if standing.score >= self.rise {
@@ -286,21 +339,80 @@ impl Threshold {
             _ => until,
         };
         let until = until.min(recent_until).min(course.score.end());
-        course.score.first(Side::NotBelow, self.rise, from, until)
+        course.score.first(Reach::NotBelow, self.rise, from, until)
     }
 
-    fn rise(&self, band: &Band, at: Timestamp, opened: Gate) -> Crossing {
+    /// The first thing that happens at or after `from` and not after `until` if nothing but time
+    /// passes: the side changes, or a message need not wait any longer.
+    pub fn next(
+        &self,
+        band: &Band,
+        course: &Course<'_>,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> Option<Crossing> {
+        // A line that no longer tells anybody has nothing to release.
+        let waits = band.waits_until.filter(|_| self.tell.is_some() && band.side.inside);
+        let release = waits.map(|at| at.max(from)).filter(|at| *at <= until);
+        let flip = self.flip(&band.side, course, from, until);
+        match (flip, release) {
+            // Out again by the time the message may go: it is dropped.
+            (Some(flip), release) if release.is_none_or(|release| flip <= release) => {
+                let told = band.told && !band.held;
+                Some(if band.side.inside {
+                    self.fall(band, flip, flip, told)
+                } else {
+                    self.rise(band, flip, flip, Gate::Score)
+                })
+            }
+            (_, Some(release)) => Some(self.release(band, release)),
+            (_, None) => None,
+        }
+    }
+
+    /// Going in: told at once, or after the cool-down.
+    pub fn rise(&self, band: &Band, at: Timestamp, since: Timestamp, opened: Gate) -> Crossing {
         let tells = self.tell.is_some();
         let waits_until =
             band.last_told.map(|told| told.plus(self.cooldown)).filter(|free| tells && *free > at);
         Crossing {
-            threshold: self.id,
             direction: Direction::Rise,
-            at,
             number: band.number.saturating_add(1),
             opened_by: Some(opened),
             told: tells && waits_until.is_none(),
             waits_until,
+            ..self.crossing(band, at, since)
+        }
+    }
+
+    /// Going out.
+    pub fn fall(&self, band: &Band, at: Timestamp, since: Timestamp, told: bool) -> Crossing {
+        Crossing { direction: Direction::Fall, told, ..self.crossing(band, at, since) }
+    }
+
+    /// The message of a lead that is in goes.
+    pub fn release(&self, band: &Band, at: Timestamp) -> Crossing {
+        let crossing = self.crossing(band, at, band.side.since);
+        let opened_by = band.opened_by;
+        Crossing { direction: Direction::Release, told: true, opened_by, ..crossing }
+    }
+
+    /// Another moment for the same side.
+    pub fn settle(&self, band: &Band, at: Timestamp, since: Timestamp) -> Crossing {
+        self.crossing(band, at, since)
+    }
+
+    fn crossing(&self, band: &Band, at: Timestamp, since: Timestamp) -> Crossing {
+        Crossing {
+            threshold: self.id,
+            direction: Direction::Settle,
+            at,
+            since,
+            number: band.number,
+            opened_by: None,
+            told: false,
+            held: false,
+            waits_until: None,
         }
     }
 }
@@ -323,6 +435,7 @@ mod tests {
             grades: vec![Grade::A, Grade::B, Grade::C, Grade::Unknown],
             recent: Some(7 * DAY),
             tell: Some("sales".into()),
+            again: None,
         }
     }
 
@@ -341,6 +454,20 @@ mod tests {
         }
     }
 
+    fn outside() -> Band {
+        Band::new(ThresholdId(1))
+    }
+
+    fn inside(since: Timestamp) -> Band {
+        let side = Side { inside: true, since, ..outside().side };
+        Band { side, number: 1, told: true, ..outside() }
+    }
+
+    fn after(mut band: Band, crossing: &Crossing) -> Band {
+        band.cross(crossing);
+        band
+    }
+
     const START: Timestamp = Timestamp(1_796_000_000_000);
     const EVER: Timestamp = Timestamp(u64::MAX);
 
@@ -348,24 +475,16 @@ mod tests {
     fn a_lead_between_the_two_lines_neither_rises_nor_falls() {
         let score = total(50, START);
         let course = course(&score, START);
-        let outside = Band::new(ThresholdId(1));
-        assert_eq!(hot().next(&outside, &course, Gate::Score, START, START), None);
-        let inside = Band { inside: true, since: START.minus(2 * DAY), ..outside };
-        assert_eq!(hot().next(&inside, &course, Gate::Score, START, START), None);
+        assert_eq!(hot().next(&outside(), &course, START, START), None);
+        assert_eq!(hot().next(&inside(START.minus(2 * DAY)), &course, START, START), None);
     }
 
     #[test]
     fn a_lead_left_alone_falls_when_its_score_first_shows_less_than_the_line() {
         let score = total(60, START);
-        let rise = hot().next(
-            &Band::new(ThresholdId(1)),
-            &course(&score, START),
-            Gate::Score,
-            START,
-            START,
-        );
-        let band = Band::new(ThresholdId(1)).after(&rise.unwrap());
-        let fall = hot().next(&band, &course(&score, START), Gate::Score, START, EVER).unwrap();
+        let rise = hot().next(&outside(), &course(&score, START), START, START);
+        let band = after(outside(), &rise.unwrap());
+        let fall = hot().next(&band, &course(&score, START), START, EVER).unwrap();
         assert_eq!((fall.direction, fall.number, fall.told), (Direction::Fall, 1, true));
         assert_eq!(score.value(fall.at), Points(39_999));
         assert_eq!(score.value(Timestamp(fall.at.0 - 1)), Points(40_000));
@@ -374,38 +493,38 @@ mod tests {
     #[test]
     fn dwell_holds_a_lead_in_until_it_is_over() {
         let score = total(30, START);
-        let band =
-            Band { inside: true, since: START, number: 1, told: true, ..Band::new(ThresholdId(1)) };
-        let fall = hot().next(&band, &course(&score, START), Gate::Score, START, EVER).unwrap();
+        let fall = hot().next(&inside(START), &course(&score, START), START, EVER).unwrap();
         assert_eq!(fall.at, START.plus(DAY));
     }
 
     #[test]
     fn a_message_inside_the_cool_down_waits_and_goes_if_the_lead_is_still_in() {
         let score = total(80, START);
-        let band =
-            Band { last_told: Some(START.minus(DAY)), number: 1, ..Band::new(ThresholdId(1)) };
-        let rise = hot().next(&band, &course(&score, START), Gate::Score, START, START).unwrap();
+        let band = Band { last_told: Some(START.minus(DAY)), number: 1, ..outside() };
+        let rise = hot().next(&band, &course(&score, START), START, START).unwrap();
         assert_eq!((rise.told, rise.waits_until), (false, Some(START.plus(2 * DAY))));
-        let release = hot()
-            .next(&band.after(&rise), &course(&score, START), Gate::Score, START, EVER)
-            .unwrap();
+        let release = hot().next(&after(band, &rise), &course(&score, START), START, EVER).unwrap();
         assert_eq!((release.direction, release.at), (Direction::Release, START.plus(2 * DAY)));
     }
 
     #[test]
     fn a_waiting_message_is_dropped_if_the_lead_is_out_again_by_then() {
         let score = total(30, START);
-        let band = Band {
-            inside: true,
-            since: START.minus(DAY),
-            number: 2,
-            waits_until: Some(START.plus(2 * DAY)),
-            ..Band::new(ThresholdId(1))
-        };
-        let fall = hot().next(&band, &course(&score, START), Gate::Score, START, EVER).unwrap();
+        let waits_until = Some(START.plus(2 * DAY));
+        let band = Band { number: 2, told: false, waits_until, ..inside(START.minus(DAY)) };
+        let fall = hot().next(&band, &course(&score, START), START, EVER).unwrap();
         assert_eq!((fall.direction, fall.told), (Direction::Fall, false));
-        assert_eq!(band.after(&fall).waits_until, None);
+        assert_eq!(after(band, &fall).waits_until, None);
+    }
+
+    #[test]
+    fn who_is_held_is_told_neither_of_going_out_nor_by_time() {
+        let score = total(30, START);
+        let band = Band { held: true, told: false, ..inside(START.minus(DAY)) };
+        let fall = hot().next(&band, &course(&score, START), START, EVER).unwrap();
+        assert_eq!((fall.direction, fall.told), (Direction::Fall, false));
+        let score = total(80, START);
+        assert!(hot().next(&band, &course(&score, START), START, START).is_none());
     }
 
     #[test]
@@ -419,10 +538,9 @@ mod tests {
             Course { last_human: Some(START.minus(8 * DAY)), ..open },
             Course { last_human: None, ..open },
         ];
-        let band = Band::new(ThresholdId(1));
-        assert!(hot().next(&band, &open, Gate::Score, START, START).is_some());
+        assert!(hot().next(&outside(), &open, START, START).is_some());
         for course in shut {
-            assert_eq!(hot().next(&band, &course, Gate::Score, START, EVER), None, "{course:?}");
+            assert_eq!(hot().next(&outside(), &course, START, EVER), None, "{course:?}");
         }
     }
 
@@ -432,10 +550,18 @@ mod tests {
             Sum::of(HalfLife::new(30 * DAY).unwrap(), [(START, Points::whole(70))].into_iter());
         let fast = Sum::of(HalfLife::new(DAY).unwrap(), [(START, Points::whole(-20))].into_iter());
         let score = Total::new(vec![slow, fast]);
-        let rise = hot()
-            .next(&Band::new(ThresholdId(1)), &course(&score, START), Gate::Score, START, EVER)
-            .unwrap();
+        let rise = hot().next(&outside(), &course(&score, START), START, EVER).unwrap();
         assert!(rise.at > START && score.value(rise.at) >= Points::whole(60));
         assert!(score.value(Timestamp(rise.at.0 - 1)) < Points::whole(60));
+    }
+
+    #[test]
+    fn a_message_taken_back_holds_back_no_other() {
+        let score = total(80, START);
+        let told = Band { last_told: Some(START.minus(DAY)), number: 1, ..outside() };
+        let mut free = told.clone();
+        free.take_back();
+        let rise = |band: &Band| hot().next(band, &course(&score, START), START, START).unwrap();
+        assert_eq!((rise(&told).told, rise(&free).told), (false, true));
     }
 }

@@ -6,17 +6,19 @@ mod model;
 
 use std::time::Duration;
 
+use engine::alert::AlertKind;
 use engine::engine::{Arrival, Engine};
+use engine::facts::Source;
 use engine::hit::{Hit, HitKind};
 use engine::id::{Position, SiteId};
 use engine::identity::{Assurance, IdentityKind};
-use engine::record::{FirstHit, Name, NameKind, Published, PublishedCategory};
-use engine::rule::Points;
-use engine::scoring::Scoring;
+use engine::points::Points;
+use engine::record::{Body, FirstHit, Name, NameKind, Published, StepRecord, Withdrawn};
+use engine::threshold::{Direction, Gate};
 use engine::time::Timestamp;
 
 use model::chance::{Chance, seeds};
-use model::rules::{HOT, Parts, example, mixed};
+use model::rules::{HOT, Parts, WARM, example, mixed};
 use model::world::{World, at, browser, claim, lead_of, seal};
 
 const PATHS: [&str; 9] = [
@@ -38,6 +40,8 @@ struct Life {
     chance: Chance,
     now: Timestamp,
     version: u32,
+    /// Whether people do steps; some of them change nothing that was not so before.
+    with_steps: bool,
 }
 
 impl Life {
@@ -48,6 +52,7 @@ impl Life {
             chance: Chance::new(seed),
             now: at("2026-12-01 09:00"),
             version: 1,
+            with_steps: true,
         }
     }
 
@@ -61,6 +66,7 @@ impl Life {
                 2..6 => self.advance(),
                 6 => self.world.engine.sweep(self.now),
                 7..10 => self.admit(),
+                10..13 if self.with_steps => self.step(),
                 _ => self.hit(),
             }
         }
@@ -89,6 +95,46 @@ impl Life {
             parts.rules.remove(self.chance.below(5) as usize);
         }
         publish(&mut self.world, &parts, self.version, self.now);
+    }
+
+    /// A step, sensible or not: one that cannot be done leaves no trace.
+    fn step(&mut self) {
+        self.world.skip_to(self.now);
+        let visitor = browser(self.chance.below(6));
+        let [one, other] = [(); 2].map(|()| lead_of(MAILS[self.chance.below(3) as usize]));
+        let kind = self.chance.below(9);
+        let earlier: Vec<_> = self.world.journal.records().collect();
+        let steps: Vec<(Position, StepRecord)> = earlier
+            .iter()
+            .filter_map(|(position, record)| match &record.body {
+                Body::Step(step) => Some((*position, (**step).clone())),
+                _ => None,
+            })
+            .collect();
+        let hits = withdrawn(&earlier, visitor, self.chance.percent(50));
+        let chosen = (!steps.is_empty()).then(|| self.chance.pick(&steps).clone());
+        self.world.step(|engine, why, means| match kind {
+            0 => drop(engine.link(visitor, one, Assurance::Claimed, why, means)),
+            1 => drop(engine.unlink(visitor, one, why, means)),
+            2 => drop(engine.confirm(visitor, one, why, means)),
+            3 => drop(engine.merge(one, other, why, means)),
+            4 => drop(engine.unmerge(one, why, means)),
+            5 => drop(engine.release(one, HOT, true, why, means)),
+            6 => {
+                engine.withdraw_visitor(visitor, &hits, Position::NONE, why, means);
+                engine.withdraw_lead(one, &hits, Position::NONE, why, means);
+            }
+            7 => {
+                let barrier = (Position(u64::MAX), Position::NONE);
+                let rows = engine.lead(one).map(|lead| lead.content.rows).unwrap_or_default();
+                engine.rescore_lead(one, &rows, barrier, why, means);
+            }
+            _ => {
+                if let Some((position, step)) = &chosen {
+                    let _ = engine.undo((step, *position), why, means);
+                }
+            }
+        });
     }
 
     fn name_a_site(&mut self) {
@@ -144,7 +190,10 @@ impl Life {
                 said.attributes.insert("title".into(), format!("課長 {}", chance.below(4)));
                 said.sealed = seal(&said.attributes);
                 said.consent = chance.percent(30).then(|| chance.percent(50));
-                said.kind = if chance.percent(20) { Some(IdentityKind::UserId) } else { said.kind };
+                if chance.percent(20) {
+                    said.names[0].kind = IdentityKind::UserId;
+                }
+                said.kiosk = chance.percent(5);
                 hit.claim = Some(said);
                 hit.by_server = sure;
                 if sure && chance.percent(30) {
@@ -156,18 +205,32 @@ impl Life {
     }
 }
 
+/// The first hits of a browser, withdrawn or put back.
+fn withdrawn(
+    records: &[(Position, engine::record::Record)],
+    visitor: engine::id::VisitorId,
+    out: bool,
+) -> Vec<Withdrawn> {
+    let of_hit = |(position, record): &(Position, engine::record::Record)| match &record.body {
+        Body::Hit(record) if record.hit.visitor == Some(visitor) => Some(Withdrawn {
+            position: *position,
+            when: record.hit.when,
+            source: Source::Visitor(visitor),
+            human: record.hit.is_human(),
+            out,
+            ..Withdrawn::default()
+        }),
+        _ => None,
+    };
+    records.iter().filter_map(of_hit).take(4).collect()
+}
+
 /// Publishes a version: the record first, then the rules, then the timers.
 fn publish(world: &mut World, parts: &Parts, version: u32, now: Timestamp) {
-    let scoring: Scoring = parts.build(version);
-    let category = |category: &engine::scoring::Category| PublishedCategory {
-        id: category.id,
-        half_life: category.half_life,
-        in_total: category.in_total,
-    };
+    let scoring = parts.build_after(&world.scoring.versions, version, now);
     let published = Published {
-        version,
         names: vec![Name { kind: NameKind::Rule, number: version as u16, name: "x".into() }],
-        categories: scoring.categories.iter().map(category).collect(),
+        terms: scoring.terms().clone(),
         text: format!("version {version}").into_bytes(),
     };
     let journal = &mut world.journal;
@@ -201,14 +264,15 @@ fn replay_restores_every_random_life() {
 fn a_replayed_engine_goes_on_as_the_live_one_does() {
     for seed in seeds(60) {
         let mut live = Life::new(seed).run(60);
-        let mut again = World::new(example().build(9));
+        let now = at("2028-06-01 09:00");
+        let scoring = || example().build_after(&live.scoring.versions, 99, at("2028-05-01 09:00"));
+        let mut again = World::new(scoring());
         again.engine = live.journal.replay(8);
         again.journal = live.journal.clone();
-        live.scoring = example().build(9);
+        live.scoring = scoring();
         // Every timer is worked out anew, as after a start.
         live.engine.rebuild_timers(&live.scoring);
         again.engine.rebuild_timers(&again.scoring);
-        let now = at("2028-06-01 09:00");
         for world in [&mut live, &mut again] {
             world.to(now).on(1).view("/pricing").identify("a@x.example");
             world.on(2).view("/thanks/contact").identify("a@x.example");
@@ -221,7 +285,7 @@ fn a_replayed_engine_goes_on_as_the_live_one_does() {
 
 #[test]
 fn the_state_hash_notices_any_lost_record() {
-    let world = Life::new(3).run(80);
+    let world = Life { with_steps: false, ..Life::new(3) }.run(80);
     let now = at("2027-06-01 00:00");
     let live = world.engine.state_hash(now);
     let records: Vec<_> = world.journal.records().collect();
@@ -237,7 +301,7 @@ fn the_state_hash_notices_any_lost_record() {
 }
 
 #[test]
-fn a_lowered_line_tells_nobody_until_the_lead_acts() {
+fn a_lowered_line_holds_whom_it_lets_in_and_tells_nobody_until_a_person_says_so() {
     let mut world = World::new(example().build(1));
     let mail = MAILS[0];
     world.at("2026-12-07 10:00").identify(mail).view("/pricing").view("/thanks/document/guide");
@@ -246,18 +310,23 @@ fn a_lowered_line_tells_nobody_until_the_lead_acts() {
     parts.thresholds[1].fall = Points::whole(10);
     let now = world.now();
     publish(&mut world, &parts, 2, now);
-    world.at("2026-12-08 09:00");
-    assert_eq!(world.messages(), [], "a changed rule alone tells nobody");
-    world.view("/column/dx");
+    world.at("2026-12-08 09:00").view("/column/dx");
+    let hot = world.crossings().into_iter().map(|(_, it)| it).find(|it| it.threshold == HOT);
+    let hot = hot.unwrap();
+    assert_eq!((hot.opened_by, hot.held, hot.at), (Some(Gate::Rules), true, now));
+    assert_eq!(world.messages(), [], "changed rules tell nobody");
+    let done =
+        world.step(|engine, why, means| engine.release(lead_of(mail), HOT, true, why, means));
+    assert!(done.is_ok());
     let messages = world.messages();
     assert_eq!(messages.len(), 1, "and nothing is lost for later");
-    assert_eq!(messages[0].crossing.at, at("2026-12-08 09:00"));
+    assert_eq!(messages[0].message.kind, AlertKind::Hot);
+    assert_eq!(messages[0].crossing.unwrap().at, at("2026-12-08 09:00"));
     hashes_agree(&world, 0);
 }
 
 #[test]
-fn a_lead_over_a_lowered_line_still_crosses_the_other_lines_in_time() {
-    // Lead in at nothing but warm; hot is lowered under it; warm's fall must still come.
+fn a_lead_that_is_held_is_out_again_in_time_and_nobody_hears_of_it() {
     let mut world = World::new(example().build(1));
     let mail = MAILS[0];
     world.at("2026-12-07 10:00").identify(mail).view("/pricing").view("/thanks/document/guide");
@@ -267,9 +336,11 @@ fn a_lead_over_a_lowered_line_still_crosses_the_other_lines_in_time() {
     let now = world.now();
     publish(&mut world, &parts, 2, now);
     world.at("2027-03-01 09:00");
-    let crossings = world.crossings();
-    assert_eq!(crossings.len(), 2);
-    assert!(crossings.iter().all(|(_, crossed)| crossed.crossing.threshold != HOT));
+    let all: Vec<_> =
+        world.crossings().iter().map(|(_, it)| (it.threshold, it.direction)).collect();
+    let (rise, fall) = (Direction::Rise, Direction::Fall);
+    assert_eq!(all, [(WARM, rise), (HOT, rise), (WARM, fall), (HOT, fall)]);
+    assert_eq!(world.messages(), []);
 }
 
 #[test]
@@ -298,10 +369,28 @@ fn rows_keep_their_points_when_the_rules_change() {
     for rule in &mut parts.rules {
         rule.points = Points(rule.points.0 * 2);
     }
-    let now = world.now();
+    let now = world.now().plus(Duration::from_millis(1));
     publish(&mut world, &parts, 2, now);
+    world.to(now);
     assert_eq!(world.score(MAILS[0]), Points::whole(12));
     world.view("/thanks/document/guide");
     assert_eq!(world.score(MAILS[0]), Points::whole(12 + 40));
-    assert_eq!(world.engine.catalog().version, 2);
+    assert_eq!(world.engine.catalog().version(), 2);
+}
+
+#[test]
+fn a_version_that_changes_nothing_for_somebody_counts_only_from_when_it_was_published() {
+    // The lead is below the new line when that is published, and was above it five days before.
+    let mut world = World::new(example().build(1));
+    let mail = MAILS[0];
+    world.at("2026-12-07 10:00").identify(mail).view("/pricing").view("/thanks/document/guide");
+    world.at("2026-12-12 10:00");
+    let mut parts = example();
+    parts.thresholds[1].rise = Points::whole(30);
+    parts.thresholds[1].fall = Points::whole(5);
+    let now = world.now();
+    publish(&mut world, &parts, 2, now);
+    world.at("2027-01-10 10:00");
+    let hot = world.crossings().into_iter().filter(|(_, it)| it.threshold == HOT).count();
+    assert_eq!(hot, 0, "{:?}", world.lead(mail).bands);
 }

@@ -8,6 +8,7 @@ mod client;
 mod drive;
 mod flood;
 mod forge;
+mod history;
 mod http;
 mod pixel;
 mod random;
@@ -98,6 +99,18 @@ enum Command {
         #[arg(long)]
         identify: bool,
     },
+    /// Send visits of known visitors, ten hits each, every fourth visitor with a name.
+    History {
+        /// Cookies as `visitors` wrote them.
+        #[arg(long)]
+        cookies: PathBuf,
+        /// Visits.
+        #[arg(long)]
+        visits: u64,
+        /// How many came before: visitors and hits go on from there.
+        #[arg(long)]
+        first: u64,
+    },
     /// Browse until standard input ends, through any number of crashes, and write down what was
     /// acknowledged and what the receiver was told.
     Browse {
@@ -180,6 +193,9 @@ fn run(cli: Cli) -> Result<Value, Failure> {
         }
         Command::Recall { cookies } => forge::recall(target, visitors::read(&cookies)?),
         Command::Flood { count, first, identify } => flood::run(target, first, count, identify),
+        Command::History { cookies, visits, first } => {
+            history::run(target, visitors::read(&cookies)?, (first, visits), seed)
+        }
         Command::Browse { receiver, out, rate } => browse::run(target, receiver, &out, rate, seed),
         Command::Alerts { receiver, crossings, rate } => {
             alerts::run(target, receiver, crossings, rate)

@@ -1,37 +1,38 @@
 //! The admin side: JSON for leads, visitors, deliveries and figures, for people and programs
 //! with a token. Its types are its own; no CORS, no cookie but its own.
 
+mod explain;
+mod live;
+mod operate;
+mod rules;
 mod view;
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
-use std::time::Duration;
 
-use bytes::Bytes;
+use engine::engine::StepError;
 use engine::id::{LeadId, Position, VisitorId};
-use engine::record::{Body as RecordBody, Record};
+use engine::identity::IdentityKind;
+use engine::lead::Lead;
 use engine::time::Timestamp;
-use hyper::body::{Body as HttpBody, Frame, Incoming};
+use hyper::body::Incoming;
 use hyper::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, HeaderValue,
-    LOCATION,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, COOKIE, HeaderValue, LOCATION,
 };
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use self::view::View;
 use crate::app::App;
+use crate::config::{Problem, Surroundings};
 use crate::cookie::{self, Shape};
 use crate::metrics::write_figure;
 use crate::outbox::Log;
 use crate::outbox::message::iso;
-use crate::reader::Lists;
+use crate::reader::{self, Lists};
 use crate::response;
-use crate::server::{Body, BodyTimeouts, Peer, ServerCounters, plain, read_body, stream};
+use crate::server::{Body, BodyTimeouts, Peer, ServerCounters, plain, read_body};
 use crate::timeline;
 use crate::tokens::Tokens;
 use crate::webhook::driver::Command;
@@ -46,10 +47,14 @@ const ROWS_MAX: usize = 500;
 const TIMELINE_MAX: usize = 2_000;
 /// Records looked at for a score in the past.
 const HISTORY_MAX: usize = 100_000;
+/// Names followed from one lead to whose name it became.
+const NAMES_FOLLOWED_MAX: usize = 1_000;
 /// Bytes of a request's body.
 const BODY_BYTES_MAX: usize = 64 * 1_024;
-/// A stream says something at least this often, so that a listener who left is noticed.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Bytes of a request that brings many people.
+const IMPORT_BYTES_MAX: usize = 16 * 1_024 * 1_024;
+/// Bytes of a draft of the rules.
+const RULES_BYTES_MAX: usize = 1_024 * 1_024;
 
 /// What the admin side's handler holds.
 #[derive(Clone)]
@@ -74,32 +79,61 @@ pub struct Admin {
     pub reload: Arc<AtomicBool>,
     /// What is wrong with the files.
     pub problems: Arc<Mutex<Vec<String>>>,
+    /// The folder whose lists the rules may name.
+    pub surroundings: Arc<Surroundings>,
     /// Ends streams when the server stops.
     pub stop: watch::Receiver<bool>,
 }
 
 /// Why a request is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Refusal {
     NoToken,
     NotFound,
     Malformed(&'static str),
     TooMuch(&'static str),
+    /// The engine refuses a step.
+    Step(StepError),
+    /// What is wrong with rules.
+    Problems(Vec<Problem>),
     Unavailable,
 }
 
 impl Refusal {
     fn answer(self) -> Response<Body> {
-        let (status, error, about) = match self {
-            Self::NoToken => (StatusCode::UNAUTHORIZED, "no_token", ""),
-            Self::NotFound => (StatusCode::NOT_FOUND, "not_found", ""),
-            Self::Malformed(what) => (StatusCode::BAD_REQUEST, "malformed", what),
-            Self::TooMuch(what) => (StatusCode::UNPROCESSABLE_ENTITY, "too_much", what),
-            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", ""),
+        let (status, error, about) = match &self {
+            Self::NoToken => (StatusCode::UNAUTHORIZED, "no_token", json!("")),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found", json!("")),
+            Self::Malformed(what) => (StatusCode::BAD_REQUEST, "malformed", json!(what)),
+            Self::TooMuch(what) => (StatusCode::UNPROCESSABLE_ENTITY, "too_much", json!(what)),
+            Self::Step(error) => (StatusCode::CONFLICT, error.name(), json!(error.to_string())),
+            Self::Problems(problems) => {
+                let lines: Vec<Value> = problems.iter().map(problem_row).collect();
+                (StatusCode::UNPROCESSABLE_ENTITY, "problems", json!(lines))
+            }
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", json!("")),
         };
         let mut response = answer(&json!({ "schema": 1, "error": error, "about": about }));
         *response.status_mut() = status;
         response
+    }
+}
+
+fn problem_row(problem: &Problem) -> Value {
+    json!({
+        "line": problem.line,
+        "column": problem.column,
+        "message": problem.message,
+        "suggestion": problem.suggestion,
+        "says": problem.to_string(),
+    })
+}
+
+/// A body that is JSON; nothing if it is empty.
+fn json_of(body: &[u8]) -> Result<Value, Refusal> {
+    match body {
+        [] => Ok(Value::Null),
+        body => serde_json::from_slice(body).map_err(|_| Refusal::Malformed("body")),
     }
 }
 
@@ -131,12 +165,11 @@ impl Admin {
                     total: self.app.settings.collector.body,
                 };
                 let headers = request.headers().clone();
-                match read_body(request.into_body(), BODY_BYTES_MAX, timeouts, &self.admin_counters)
-                    .await
-                {
+                let most = body_bytes_max(&path);
+                match read_body(request.into_body(), most, timeouts, &self.admin_counters).await {
                     // A form on another site must not act with somebody's session.
                     Ok(_) if is_cross_site(&headers) => Err(Refusal::NoToken),
-                    Ok(body) => self.post(&path, &body).await,
+                    Ok(body) => self.post(&path, &query, &body).await,
                     Err(error) => return error.answer(),
                 }
             }
@@ -155,13 +188,25 @@ impl Admin {
                 let ids = self.lists.search(query.get("q").unwrap_or_default(), query.limit()?);
                 view.leads(&ids)
             }
+            ["api", "leads", "by"] => self.resolve(query)?,
             ["api", "hot"] => view.hot(&self.lists.hot()),
+            ["api", "rules", rest @ ..] => return rules::get(self, rest),
+            ["api", "review"] => self.questions(),
+            ["api", "alerts", alert, "explain"] => {
+                let explained = self.explain(alert)?;
+                if query.get("as") == Some("text") {
+                    let text = explain::as_text(&explained);
+                    return Ok(response::file("text/plain; charset=utf-8", text));
+                }
+                explained
+            }
             ["api", "leads", id] => view.lead(lead_id(id)?).ok_or(Refusal::NotFound)?,
             ["api", "leads", id, "why"] => view.why(lead_id(id)?).ok_or(Refusal::NotFound)?,
             ["api", "leads", id, "score"] => self.score_at(lead_id(id)?, query)?,
             ["api", "leads", id, "timeline"] => {
                 let lead = self.app.engine.lead(lead_id(id)?).ok_or(Refusal::NotFound)?;
-                self.timeline(|app| timeline::of_lead(app, lead.last_position, TIMELINE_MAX))?
+                let from = lead.last_position;
+                self.timeline(|app| timeline::of_lead(app, &lead, from, TIMELINE_MAX))?
             }
             ["api", "visitors", id] => {
                 view.visitor(visitor_id(id)?, self.app.clock.now()).ok_or(Refusal::NotFound)?
@@ -188,11 +233,16 @@ impl Admin {
         Ok(answer(&found))
     }
 
-    async fn post(&self, path: &str, body: &[u8]) -> Result<Response<Body>, Refusal> {
-        let wish: Value = match body {
-            [] => Value::Null,
-            body => serde_json::from_slice(body).map_err(|_| Refusal::Malformed("body"))?,
-        };
+    async fn post(
+        &self,
+        path: &str,
+        query: &Query,
+        body: &[u8],
+    ) -> Result<Response<Body>, Refusal> {
+        if path.starts_with("/api/rules/") {
+            return self.change_rules(path, query, body).await;
+        }
+        let wish = json_of(body)?;
         match path {
             "/api/reload" => {
                 self.reload.store(true, Ordering::Release);
@@ -208,7 +258,7 @@ impl Admin {
                 }
                 Ok(answer(&json!({ "schema": 1, "now": iso(self.app.clock.now()) })))
             }
-            _ => Err(Refusal::NotFound),
+            path => self.operate(path, wish).await,
         }
     }
 
@@ -234,34 +284,84 @@ impl Admin {
         receiver.await.map_err(|_| Refusal::Unavailable)
     }
 
-    /// The score as it was known then: of the lead as its records up to then make it.
+    /// The score at a moment: as it was known then, of the entry as its records up to then make
+    /// it; or by what is known now.
     fn score_at(&self, id: LeadId, query: &Query) -> Result<Value, Refusal> {
         let view = View::new(&self.app);
-        let lead = self.app.engine.lead(id).ok_or(Refusal::NotFound)?;
-        let Some(at) = query.get("at") else {
-            return Ok(view.score(id, &lead, self.app.clock.now()));
+        let now = self.app.clock.now();
+        let at = match query.get("at") {
+            None => now,
+            Some(text) => parse_time(text).ok_or(Refusal::Malformed("at"))?,
         };
-        let at = parse_time(at).ok_or(Refusal::Malformed("at"))?;
-        let records = timeline::of_lead(&self.app, lead.last_position, HISTORY_MAX);
-        let records = records.map_err(|_| Refusal::Unavailable)?;
-        if records.len() >= HISTORY_MAX {
-            return Err(Refusal::TooMuch("records of one lead"));
+        match query.get("knowing") {
+            None | Some("then") if at < now => {}
+            None | Some("then" | "now") => {
+                let head = self.app.engine.head(id);
+                let lead = self.app.engine.lead(head).ok_or(Refusal::NotFound)?;
+                return Ok(view.score(head, &lead, (at, now)));
+            }
+            Some(_) => return Err(Refusal::Malformed("knowing")),
         }
-        let mut then = engine::lead::Lead::default();
-        for (position, record) in records.iter().filter(|(_, record)| record.time <= at) {
-            let Some(part) = record.lead_part().filter(|part| part.lead == id) else {
-                continue;
-            };
-            let hit = match &record.body {
-                RecordBody::Hit(record) => Some(record.as_ref()),
-                _ => None,
-            };
-            then.evolve(part, hit, record.time, *position);
+        let (head, then) = self.as_known(id, at)?;
+        Ok(view.score(head, &then, (at, at)))
+    }
+
+    /// A lead as it was known at a moment, and whose name it was then.
+    fn as_known(&self, name: LeadId, at: Timestamp) -> Result<(LeadId, Lead), Refusal> {
+        let mut id = name;
+        for _ in 0..NAMES_FOLLOWED_MAX {
+            let entry = self.app.engine.entry(id).ok_or(Refusal::NotFound)?;
+            let records = timeline::of_entry(&self.app, id, entry.last_position, HISTORY_MAX);
+            let records = records.map_err(|_| Refusal::Unavailable)?;
+            if records.len() >= HISTORY_MAX {
+                return Err(Refusal::TooMuch("records of one lead"));
+            }
+            let then = timeline::replayed(records.iter().filter(|(_, it)| it.time <= at));
+            match then.stub {
+                Some(head) => id = head,
+                None if then.exists() => return Ok((id, then)),
+                None => return Err(Refusal::NotFound),
+            }
         }
-        if !then.exists() {
-            return Err(Refusal::NotFound);
-        }
-        Ok(view.score(id, &then, at))
+        Err(Refusal::NotFound)
+    }
+
+    /// The lead of a name, whoever's it is now.
+    fn resolve(&self, query: &Query) -> Result<Value, Refusal> {
+        let (id, test) = (query.get("site").unwrap_or_default(), query.get("test") == Some("1"));
+        let site = self.app.sites.of_id(id, test).ok_or(Refusal::Malformed("site"))?;
+        let named = |kind: IdentityKind| Some((kind, query.get(kind.name())?));
+        let (kind, value) =
+            IdentityKind::ORDER.into_iter().find_map(named).ok_or(Refusal::Malformed("name"))?;
+        let name = operate::lead_of(&self.app, site, kind, value)?;
+        let known = self.app.engine.known(name).ok_or(Refusal::NotFound)?;
+        Ok(json!({ "schema": 1, "name": name.to_string(), "lead": known.head.to_string() }))
+    }
+
+    /// What a person should look at.
+    fn questions(&self) -> Value {
+        let (questions, unlisted) = self.lists.questions();
+        let row = |(position, question): (Position, reader::Question)| {
+            let asked: Vec<Value> = question
+                .asked
+                .iter()
+                .map(|review| {
+                    json!({
+                        "question": review.question.name(),
+                        "lead": review.lead.to_string(),
+                        "other": review.other.map(|other| other.to_string()),
+                    })
+                })
+                .collect();
+            json!({
+                "position": position.0,
+                "at": iso(question.at),
+                "visitor": question.visitor.map(|visitor| visitor.to_string()),
+                "asked": asked,
+            })
+        };
+        let rows: Vec<Value> = questions.into_iter().map(row).collect();
+        json!({ "schema": 1, "questions": rows, "unlisted": unlisted })
     }
 
     fn timeline(
@@ -352,28 +452,6 @@ impl Admin {
         ]
     }
 
-    /// A line for each hit as server-sent events, until the listener leaves or the server stops.
-    fn stream(&self) -> Response<Body> {
-        let lines = Lines::new(self.app.live.subscribe(), self.stop.clone());
-        let mut response = Response::new(stream(lines));
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-        response
-    }
-
-    /// Every hit of the journal, one JSON object a line, up to what is durable now.
-    fn export_hits(&self) -> Response<Body> {
-        let (sender, receiver) = mpsc::channel::<Bytes>(16);
-        let app = Arc::clone(&self.app);
-        std::thread::spawn(move || export(&app, &sender));
-        let mut response = Response::new(stream(Chunks(receiver)));
-        let ndjson = HeaderValue::from_static("application/x-ndjson");
-        response.headers_mut().insert(CONTENT_TYPE, ndjson);
-        response
-    }
-
     fn is_allowed(&self, headers: &HeaderMap) -> bool {
         let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         if let Some(token) = bearer.and_then(|value| value.strip_prefix("Bearer ")) {
@@ -394,6 +472,15 @@ impl Admin {
         response.headers_mut().insert(LOCATION, HeaderValue::from_static("/"));
         response::set_cookie(&mut response, &lasting.replace("SameSite=Lax", "SameSite=Strict"));
         response
+    }
+}
+
+/// How much a request may say.
+fn body_bytes_max(path: &str) -> usize {
+    match path {
+        "/api/import" | "/api/identify" | "/api/mail-links" => IMPORT_BYTES_MAX,
+        path if path.starts_with("/api/rules/") => RULES_BYTES_MAX,
+        _ => BODY_BYTES_MAX,
     }
 }
 
@@ -430,6 +517,12 @@ impl Query {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
+    fn days(&self) -> Result<Option<u64>, Refusal> {
+        let days =
+            self.get("days").map(|text| text.parse().map_err(|_| Refusal::Malformed("days")));
+        days.transpose()
+    }
+
     fn limit(&self) -> Result<usize, Refusal> {
         match self.get("limit") {
             None => Ok(100),
@@ -439,84 +532,6 @@ impl Query {
                 Err(_) => Err(Refusal::Malformed("limit")),
             },
         }
-    }
-}
-
-fn export(app: &App, sender: &mpsc::Sender<Bytes>) {
-    let durable = app.journal.durable();
-    let mut follower = app.journal.follow(Position(1));
-    let catalog = app.engine.catalog();
-    let mut chunk = Vec::new();
-    while follower.position() <= durable {
-        let Ok(Some(entry)) = follower.try_next() else {
-            break;
-        };
-        let Ok(Record { body: RecordBody::Hit(record), .. }) = Record::decode(entry.bytes) else {
-            continue;
-        };
-        let line = view::hit(&record.hit, entry.position, &catalog);
-        chunk.extend_from_slice(line.to_string().as_bytes());
-        chunk.push(b'\n');
-        let full = chunk.len() >= 64 * 1_024;
-        if full && sender.blocking_send(std::mem::take(&mut chunk).into()).is_err() {
-            return;
-        }
-    }
-    // A listener who left needs no end.
-    let _ = sender.blocking_send(chunk.into());
-}
-
-struct Chunks(mpsc::Receiver<Bytes>);
-
-impl HttpBody for Chunks {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
-    }
-}
-
-/// Lines as server-sent events, pumped by a task of their own.
-struct Lines(mpsc::Receiver<Bytes>);
-
-impl Lines {
-    fn new(mut live: broadcast::Receiver<Arc<str>>, mut stop: watch::Receiver<bool>) -> Lines {
-        let (sender, receiver) = mpsc::channel(256);
-        tokio::spawn(async move {
-            loop {
-                let event = tokio::select! {
-                    told = live.recv() => match told {
-                        Ok(told) => format!("data: {told}\n\n"),
-                        Err(broadcast::error::RecvError::Lagged(missed)) => {
-                            format!("event: missed\ndata: {missed} lines\n\n")
-                        }
-                        Err(broadcast::error::RecvError::Closed) => return,
-                    },
-                    () = tokio::time::sleep(HEARTBEAT) => ":\n\n".to_owned(),
-                    _ = stop.wait_for(|stopped| *stopped) => return,
-                };
-                if sender.send(event.into()).await.is_err() {
-                    return;
-                }
-            }
-        });
-        Lines(receiver)
-    }
-}
-
-impl HttpBody for Lines {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
 

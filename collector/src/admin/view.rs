@@ -1,21 +1,24 @@
 //! What the admin side shows, as JSON.
 
+use std::collections::BTreeSet;
+
 use engine::catalog::Catalog;
+use engine::facts::Source;
 use engine::grade::Grade;
-use engine::hit::Hit;
+use engine::hit::{Exclusion, Hit};
 use engine::id::{LeadId, Position, VisitorId};
-use engine::identity::Assurance;
-use engine::lead::{Explained, Lead, explain, reasons, urgency};
-use engine::ledger::{Row, Source};
-use engine::record::{Body, NameKind, Record};
+use engine::lead::{Explained, Lead, explain, reasons, terms_of, urgency};
+use engine::ledger::Row;
+use engine::points::Points;
+use engine::record::{Body, Member, NameKind, Record, Tie};
 use engine::stage::Stage;
-use engine::threshold::{Direction, Gate, Standing, Threshold};
+use engine::threshold::{Crossing, Direction, Gate, Standing, Threshold};
 use engine::time::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::app::{App, InForce};
 use crate::outbox::message::{iso, points, rule_names};
-use crate::reader::what;
+use crate::reader::{step_name, what};
 use crate::timeline::Timeline;
 use crate::webhook::queue::Outstanding;
 
@@ -35,20 +38,29 @@ impl<'a> View<'a> {
     /// A list of leads, in the order given.
     pub fn leads(&self, ids: &[LeadId]) -> Value {
         let now = self.app.clock.now();
-        let known = ids.iter().filter_map(|id| Some((id, self.app.engine.lead(*id)?)));
-        let rows: Vec<Value> = known.map(|(id, lead)| self.summary(*id, &lead, now)).collect();
+        let mut rows = Vec::new();
+        let mut shown = BTreeSet::new();
+        for id in ids {
+            // A name of somebody's leads to them, once.
+            let head = self.app.engine.head(*id);
+            if let Some(lead) = self.app.engine.lead(head).filter(|_| shown.insert(head)) {
+                rows.push(self.summary(head, &lead, now));
+            }
+        }
         json!({ "schema": 1, "at": iso(now), "leads": rows })
     }
 
     /// The hot queue: the highest score first.
     pub fn hot(&self, ids: &[LeadId]) -> Value {
         let now = self.app.clock.now();
-        let mut rows: Vec<(i64, Value)> = ids
-            .iter()
+        let heads: BTreeSet<LeadId> = ids.iter().map(|id| self.app.engine.head(*id)).collect();
+        let is_in = |lead: &Lead| self.stage_of(lead) == Stage::Hot;
+        let mut rows: Vec<(i64, Value)> = heads
+            .into_iter()
             .filter_map(|id| {
-                let lead = self.app.engine.lead(*id)?;
+                let lead = self.app.engine.lead(id).filter(is_in)?;
                 let score = lead.standing(&self.in_force.scoring, now).score;
-                Some((score.0, self.summary(*id, &lead, now)))
+                Some((score.0, self.summary(id, &lead, now)))
             })
             .collect();
         rows.sort_by_key(|(score, _)| std::cmp::Reverse(*score));
@@ -56,10 +68,17 @@ impl<'a> View<'a> {
         json!({ "schema": 1, "at": iso(now), "leads": rows })
     }
 
+    /// One lead in short.
+    pub fn summary_of(&self, id: LeadId) -> Option<Value> {
+        let lead = self.app.engine.lead(id)?;
+        Some(self.summary(id, &lead, self.app.clock.now()))
+    }
+
     fn summary(&self, id: LeadId, lead: &Lead, now: Timestamp) -> Value {
         let scoring = &self.in_force.scoring;
         let standing = lead.standing(scoring, now);
-        let shown = |name: &str| lead.attributes.get(name);
+        let (terms, profile) = (terms_of(lead, scoring, now), lead.profile());
+        let shown = |name: &str| profile.attributes.get(name);
         json!({
             "id": id.to_string(),
             "name": shown("name"),
@@ -68,59 +87,88 @@ impl<'a> View<'a> {
             "stage": self.stage(lead),
             "points": standing.score.shown(),
             "exact": points(standing.score),
-            "cell": scoring.cell(standing.grade, standing.score),
-            "urgency": scoring.urgency.level(urgency(&lead.rows, scoring, now)),
-            "assurance": assurance(lead.assurance),
-            "last_seen": lead.last_human.map(iso),
+            "cell": terms.cell(standing.grade, standing.score),
+            "urgency": scoring.labels.urgency.level(urgency(&lead.content.rows, terms, now)),
+            "assurance": profile.assurance.name(),
+            "last_seen": lead.last_human().map(iso),
             "test": lead.test,
         })
     }
 
     fn stage(&self, lead: &Lead) -> Value {
-        let stage: Stage = self.in_force.scoring.stage(&lead.bands);
-        json!({ "id": stage.name(), "ja": self.in_force.scoring.stage_names.get(stage.name()) })
+        let stage = self.stage_of(lead);
+        let names = &self.in_force.scoring.labels.stage_names;
+        json!({ "id": stage.name(), "ja": names.get(stage.name()) })
+    }
+
+    fn stage_of(&self, lead: &Lead) -> Stage {
+        self.in_force.scoring.terms().stage(&lead.bands)
     }
 
     /// One lead, with the score explained as of now.
     pub fn lead(&self, id: LeadId) -> Option<Value> {
+        let id = self.app.engine.head(id);
         let lead = self.app.engine.lead(id)?;
         let now = self.app.clock.now();
-        let links: Vec<Value> = lead
-            .links
-            .iter()
-            .map(|link| {
-                json!({
-                    "visitor": link.visitor.to_string(),
-                    "assurance": assurance(link.assurance),
-                    "since": iso(link.since),
-                })
-            })
-            .collect();
+        let (profile, counts) = (lead.profile(), lead.counts());
         let mut value = self.summary(id, &lead, now);
         value["schema"] = json!(1);
-        value["attributes"] = json!(lead.attributes);
-        value["confirmed_by"] = json!(lead.confirmed_by);
-        value["links"] = json!(links);
+        value["attributes"] = json!(profile.attributes);
+        value["consent"] = json!(profile.consent);
+        value["confirmed_by"] = json!(profile.confirmed_by);
+        value["names"] = json!(lead.content.members.iter().map(name).collect::<Vec<_>>());
+        value["links"] = json!(Self::links(&lead));
         value["history"] = json!({
-            "first_seen": iso(lead.first_seen),
-            "known_since": iso(lead.known_since),
-            "hits": lead.hits,
-            "pages": lead.pages,
-            "visits": lead.visits,
-            "anonymous_hits_attached": lead.attached,
+            "first_seen": iso(lead.first_seen()),
+            "known_since": lead.known_since().map(|(since, _)| iso(since)),
+            "hits": counts.hits,
+            "pages": counts.pages,
+            "visits": counts.visits,
+            "anonymous_hits_attached": counts.attached,
             "messages": lead.sequence,
         });
-        value["score"] = self.score(id, &lead, now);
+        value["score"] = self.score(id, &lead, (now, now));
         Some(value)
     }
 
-    /// A lead's score at a moment, row by row, adding up exactly.
-    pub fn score(&self, id: LeadId, lead: &Lead, at: Timestamp) -> Value {
+    /// A lead's browsers, each with the name it goes by and how sure it is that it is theirs.
+    fn links(lead: &Lead) -> Vec<Value> {
+        let mut links: Vec<Tie> = Vec::new();
+        for tie in lead.content.ties.iter().filter(|tie| tie.source != Source::Server) {
+            let same = |it: &&mut Tie| (it.source, it.origin) == (tie.source, tie.origin);
+            if let Some(link) = links.iter_mut().find(same) {
+                link.since = link.since.min(tie.since);
+                link.first_seen = link.first_seen.min(tie.first_seen);
+                link.hits = link.hits.saturating_add(tie.hits);
+                link.attached = link.attached.saturating_add(tie.attached);
+            } else {
+                links.push(*tie);
+            }
+        }
+        let shown = |tie: Tie| match tie.source {
+            Source::Server => None,
+            Source::Visitor(visitor) => Some(json!({
+                "visitor": visitor.to_string(),
+                "name": tie.origin.to_string(),
+                "assurance": lead.content.assurance_of(tie.source, tie.origin).name(),
+                "since": iso(tie.since),
+                "first_seen": iso(tie.first_seen),
+                "hits": tie.hits,
+                "anonymous_hits_attached": tie.attached,
+            })),
+        };
+        links.into_iter().filter_map(shown).collect()
+    }
+
+    /// A lead's score at a moment, row by row, adding up exactly, under the rules in force at
+    /// another: then, or now.
+    pub fn score(&self, id: LeadId, lead: &Lead, (at, rules_of): (Timestamp, Timestamp)) -> Value {
         let scoring = &self.in_force.scoring;
-        let explained = explain(&lead.rows, scoring, at);
-        let counted = explained.shares.iter().filter(|(row, _)| {
-            scoring.category(row.category).is_some_and(|category| category.in_total)
-        });
+        let terms = terms_of(lead, scoring, rules_of);
+        let own: Vec<Row> =
+            lead.content.rows.iter().filter(|row| row.when <= at).copied().collect();
+        let explained = explain(&own, terms, at);
+        let counted = explained.shares.iter().filter(|(row, _)| terms.is_in_total(row.category));
         let reasons: Vec<Value> = reasons(counted)
             .iter()
             .map(|reason| {
@@ -137,7 +185,8 @@ impl<'a> View<'a> {
             "at": iso(at),
             "points": explained.score.shown(),
             "exact": points(explained.score),
-            "urgency": points(urgency(&lead.rows, scoring, at)),
+            "urgency": points(urgency(&own, terms, at)),
+            "rules_version": terms.version,
             "by_category": self.categories(&explained),
             "reasons": reasons,
             "rows": self.rows(&explained),
@@ -154,7 +203,7 @@ impl<'a> View<'a> {
     }
 
     fn rows(&self, explained: &Explained) -> Vec<Value> {
-        let shown = |(row, share): &(Row, engine::rule::Points)| {
+        let shown = |(row, share): &(Row, Points)| {
             let (rule, label) = rule_names(&self.in_force.scoring, &self.catalog, row.rule);
             let visitor = match row.source {
                 Source::Server => None,
@@ -168,6 +217,8 @@ impl<'a> View<'a> {
                 "position": row.position.0,
                 "order": row.order,
                 "visitor": visitor,
+                "name": (row.origin != LeadId(0)).then(|| row.origin.to_string()),
+                "rules_version": row.version,
                 "base": points(row.base),
                 "granted": points(row.granted),
                 "now": points(*share),
@@ -179,20 +230,24 @@ impl<'a> View<'a> {
 
     /// Which gate of each line is open or shut, with its value.
     pub fn why(&self, id: LeadId) -> Option<Value> {
+        let id = self.app.engine.head(id);
         let lead = self.app.engine.lead(id)?;
         let now = self.app.clock.now();
         let scoring = &self.in_force.scoring;
         let standing = lead.standing(scoring, now);
-        let lines = scoring.thresholds.iter().map(|line| {
+        let lines = scoring.terms().thresholds.iter().map(|line| {
             let band = lead.band(line);
             json!({
                 "threshold": line.name,
-                "inside": band.inside,
-                "since": (band.number > 0).then(|| iso(band.since)),
+                "inside": band.side.inside,
+                "since": (band.number > 0).then(|| iso(band.side.since)),
                 "number": band.number,
                 "told": band.told,
+                "held": band.held,
                 "waits_until": band.waits_until.map(iso),
+                "rise": points(line.rise),
                 "fall": points(line.fall),
+                "says": says(line, &standing, now),
                 "gates": gates(line, &standing, now),
             })
         });
@@ -208,12 +263,27 @@ impl<'a> View<'a> {
     /// One visitor.
     pub fn visitor(&self, id: VisitorId, now: Timestamp) -> Option<Value> {
         let visitor = self.app.engine.visitor(id, now)?;
-        let explained = explain(&visitor.rows, &self.in_force.scoring, now);
+        let explained = explain(&visitor.rows, self.in_force.scoring.terms(), now);
+        let stretches: Vec<Value> = visitor
+            .stretches()
+            .filter(|stretch| stretch.hits > 0)
+            .map(|stretch| {
+                json!({
+                    "after": stretch.after.0,
+                    "name": stretch.owner.map(|owner| owner.to_string()),
+                    "first_seen": iso(stretch.first_seen),
+                    "hits": stretch.hits,
+                })
+            })
+            .collect();
+        let lead = visitor.bound.map(|bound| self.app.engine.head(bound.origin).to_string());
         Some(json!({
             "schema": 1,
             "id": id.to_string(),
-            "lead": visitor.bound.map(|bound| bound.lead.to_string()),
-            "assurance": visitor.bound.map(|bound| assurance(bound.assurance)),
+            "lead": lead,
+            "assurance": visitor.bound.map(|bound| bound.assurance.name()),
+            "shared": visitor.shared,
+            "stretches": stretches,
             "first_seen": iso(visitor.first_seen),
             "last_seen": iso(visitor.session.last),
             "hits": visitor.hits,
@@ -236,6 +306,14 @@ impl<'a> View<'a> {
     fn event(&self, position: Position, record: &Record) -> Value {
         let mut event = match &record.body {
             Body::Hit(record) => hit(&record.hit, position, &self.catalog),
+            Body::Step(step) => json!({
+                "position": position.0,
+                "received": iso(record.time),
+                "event": step_name(&step.step),
+                "actor": step.actor,
+                "reason": step.reason,
+                "undoes": (step.undoes != Position::NONE).then_some(step.undoes.0),
+            }),
             _ => json!({ "position": position.0, "received": iso(record.time), "event": "time" }),
         };
         if let Body::Hit(hit) = &record.body {
@@ -257,26 +335,38 @@ impl<'a> View<'a> {
         if let Some(part) = record.lead_part() {
             event["lead"] = json!(part.lead.to_string());
             event["stitched"] = json!(part.link.is_some());
-            let crossings: Vec<Value> = part
-                .crossings
-                .iter()
-                .map(|crossed| {
-                    let crossing = &crossed.crossing;
-                    let number = u16::from(crossing.threshold.0);
-                    json!({
-                        "threshold": self.catalog.name(NameKind::Threshold, number),
-                        "direction": direction(crossing.direction),
-                        "at": iso(crossing.at),
-                        "number": crossing.number,
-                        "opened_by": crossing.opened_by.map(Gate::name),
-                        "told": crossing.told,
-                    })
-                })
-                .collect();
-            event["crossings"] = json!(crossings);
+            let crossings = part.crossings.iter().map(|crossing| self.crossing(crossing));
+            event["crossings"] = json!(crossings.collect::<Vec<_>>());
+            let messages = part.messages.iter().map(|message| message.kind.name());
+            event["messages"] = json!(messages.collect::<Vec<_>>());
         }
         event
     }
+
+    fn crossing(&self, crossing: &Crossing) -> Value {
+        let number = u16::from(crossing.threshold.0);
+        json!({
+            "threshold": self.catalog.name(NameKind::Threshold, number),
+            "direction": direction(crossing.direction),
+            "at": iso(crossing.at),
+            "since": iso(crossing.since),
+            "number": crossing.number,
+            "opened_by": crossing.opened_by.map(Gate::name),
+            "told": crossing.told,
+            "held": crossing.held,
+        })
+    }
+}
+
+/// A name of a lead.
+fn name(member: &Member) -> Value {
+    json!({
+        "id": member.id.to_string(),
+        "kind": member.kind.name(),
+        "of": member.parent.map(|parent| parent.to_string()),
+        "assurance": member.assurance.name(),
+        "since": iso(member.since),
+    })
 }
 
 /// Messages that are not delivered.
@@ -303,7 +393,7 @@ pub fn outstanding(outstanding: Vec<Outstanding>) -> Value {
 fn gates(line: &Threshold, standing: &Standing, now: Timestamp) -> Value {
     let letters = |grades: &[Grade]| grades.iter().map(|it| it.letter()).collect::<Vec<_>>();
     let mut gates = Map::new();
-    for gate in Gate::ALL {
+    for gate in Gate::ASKED {
         let (is, needs) = match gate {
             Gate::Score => (points(standing.score), points(line.rise)),
             Gate::Grade => (json!(standing.grade.letter()), json!(letters(&line.grades))),
@@ -313,6 +403,7 @@ fn gates(line: &Threshold, standing: &Standing, now: Timestamp) -> Value {
                 let within = line.recent.map(|within| within.as_millis() as u64);
                 (json!(standing.last_human.map(iso)), json!({ "within_ms": within }))
             }
+            Gate::Rules => continue,
         };
         let open = line.is_open(gate, standing, now);
         gates.insert(gate.name().to_owned(), json!({ "open": open, "is": is, "needs": needs }));
@@ -320,18 +411,38 @@ fn gates(line: &Threshold, standing: &Standing, now: Timestamp) -> Value {
     Value::Object(gates)
 }
 
+/// The gates in a line that a person reads: `score 66 of 60 yes, grade D no`. Gates that are not
+/// written in the rules are left out.
+fn says(line: &Threshold, standing: &Standing, now: Timestamp) -> String {
+    let mut parts = Vec::new();
+    for gate in Gate::ASKED {
+        let sees = match gate {
+            Gate::Score => format!("score {} of {}", standing.score.shown(), line.rise.shown()),
+            Gate::Grade if line.grades.is_empty() => continue,
+            Gate::Grade => format!("grade {}", standing.grade.letter()),
+            Gate::Identity => "known".to_owned(),
+            Gate::Consent => "consent".to_owned(),
+            Gate::Recent => match (line.recent, standing.last_human) {
+                (None, _) => continue,
+                (Some(_), Some(seen)) => {
+                    format!("seen {} days ago", now.since(seen).as_secs() / 86_400)
+                }
+                (Some(_), None) => "never seen".to_owned(),
+            },
+            Gate::Rules => continue,
+        };
+        let open = if line.is_open(gate, standing, now) { "yes" } else { "no" };
+        parts.push(format!("{sees} {open}"));
+    }
+    parts.join(", ")
+}
+
 fn direction(direction: Direction) -> &'static str {
     match direction {
         Direction::Rise => "rise",
         Direction::Fall => "fall",
         Direction::Release => "release",
-    }
-}
-
-fn assurance(assurance: Assurance) -> &'static str {
-    match assurance {
-        Assurance::Claimed => "claimed",
-        Assurance::Verified => "verified",
+        Direction::Settle => "settle",
     }
 }
 
@@ -353,7 +464,8 @@ pub fn hit(hit: &Hit, position: Position, catalog: &Catalog) -> Value {
         "campaign": hit.campaign,
         "network": hit.network,
         "engaged_ms": hit.engaged_ms,
-        "excluded": hit.excluded.map(|excluded| format!("{excluded:?}").to_lowercase()),
+        "agent": hit.agent,
+        "excluded": hit.excluded.map(Exclusion::name),
         "test": hit.test,
     })
 }

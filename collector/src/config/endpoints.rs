@@ -65,12 +65,18 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Whether it wants a message: its audience, type, threshold (if it is about one) and
-    /// whether a test key caused it.
-    pub fn wants(&self, audience: &str, kind: &str, threshold: Option<&str>, test: bool) -> bool {
+    /// Whether it wants a message: its audience (nothing: for all), type, threshold (if it is
+    /// about one) and whether a test key caused it.
+    pub fn wants(
+        &self,
+        audience: Option<&str>,
+        kind: &str,
+        threshold: Option<&str>,
+        test: bool,
+    ) -> bool {
         let takes = |set: &BTreeSet<String>, word: &str| set.is_empty() || set.contains(word);
         self.test == test
-            && takes(&self.audience, audience)
+            && audience.is_none_or(|audience| takes(&self.audience, audience))
             && (self.types.is_empty() || self.types.contains(kind))
             && threshold.is_none_or(|name| takes(&self.thresholds, name))
     }

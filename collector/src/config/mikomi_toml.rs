@@ -8,8 +8,8 @@ use super::super::net::Network;
 use super::Surroundings;
 use super::problem::Problems;
 use super::settings::{
-    Admin, Collector, Cookie, Durability, Journal, Limits, Privacy, Rate, SecureCookie, Settings,
-    TlsFiles, Webhooks,
+    Admin, Collector, Cookie, Durability, Journal, Limits, Privacy, Rate, RulesFrom, SecureCookie,
+    Settings, TlsFiles, Webhooks,
 };
 use super::sites::read_sites;
 use super::table::{Environment, Field, Source, Table};
@@ -57,6 +57,9 @@ pub(super) fn read(
     let cookie = read_cookie(section("cookie"));
     let engine = section("engine");
     let shards = engine.need("shards").and_then(|field| shards(&field));
+    let rules = section("rules");
+    let rules_from = rules.need("from").and_then(|field| field.word(&["file", "dashboard"]));
+    rules.finish();
     engine.finish();
     let webhooks = read_webhooks(section("webhooks"));
     let privacy = read_privacy(section("privacy"));
@@ -80,6 +83,10 @@ pub(super) fn read(
         journal: journal?,
         cookie: cookie?,
         shards: shards?,
+        rules_from: match rules_from? {
+            "dashboard" => RulesFrom::Dashboard,
+            _ => RulesFrom::File,
+        },
         webhooks: webhooks?,
         privacy: privacy?,
         sites: sites?,

@@ -24,15 +24,16 @@ use std::path::{Path, PathBuf};
 pub use self::endpoints::{Endpoint, EndpointMode};
 pub use self::problem::Problem;
 pub use self::reload::{Changes, Contents, Watcher};
-pub use self::scoring::{Excluded, NameKind, ScoringFile, later};
+pub use self::scoring::{Around, Excluded, NameKind, ScoringFile, later};
 pub use self::settings::{
-    Admin, Collector, Cookie, Durability, Journal, Limits, Privacy, Rate, Secret, SecureCookie,
-    Settings, TlsFiles, Webhooks,
+    Admin, Collector, Cookie, Durability, Journal, Limits, Privacy, Rate, RulesFrom, Secret,
+    SecureCookie, Settings, TlsFiles, Webhooks,
 };
 pub use self::sites::{Origins, Site, SiteConsent};
 
-use self::problem::Problems;
-use self::table::Field;
+pub(crate) use self::problem::Problems;
+pub(crate) use self::sites::path as globs_of_path;
+pub(crate) use self::table::{Field, Source, Table};
 
 /// The compiled-in mikomi.toml: every setting with its default and its reason.
 pub const DEFAULT_MIKOMI: &str = include_str!("../../../config/mikomi.toml");
@@ -41,10 +42,17 @@ pub const DEFAULT_SCORING: &str = include_str!("../../../config/scoring.toml");
 /// The compiled-in endpoints.toml: an example that sends nothing.
 pub const DEFAULT_ENDPOINTS: &str = include_str!("../../../config/endpoints.toml");
 
+/// The compiled-in stories.toml: what the rules to begin with should do.
+pub const DEFAULT_STORIES: &str = include_str!("../../../config/stories.toml");
+
 /// The names of the three files.
 pub const FILE_NAMES: [&str; 3] = ["mikomi.toml", "scoring.toml", "endpoints.toml"];
 /// Longest file of settings, in bytes. Two thousand rules have half of it.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Most lists in a folder.
+const LISTS_MAX: usize = 100;
+/// Longest list of words, in bytes: it is journaled with every version of the rules.
+const LIST_BYTES_MAX: u64 = 64 << 10;
 /// Longest file of secrets, in bytes.
 const SECRETS_BYTES_MAX: u64 = 64 << 10;
 
@@ -60,7 +68,15 @@ pub struct Fingerprint {
 impl Fingerprint {
     /// Of a content.
     pub fn of(content: &[u8]) -> Fingerprint {
-        Fingerprint { bytes: content.len() as u64, crc32c: crc32c::crc32c(content) }
+        Fingerprint::of_all(content, "")
+    }
+
+    /// Of a content, and of what it refers to.
+    fn of_all(content: &[u8], besides: &str) -> Fingerprint {
+        Fingerprint {
+            bytes: content.len() as u64 + besides.len() as u64,
+            crc32c: crc32c::crc32c_append(crc32c::crc32c(content), besides.as_bytes()),
+        }
     }
 }
 
@@ -80,6 +96,29 @@ impl Surroundings {
             Some(dir) => dir.join(name),
             None => PathBuf::from(name),
         }
+    }
+
+    /// The lists that are compiled in.
+    const LISTS: [(&'static str, &'static str); 1] =
+        [("free_mail", include_str!("../../../config/lists/free_mail.txt"))];
+
+    /// The words of a list, one a line, in small letters: of the file beside the settings, else
+    /// of the compiled-in list. Says what is wrong if there is none.
+    fn list(&self, name: &str) -> Result<Vec<String>, String> {
+        let file = format!("lists/{name}.txt");
+        let own = self.dir.as_ref().map(|dir| dir.join(&file)).filter(|path| path.exists());
+        let built_in = Surroundings::LISTS.iter().find(|(known, _)| *known == name);
+        let text = match (own, built_in) {
+            (Some(path), _) => String::from_utf8(read_at_most(&path, LIST_BYTES_MAX)?)
+                .map_err(|_| "is not UTF-8 text".to_owned())?,
+            (None, Some((_, text))) => (*text).to_owned(),
+            (None, None) => return Err(format!("is not there: {file}")),
+        };
+        let lines = text.trim_start_matches('\u{feff}').lines();
+        let words = lines.map(|line| line.split('#').next().unwrap_or_default().trim());
+        let words: Vec<String> =
+            words.filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
+        if words.is_empty() { Err("is empty".to_owned()) } else { Ok(words) }
     }
 
     /// The secrets that a `_file` and an `_env` setting lead to, each with its setting. What
@@ -138,6 +177,8 @@ pub struct Files {
     pub dir: Option<PathBuf>,
     /// mikomi.toml, scoring.toml and endpoints.toml, those that are there.
     pub contents: [Option<Vec<u8>>; 3],
+    /// Of the lists beside them, if there are any.
+    pub lists: Option<Fingerprint>,
 }
 
 impl Files {
@@ -155,20 +196,19 @@ impl Files {
         let Some(dir) = dir else {
             return Ok(Files::default());
         };
-        let (contents, problems) = Files::read_contents(&dir);
+        let (files, problems) = Files::look(&dir);
         if !problems.is_empty() {
             return Err(problems);
         }
-        if contents[0].is_none() {
+        if files.contents[0].is_none() {
             let message = format!("is not in {}", dir.display());
             return Err(vec![Problem::of_file(FILE_NAMES[0], message)]);
         }
-        Ok(Files { dir: Some(dir), contents })
+        Ok(files)
     }
 
-    /// The files of a folder as they are now, for [`Watcher::changed`], and why those that are
-    /// there cannot be read.
-    pub fn read_contents(dir: &Path) -> ([Option<Vec<u8>>; 3], Vec<Problem>) {
+    /// The files of a folder as they are now, and why those that are there cannot be read.
+    pub fn look(dir: &Path) -> (Files, Vec<Problem>) {
         let mut problems = Vec::new();
         let contents = FILE_NAMES.map(|name| {
             let path = dir.join(name);
@@ -179,8 +219,29 @@ impl Files {
                 .map_err(|why| problems.push(Problem::of_file(name, why)))
                 .ok()
         });
-        (contents, problems)
+        let lists = fingerprint_of_lists(&dir.join("lists"));
+        (Files { dir: Some(dir.to_owned()), contents, lists }, problems)
     }
+
+    /// What they say, for [`Watcher::changed`].
+    pub fn contents(&self) -> Contents<'_> {
+        let [mikomi, scoring, endpoints] = self.contents.each_ref().map(Option::as_deref);
+        Contents { mikomi, scoring, endpoints, lists: self.lists }
+    }
+}
+
+/// Of all lists of a folder together: another one when any of them changes.
+fn fingerprint_of_lists(folder: &Path) -> Option<Fingerprint> {
+    let entries = std::fs::read_dir(folder).ok()?;
+    let mut paths: Vec<PathBuf> = entries.filter_map(|it| it.ok().map(|it| it.path())).collect();
+    paths.retain(|path| path.extension().is_some_and(|it| it == "txt"));
+    paths.sort();
+    let mut all = Vec::new();
+    for path in paths.iter().take(LISTS_MAX) {
+        all.extend_from_slice(path.as_os_str().as_encoded_bytes());
+        all.extend(read_at_most(path, LIST_BYTES_MAX).unwrap_or_default());
+    }
+    Some(Fingerprint::of(&all))
 }
 
 /// Everything configured.
@@ -200,7 +261,9 @@ pub struct Loaded {
 pub fn load(files: &Files, surroundings: &Surroundings) -> Result<Loaded, Vec<Problem>> {
     let [mikomi, scoring, endpoints] = &files.contents;
     let settings = read_settings(mikomi.as_deref(), surroundings);
-    let scoring = read_scoring(scoring.as_deref());
+    let areas = settings.as_ref().ok().map(Settings::areas);
+    let around = Around { surroundings, areas: areas.as_ref() };
+    let scoring = read_scoring(scoring.as_deref(), around);
     let thresholds = scoring.as_ref().ok().map(ScoringFile::threshold_names);
     let own_folder = files.dir.is_some();
     let endpoints =
@@ -216,7 +279,8 @@ pub fn load(files: &Files, surroundings: &Surroundings) -> Result<Loaded, Vec<Pr
     }
 }
 
-fn decode<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Vec<Problem>> {
+/// A file's text, unless it is too long or not UTF-8.
+pub(crate) fn decode<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Vec<Problem>> {
     if bytes.len() as u64 > FILE_BYTES_MAX {
         let message = format!("has more than {FILE_BYTES_MAX} bytes");
         return Err(vec![Problem::of_file(file, message)]);
@@ -239,11 +303,11 @@ fn read_settings(
     problems.judge(settings)
 }
 
-fn read_scoring(bytes: Option<&[u8]>) -> Result<ScoringFile, Vec<Problem>> {
+fn read_scoring(bytes: Option<&[u8]>, around: Around<'_>) -> Result<ScoringFile, Vec<Problem>> {
     let file = FILE_NAMES[1];
     match bytes {
-        Some(bytes) => ScoringFile::parse(file, decode(file, bytes)?),
-        None => ScoringFile::parse("the built-in scoring.toml", DEFAULT_SCORING),
+        Some(bytes) => ScoringFile::parse(file, decode(file, bytes)?, around),
+        None => ScoringFile::parse("the built-in scoring.toml", DEFAULT_SCORING, around),
     }
 }
 

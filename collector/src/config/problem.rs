@@ -74,7 +74,7 @@ impl std::error::Error for Problem {}
 
 /// Where problems are gathered while files are read.
 #[derive(Debug, Default)]
-pub(super) struct Problems {
+pub(crate) struct Problems {
     kept: RefCell<Vec<Problem>>,
     count: Cell<usize>,
 }

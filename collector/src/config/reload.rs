@@ -2,7 +2,11 @@
 //! and its problems are shown until it is right. Nothing here reads a file or waits: whoever polls
 //! gives the contents.
 
-use super::{Endpoint, FILE_NAMES, Fingerprint, Problem, ScoringFile, Settings, Surroundings};
+use std::collections::BTreeSet;
+
+use super::{
+    Around, Endpoint, FILE_NAMES, Fingerprint, Problem, ScoringFile, Settings, Surroundings,
+};
 
 /// The three files as they are now; nothing for one that is not there.
 #[derive(Clone, Copy, Debug, Default)]
@@ -13,6 +17,8 @@ pub struct Contents<'a> {
     pub scoring: Option<&'a [u8]>,
     /// endpoints.toml.
     pub endpoints: Option<&'a [u8]>,
+    /// All lists of words together.
+    pub lists: Option<Fingerprint>,
 }
 
 /// What to publish now.
@@ -36,6 +42,8 @@ pub struct Watcher {
     in_force: Fingerprint,
     /// The names endpoints may filter by: those of the scoring in force.
     thresholds: Vec<String>,
+    /// The areas rules may name: those of the sites, until the next start.
+    areas: BTreeSet<String>,
     insisted: bool,
 }
 
@@ -44,12 +52,24 @@ pub struct Watcher {
 enum Seen {
     #[default]
     Absent,
-    Content(Fingerprint),
+    /// What it says, and what it refers to.
+    Content(Fingerprint, Option<Fingerprint>),
 }
 
 impl Seen {
-    fn of(content: Option<&[u8]>) -> Seen {
-        content.map_or(Seen::Absent, |bytes| Seen::Content(Fingerprint::of(bytes)))
+    fn of(content: Option<&[u8]>, besides: Option<Fingerprint>) -> Seen {
+        content.map_or(Seen::Absent, |bytes| Seen::Content(Fingerprint::of(bytes), besides))
+    }
+}
+
+impl Contents<'_> {
+    /// A file by its place, as it is now.
+    fn seen(&self, file: usize) -> Seen {
+        match file {
+            0 => Seen::of(self.mikomi, None),
+            1 => Seen::of(self.scoring, self.lists),
+            _ => Seen::of(self.endpoints, None),
+        }
     }
 }
 
@@ -85,15 +105,21 @@ impl Watched {
 }
 
 impl Watcher {
-    /// Begins with the contents that were loaded, and the scoring made of them.
-    pub fn new(surroundings: Surroundings, loaded: Contents<'_>, scoring: &ScoringFile) -> Watcher {
-        let watched =
-            |content: Option<&[u8]>| Watched { judged: Seen::of(content), ..Watched::default() };
+    /// Begins with the contents that were loaded, the areas of their sites, and the scoring made
+    /// of them.
+    pub fn new(
+        surroundings: Surroundings,
+        loaded: Contents<'_>,
+        areas: BTreeSet<String>,
+        scoring: &ScoringFile,
+    ) -> Watcher {
+        let watched = |file| Watched { judged: loaded.seen(file), ..Watched::default() };
         Watcher {
             surroundings,
-            files: [watched(loaded.mikomi), watched(loaded.scoring), watched(loaded.endpoints)],
+            files: [watched(0), watched(1), watched(2)],
             in_force: scoring.fingerprint,
             thresholds: scoring.threshold_names(),
+            areas,
             insisted: false,
         }
     }
@@ -109,17 +135,17 @@ impl Watcher {
     pub fn changed(&mut self, now: Contents<'_>) -> Changes {
         let insisted = std::mem::take(&mut self.insisted);
         let mut changes = Changes::default();
-        if self.is_due(0, now.mikomi, insisted) {
-            let read = |bytes: &[u8], around: &Surroundings, _: &[String]| {
-                super::read_settings(Some(bytes), around)
-            };
-            let settings = self.judge(0, now.mikomi, &mut changes, read);
+        if self.is_due(0, now, insisted) {
+            let settings = self.judge(0, now.mikomi, now, &mut changes, |bytes, watcher| {
+                super::read_settings(Some(bytes), &watcher.surroundings)
+            });
             changes.settings = settings.map(Box::new);
         }
-        if self.is_due(1, now.scoring, insisted) {
-            let read =
-                |bytes: &[u8], _: &Surroundings, _: &[String]| super::read_scoring(Some(bytes));
-            let scoring = self.judge(1, now.scoring, &mut changes, read);
+        if self.is_due(1, now, insisted) {
+            let scoring = self.judge(1, now.scoring, now, &mut changes, |bytes, watcher| {
+                let (surroundings, areas) = (&watcher.surroundings, Some(&watcher.areas));
+                super::read_scoring(Some(bytes), Around { surroundings, areas })
+            });
             let scoring = scoring.filter(|scoring| scoring.fingerprint != self.in_force);
             if let Some(scoring) = &scoring {
                 self.in_force = scoring.fingerprint;
@@ -129,11 +155,12 @@ impl Watcher {
         }
         // Endpoints name thresholds; when those change, they are judged anew.
         let renamed = changes.scoring.is_some() && now.endpoints.is_some();
-        if self.is_due(2, now.endpoints, insisted) || renamed {
-            let read = |bytes: &[u8], around: &Surroundings, thresholds: &[String]| {
-                super::read_endpoints(Some(bytes), true, Some(thresholds), around)
-            };
-            changes.endpoints = self.judge(2, now.endpoints, &mut changes, read);
+        if self.is_due(2, now, insisted) || renamed {
+            changes.endpoints =
+                self.judge(2, now.endpoints, now, &mut changes, |bytes, watcher| {
+                    let thresholds = Some(watcher.thresholds.as_slice());
+                    super::read_endpoints(Some(bytes), true, thresholds, &watcher.surroundings)
+                });
         }
         changes
     }
@@ -144,22 +171,23 @@ impl Watcher {
         problems.flatten().cloned().collect()
     }
 
-    fn is_due(&mut self, file: usize, now: Option<&[u8]>, insisted: bool) -> bool {
-        self.files[file].is_due(Seen::of(now), insisted)
+    fn is_due(&mut self, file: usize, now: Contents<'_>, insisted: bool) -> bool {
+        self.files[file].is_due(now.seen(file), insisted)
     }
 
     fn judge<T>(
         &mut self,
         file: usize,
-        now: Option<&[u8]>,
+        content: Option<&[u8]>,
+        now: Contents<'_>,
         changes: &mut Changes,
-        read: impl FnOnce(&[u8], &Surroundings, &[String]) -> Result<T, Vec<Problem>>,
+        read: impl FnOnce(&[u8], &Watcher) -> Result<T, Vec<Problem>>,
     ) -> Option<T> {
         // A file that was never there is not missed; one that is gone keeps its last content.
         let was_there =
             self.files[file].judged != Seen::Absent || !self.files[file].problems.is_empty();
-        let judgement = match now {
-            Some(bytes) => read(bytes, &self.surroundings, &self.thresholds),
+        let judgement = match content {
+            Some(bytes) => read(bytes, self),
             None if !was_there => Err(Vec::new()),
             None => {
                 let message = "is gone; what it said last stays in force";
@@ -167,7 +195,7 @@ impl Watcher {
             }
         };
         let watched = &mut self.files[file];
-        watched.judged = Seen::of(now);
+        watched.judged = now.seen(file);
         let (value, problems) = match judgement {
             Ok(value) => (Some(value), Vec::new()),
             Err(problems) => (None, problems),

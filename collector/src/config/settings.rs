@@ -1,6 +1,7 @@
 //! The settings of mikomi.toml as types. The defaults stand in the compiled-in file and nowhere
 //! else, so that what a person reads there is what runs.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::hint::black_box;
 use std::net::{IpAddr, SocketAddr};
@@ -25,6 +26,8 @@ pub struct Settings {
     pub cookie: Cookie,
     /// Locks of the engine's maps: a power of two, at least 2.
     pub shards: usize,
+    /// Where the rules come from.
+    pub rules_from: RulesFrom,
     /// How messages are delivered.
     pub webhooks: Webhooks,
     /// What is never kept.
@@ -158,6 +161,15 @@ pub struct Journal {
     pub segment_bytes: u64,
 }
 
+/// Where the rules come from: there is one truth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RulesFrom {
+    /// scoring.toml: saving it publishes.
+    File,
+    /// Whoever publishes with a token; the file is only where it begins.
+    Dashboard,
+}
+
 /// When the cookie is marked `Secure`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecureCookie {
@@ -214,6 +226,13 @@ pub struct Privacy {
     pub query_names: Vec<String>,
     /// Whether Sec-GPC: 1 stops tracking.
     pub honour_gpc: bool,
+}
+
+impl Settings {
+    /// The names of all areas of all sites: what rules may ask for.
+    pub fn areas(&self) -> BTreeSet<String> {
+        self.sites.iter().flat_map(|site| site.areas.keys().cloned()).collect()
+    }
 }
 
 impl Privacy {

@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine::rule::Globs;
+use engine::glob::Globs;
+use engine::hit::AREAS_MAX;
+use engine::rule::MY_PAGE;
 
 use super::Surroundings;
+use super::problem::nearest;
 use super::settings::Secret;
 use super::table::{Field, Table};
 
@@ -16,6 +19,8 @@ const KEYS_MAX: usize = 16;
 const SERVER_KEY_BYTES_MIN: usize = 20;
 /// The most bytes of a server key: it travels in a header.
 const SERVER_KEY_BYTES_MAX: usize = 256;
+/// The most identity secrets.
+const IDENTITY_SECRETS_MAX: usize = 2;
 /// The site that anybody's page may send to.
 const DEMO: &str = "demo";
 
@@ -45,8 +50,11 @@ pub struct Site {
     pub consent: SiteConsent,
     /// Pages that may send.
     pub origins: Origins,
-    /// Globs of pages that only people who have logged in can see.
-    pub my_page: Vec<String>,
+    /// Secrets with which the site's own server signs who its visitors are: two, for a change.
+    pub identity_secrets: Vec<Secret>,
+    /// Parts of the site by name, each some globs. `my_page` is what only people who have logged
+    /// in can see.
+    pub areas: BTreeMap<String, Vec<String>>,
     /// A form's name for something -> our attribute.
     pub form_fields: BTreeMap<String, String>,
 }
@@ -179,12 +187,8 @@ fn site(table: Table<'_>, surroundings: &Surroundings, taken: &mut Taken) -> Opt
         }
         Some(origins)
     });
-    let my_page = table.get("areas").and_then(|field| {
-        let areas = field.table()?;
-        let globs = areas.get("my_page").map(|field| globs(&field));
-        areas.finish();
-        globs
-    });
+    let areas = table.get("areas").map(|field| areas(&field)).unwrap_or_default();
+    let identity_secrets = identity_secrets(&table, surroundings);
     let form_fields = table.get("form_fields").map(|field| form_fields(&field));
     table.finish();
     let id = id?;
@@ -198,7 +202,8 @@ fn site(table: Table<'_>, surroundings: &Surroundings, taken: &mut Taken) -> Opt
             _ => SiteConsent::Required,
         },
         origins: origins?,
-        my_page: my_page.unwrap_or_default(),
+        identity_secrets,
+        areas,
         form_fields: form_fields.unwrap_or_default(),
         id,
     })
@@ -229,6 +234,47 @@ fn server_keys(table: &Table<'_>, surroundings: &Surroundings, taken: &mut Taken
     keys
 }
 
+/// Two at most: the new one and the one it takes over from.
+fn identity_secrets(table: &Table<'_>, surroundings: &Surroundings) -> Vec<Secret> {
+    let (file, variable) = (table.get("identity_secrets_file"), table.get("identity_secrets_env"));
+    let mut secrets = Vec::new();
+    for (field, texts) in surroundings.secrets(file, variable) {
+        if texts.len() > IDENTITY_SECRETS_MAX {
+            field.problem("at most two identity secrets: the new one and the old one");
+        }
+        for text in texts.into_iter().take(IDENTITY_SECRETS_MAX) {
+            if !(SERVER_KEY_BYTES_MIN..=SERVER_KEY_BYTES_MAX).contains(&text.len()) {
+                field.problem(format!(
+                    "an identity secret has {SERVER_KEY_BYTES_MIN} to {SERVER_KEY_BYTES_MAX} bytes"
+                ));
+            }
+            secrets.push(Secret(text));
+        }
+    }
+    secrets
+}
+
+/// `[site.areas]`: names that rules may ask for, and where they are.
+fn areas(field: &Field<'_>) -> BTreeMap<String, Vec<String>> {
+    let Some(table) = field.table() else {
+        return BTreeMap::new();
+    };
+    let entries = table.entries();
+    table.finish();
+    if entries.len() > AREAS_MAX {
+        field.problem_of_word(format!("at most {AREAS_MAX} areas"), None);
+    }
+    for entry in &entries {
+        entry.check_name(entry.name);
+        let near = nearest(entry.name, [MY_PAGE]).filter(|near| *near != entry.name);
+        if let Some(near) = near {
+            let message = "an area that is named almost like the one for people logged in";
+            entry.problem_of_word(message, Some(near.to_owned()));
+        }
+    }
+    entries.iter().map(|entry| (entry.name.to_owned(), globs(entry))).collect()
+}
+
 fn form_fields(field: &Field<'_>) -> BTreeMap<String, String> {
     let Some(table) = field.table() else {
         return BTreeMap::new();
@@ -253,6 +299,18 @@ pub(super) fn globs(field: &Field<'_>) -> Vec<String> {
         }
     };
     list.iter().filter_map(glob).collect()
+}
+
+/// Reads one path of a page, as rules see it.
+pub(crate) fn path(field: &Field<'_>) -> Option<String> {
+    let text = field.text()?;
+    let fault = glob_fault(text)
+        .or_else(|| text.contains('*').then_some(("a page has no \"*\" in its path", None)));
+    match fault {
+        Some((message, meant)) => field.problem_meant(message, meant),
+        None => return Some(text.to_owned()),
+    }
+    None
 }
 
 /// What is wrong with a glob: what the engine refuses, and what could never match a path.

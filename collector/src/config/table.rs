@@ -23,7 +23,7 @@ const WORDS_LISTED_MAX: usize = 16;
 
 /// A text being read, and where its problems go.
 #[derive(Clone, Copy)]
-pub(super) struct Source<'a> {
+pub(crate) struct Source<'a> {
     pub file: &'a str,
     /// Nothing for the environment, which has no lines.
     text: Option<&'a str>,
@@ -84,7 +84,7 @@ pub(super) fn quoted(word: &str) -> String {
 
 /// The variables that may set something: `MIKOMI__section__key`.
 #[derive(Debug, Default)]
-pub(super) struct Environment {
+pub(crate) struct Environment {
     variables: BTreeMap<String, String>,
     known: RefCell<BTreeSet<String>>,
 }
@@ -129,7 +129,7 @@ struct Layer<'a> {
 }
 
 /// A table whose fields are asked for one by one.
-pub(super) struct Table<'a> {
+pub(crate) struct Table<'a> {
     /// The first that has a key decides.
     layers: Vec<Layer<'a>>,
     overlay: Option<(&'a Environment, &'static str)>,
@@ -208,6 +208,13 @@ impl<'a> Table<'a> {
         fields
     }
 
+    /// Whether every word that is written was asked for so far.
+    pub fn is_known(&self) -> bool {
+        let known = self.known.borrow();
+        let keys = self.layers.iter().flat_map(|layer| layer.entries.keys());
+        keys.into_iter().all(|key| known.contains(&**key.get_ref()))
+    }
+
     /// Reports a problem of the table as a whole.
     pub fn problem(&self, message: impl Into<String>) {
         if let Some(layer) = self.layers.first() {
@@ -265,7 +272,7 @@ impl<'a> Layer<'a> {
 
 /// One written value, and where it stands.
 #[derive(Clone, Copy)]
-pub(super) struct Field<'a> {
+pub(crate) struct Field<'a> {
     source: Source<'a>,
     /// The word it was asked for by; an element of a list has its list's.
     pub name: &'a str,
@@ -417,6 +424,30 @@ impl<'a> Field<'a> {
         Some(number)
     }
 
+    /// Any number.
+    pub fn number(&self) -> Option<f64> {
+        let number = match self.value {
+            Value::Toml(DeValue::Integer(_)) => {
+                Some(self.whole(-1_000_000_000..=1_000_000_000)? as f64)
+            }
+            Value::Toml(DeValue::Float(number)) => number.as_str().replace('_', "").parse().ok(),
+            Value::Variable(text) => text.trim().parse().ok(),
+            Value::Toml(_) => None,
+        };
+        let number: Option<f64> = number.filter(|number: &f64| number.is_finite());
+        if number.is_none() {
+            self.needs("a number");
+        }
+        number
+    }
+
+    /// The line it stands in, from 1.
+    pub fn line(&self) -> u32 {
+        let text = self.source.text.unwrap_or_default();
+        let before = text.as_bytes().get(..self.at).unwrap_or_default();
+        before.split(|byte| *byte == b'\n').count() as u32
+    }
+
     /// A whole number of things, from `min` up to a thousand million million.
     pub fn count(&self, min: u64) -> Option<u64> {
         let max = 1_000_000_000_000_000;
@@ -506,6 +537,19 @@ impl<'a> Field<'a> {
             self.problem_meant(message, near);
         }
         found
+    }
+
+    /// A day: TOML's own form of one, or the text of it.
+    pub fn date_text(&self) -> Option<String> {
+        match self.value {
+            Value::Toml(DeValue::Datetime(date)) => Some(date.to_string()),
+            Value::Toml(_) | Value::Variable(_) => Some(self.text()?.to_owned()),
+        }
+    }
+
+    /// Whether the value is a table.
+    pub fn is_table(&self) -> bool {
+        matches!(self.value, Value::Toml(DeValue::Table(_)))
     }
 
     /// Whether the value is text, whatever it says.

@@ -2,10 +2,15 @@
 //! what a person mistypes is found with its place and its remedy.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use engine::attribute::{AttributeTest, Test};
 use engine::grade::Grade;
-use engine::rule::{Once, Period, Points};
+use engine::points::Points;
+use engine::rule::{OnRemove, Once, Period, RuleSet};
+use engine::terms::Versions;
+use engine::time::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
@@ -26,7 +31,9 @@ fn mikomi(text: &str, surroundings: &Surroundings) -> Result<Settings, Vec<Strin
 }
 
 fn scoring(text: &str) -> Result<ScoringFile, Vec<Problem>> {
-    read_scoring(Some(text.as_bytes()))
+    let areas = BTreeSet::from(["support".to_owned()]);
+    let around = Around { surroundings: &alone(), areas: Some(&areas) };
+    read_scoring(Some(text.as_bytes()), around)
 }
 
 fn endpoints(text: &str, surroundings: &Surroundings) -> Result<Vec<Endpoint>, Vec<String>> {
@@ -70,9 +77,9 @@ fn in_an_empty_folder_the_built_in_files_give_one_demo_site_and_send_nothing() {
     assert_eq!(loaded.settings.shards, 1_024);
     let live = loaded.endpoints.iter().filter(|it| it.mode == EndpointMode::Live).count();
     assert_eq!((loaded.endpoints.len(), live), (1, 0));
-    assert!(loaded.endpoints[0].wants("sales", "lead.hot", Some("hot"), false));
-    assert!(!loaded.endpoints[0].wants("hr", "lead.action", None, false));
-    assert!(!loaded.endpoints[0].wants("sales", "lead.hot", Some("hot"), true));
+    assert!(loaded.endpoints[0].wants(Some("sales"), "lead.hot", Some("hot"), false));
+    assert!(!loaded.endpoints[0].wants(Some("hr"), "lead.action", None, false));
+    assert!(!loaded.endpoints[0].wants(Some("sales"), "lead.hot", Some("hot"), true));
 }
 
 #[test]
@@ -137,18 +144,20 @@ fn the_example_rules_become_the_engines_under_the_numbers_given() {
         // Numbers that are places nowhere, so that a mix-up shows.
         200 - given.len() as u16
     };
-    let made = file.publish(7, &mut intern).unwrap();
+    let before = Versions::default();
+    let made = file.publish(&before, (7, Timestamp(1)), &mut intern).unwrap();
+    let terms = made.terms();
     assert_eq!(made.version, 7);
-    assert_eq!(made.total_max, Some(Points::whole(100)));
-    assert_eq!(made.claims_max, Some(Points::whole(80)));
-    let names: Vec<&str> = made.categories.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(terms.total_max, Some(Points::whole(100)));
+    assert_eq!(terms.claims_max, Some(Points::whole(80)));
+    let names: Vec<&str> = made.labels.categories.iter().map(|it| it.name.as_str()).collect();
     assert_eq!(names, ["intent", "interest", "recruit"]);
-    assert_eq!(made.categories[0].half_life.millis(), 14 * 86_400_000);
-    assert!(made.categories[1].in_total && !made.categories[2].in_total);
+    assert_eq!(terms.categories[0].half_life.millis(), 14 * 86_400_000);
+    assert!(terms.categories[1].in_total && !terms.categories[2].in_total);
     assert_eq!(made.rules.rules().len(), 18);
     let rule = |name: &str| made.rules.rules().iter().find(|rule| rule.name == name).unwrap();
     let trial = rule("trial");
-    assert_eq!(trial.category, made.categories[0].id);
+    assert_eq!(trial.category, terms.categories[0].id);
     assert_eq!(trial.guards.once, Some(Once::Rearmed(Duration::from_hours(180 * 24))));
     assert_eq!(trial.tell.as_deref(), Some("sales"));
     assert_eq!(rule("article").guards.at_most, Some((3, Period::Day)));
@@ -158,15 +167,15 @@ fn the_example_rules_become_the_engines_under_the_numbers_given() {
     assert_eq!(rule("document").when.any.len(), 2);
     assert_eq!(rule("careers").points, Points::whole(-10));
     assert_eq!(rule("pricing").ja, "料金ページを閲覧");
-    let [warm, hot] = &made.thresholds[..] else { panic!("two thresholds") };
+    let [warm, hot] = &terms.thresholds[..] else { panic!("two thresholds") };
     assert_eq!((warm.name.as_str(), &warm.tell), ("warm", &None));
     assert_eq!((hot.rise, hot.fall), (Points::whole(60), Points::whole(40)));
     assert_eq!(hot.grades, [Grade::A, Grade::B, Grade::C, Grade::Unknown]);
     assert_eq!(hot.recent, Some(Duration::from_hours(168)));
-    assert_eq!(made.urgency.high, Points::whole(40));
+    assert_eq!(made.labels.urgency.high, Points::whole(40));
     assert!(made.excluded_paths.any("/preview/x"));
-    assert_eq!(made.texts.len(), 7);
-    assert_eq!(made.stage_names["hot"], "ホット");
+    assert_eq!(made.labels.texts.len(), 7);
+    assert_eq!(made.labels.stage_names["hot"], "ホット");
     assert_eq!(given.len(), 18 + 3 + 2);
     assert_eq!(file.excluded.email_domains.len(), 2);
     assert!(file.excluded.networks[0].contains("203.0.113.9".parse().unwrap()));
@@ -174,31 +183,99 @@ fn the_example_rules_become_the_engines_under_the_numbers_given() {
 }
 
 #[test]
+fn fit_and_telling_again_are_the_engines_as_written() {
+    let file = scoring(DEFAULT_SCORING).unwrap();
+    assert_eq!((file.fit.known_min, file.fit.rules.len()), (2, 7));
+    assert_eq!(file.fit.lines, [60, 40, 20].map(Points::whole));
+    assert_eq!(file.fit.rules[2].test.test, Test::Between(Some(100), Some(5_000)));
+    let Test::Is(free) = &file.fit.rules[5].test.test else { panic!("a list") };
+    assert!(free.contains(&"gmail.com".to_owned()) && free.len() > 50);
+    let again = file.thresholds[1].again.unwrap();
+    assert_eq!((again.every, again.at_most.unwrap().0), (Points::whole(20), 1));
+}
+
+#[test]
 fn what_is_not_acted_on_yet_is_read_whole_and_named() {
     let file = scoring(DEFAULT_SCORING).unwrap();
-    let sections = ["[fit]", "[accounts]", "[sales]", "[thresholds] again"];
-    assert_eq!(file.later.sections(), sections);
-    let fit = file.later.fit.unwrap();
-    assert_eq!((fit.known_min, fit.rules.len()), (2, 7));
-    assert_eq!(fit.rules[2].test, later::FitTest::Between(Some(100), Some(5_000)));
+    assert_eq!(file.later.sections(), ["[accounts]", "[sales]"]);
     assert_eq!(file.later.accounts["hot"].people, Some(2));
     let sales = file.later.sales.unwrap();
     assert_eq!(sales.hours.unwrap().to, 18 * 60);
     assert_eq!(sales.points["no_show"], Points::whole(-15));
-    assert_eq!(file.later.again["hot"].every, Points::whole(20));
+}
+
+#[test]
+fn every_word_of_a_rule_becomes_the_engines() {
+    let text = edited(
+        DEFAULT_SCORING,
+        "{ id = \"trial\", points = 50,",
+        "{ id = \"campaign\", points = 7, ja = \"x\", category = \"intent\", from = 2026-12-01, \
+         until = \"2026-12-24\", on_remove = \"withdraw\", \
+         only = [{ attribute = \"title\", has = \"部長\" }, \
+         { attribute = \"employees\", from = 100 }], \
+         when = { query = { plan = [\"pro\", \"team*\"] }, referrer = \"*.google.com\", \
+         campaign = \"newsletter* / email\", area = \"support\", via = \"our_link\", \
+         count = 3, within = \"2d\" } },\n  \
+         { id = \"read\", points = 1, ja = \"x\", category = \"intent\", \
+         when = { scroll = 75, property = { size = \"m\" } } },\n  \
+         { id = \"trial\", points = 50,",
+    );
+    let file = scoring(&text).map_err(|it| shown(&it)).unwrap();
+    let rule = |name: &str| file.rules.iter().find(|rule| rule.name == name).unwrap();
+    let campaign = rule("campaign");
+    let day =
+        |text: &str| Timestamp(text.parse::<jiff::Timestamp>().unwrap().as_millisecond() as u64);
+    assert_eq!(campaign.from, Some(day("2026-12-01T00:00:00+09:00")));
+    assert_eq!(campaign.until, Some(day("2026-12-25T00:00:00+09:00")), "the last day counts");
+    assert_eq!(campaign.on_remove, OnRemove::Withdraw);
+    let title = AttributeTest::new("title".into(), Test::Has(vec!["部長".into()]));
+    assert_eq!(campaign.guards.only[0], title);
+    let when = &campaign.when;
+    assert_eq!(when.query, [("plan".to_owned(), vec!["pro".to_owned(), "team*".to_owned()])]);
+    assert_eq!((when.referrer.len(), when.campaign.len(), when.area.len()), (1, 1, 1));
+    assert_eq!(when.count, Some((3, Duration::from_hours(48))));
+    assert!(when.via_our_link);
+    let read = &rule("read").when;
+    assert_eq!((read.scroll, read.property.len()), (Some(75), 1));
+    assert_eq!(rule("returned").guards.away, Some(Duration::from_hours(72)));
+    assert!(RuleSet::new(file.rules.clone()).is_ok());
+}
+
+#[test]
+fn a_list_stands_beside_the_settings_or_is_compiled_in() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("lists")).unwrap();
+    let around = Surroundings { dir: Some(dir.path().to_owned()), ..Surroundings::default() };
+    let read = |text: &str| {
+        let around = Around { surroundings: &around, areas: None };
+        read_scoring(Some(text.as_bytes()), around)
+    };
+    let built_in = read(DEFAULT_SCORING).unwrap();
+    let list = dir.path().join("lists/free_mail.txt");
+    std::fs::write(&list, "# ours\nMail.Example  # small letters count\n\n").unwrap();
+    let own = read(DEFAULT_SCORING).unwrap();
+    assert_eq!(own.fit.rules[5].test.test, Test::Is(vec!["mail.example".into()]));
+    assert_ne!(own.fingerprint, built_in.fingerprint, "another list is another version");
+    let looked = |dir: &std::path::Path| Files::look(dir).0.lists;
+    let before = looked(dir.path());
+    std::fs::write(&list, "other.example\n").unwrap();
+    assert_ne!(looked(dir.path()), before, "a saved list is seen");
+    std::fs::write(&list, "# nothing\n").unwrap();
+    assert!(shown(&read(DEFAULT_SCORING).unwrap_err())[0].contains("is empty"));
 }
 
 #[test]
 fn a_catalogue_that_is_full_refuses_by_name() {
     let file = scoring(DEFAULT_SCORING).unwrap();
-    let refused = file.publish(1, &mut |_, _| 256).unwrap_err();
+    let refused =
+        file.publish(&Versions::default(), (1, Timestamp(1)), &mut |_, _| 256).unwrap_err();
     assert!(refused.message.contains("\"intent\""), "{refused}");
 }
 
 // ------------------------------------------------------------------- mistakes in scoring.toml
 
 /// (what stands there, what is typed instead, where the finger points, the remedy)
-const MISTAKES: [(&str, &str, &str, Option<&str>); 34] = [
+const MISTAKES: [(&str, &str, &str, Option<&str>); 51] = [
     ("intent   = { half_life", "intent   = { half_lif", "half_lif ", Some("half_life")),
     ("half_life = \"30d\"", "half_life = \"30 days\"", "\"30 days\"", Some("30d")),
     ("half_life = \"30d\"", "half_life = \"３０ｄ\"", "\"３０ｄ\"", Some("30d")),
@@ -250,7 +327,59 @@ const MISTAKES: [(&str, &str, &str, Option<&str>); 34] = [
         "paths = \"/thanks/trial",
         Some("path"),
     ),
-    ("{ path = \"/thanks/trial/**\" }", "{ referrer = \"google\" }", "referrer =", None),
+    ("{ path = \"/thanks/trial/**\" }", "{ referer = \"google\" }", "referer =", Some("referrer")),
+    (
+        "{ path = \"/thanks/trial/**\" }",
+        "{ referrer = \"https://www.google.com/\" }",
+        "\"https://www.google",
+        Some("www.google.com"),
+    ),
+    ("{ path = \"/thanks/trial/**\" }", "{ area = \"suport\" }", "\"suport\"", Some("support")),
+    (
+        "{ path = \"/thanks/trial/**\" }",
+        "{ via = \"our_links\" }",
+        "\"our_links\"",
+        Some("our_link"),
+    ),
+    ("{ path = \"/thanks/trial/**\" }", "{ scroll = 150 }", "150 }", None),
+    ("{ path = \"/thanks/trial/**\" }", "{ event = \"a\", count = 3 }", "count = 3", None),
+    (
+        "{ path = \"/thanks/trial/**\" }",
+        "{ event = \"a\", within = \"1d\" }",
+        "within = \"1d\" }",
+        None,
+    ),
+    ("{ path = \"/thanks/trial/**\" }", "{ property = \"size\" }", "\"size\" }", None),
+    ("when = { return_after = \"3d\" }", "when = { return_after = \"5m\" }", "\"5m\"", None),
+    (
+        "{ id = \"trial\", points = 50,",
+        "{ id = \"trial\", from = \"2026/12/1\", points = 50,",
+        "\"2026/12/1\"",
+        Some("2026-12-01"),
+    ),
+    (
+        "{ id = \"trial\", points = 50,",
+        "{ id = \"trial\", from = 2026-12-02, until = 2026-12-01, points = 50,",
+        "2026-12-01, points",
+        None,
+    ),
+    (
+        "{ id = \"trial\", points = 50,",
+        "{ id = \"trial\", on_remove = \"withdrawn\", points = 50,",
+        "\"withdrawn\"",
+        Some("withdraw"),
+    ),
+    (
+        "{ id = \"trial\", points = 50,",
+        "{ id = \"trial\", only = { attribute = \"tittle\", has = \"部長\" }, points = 50,",
+        "\"tittle\"",
+        Some("title"),
+    ),
+    ("list = \"free_mail\"", "list = \"freemail\"", "\"freemail\"", Some("free_mail")),
+    ("ends = [\".ac.jp\"", "end = [\".ac.jp\"", "end =", Some("ends")),
+    ("A = 60, B = 40, C = 20", "A = 60, B = 40, C = 40", "{ A = 60", None),
+    ("known_min = 2", "known_min = 9", "9\ngrades", None),
+    ("every = 20, at_most", "evry = 20, at_most", "evry =", Some("every")),
     ("{ path = \"/thanks/trial/**\" }", "{ }", "{ } }", None),
     ("distinct_pages = 3, within = \"7d\"", "distinct_pages = 3", "distinct_pages = 3", None),
     ("n = 3, per = \"day\"", "n = 3, per = \"daily\"", "\"daily\"", None),
@@ -297,11 +426,11 @@ fn a_marketers_mistakes_are_found_with_line_column_and_remedy() {
 fn mistakes_are_all_reported_at_once_in_the_order_of_the_file() {
     let text = edited(DEFAULT_SCORING, "intent   = { half_life", "intent   = { half_lif");
     let text = edited(&text, "hot  = { rise = 60, fall = 40", "hot  = { rise = 60, fall = 70");
-    let text = edited(&text, "{ path = \"/thanks/trial/**\" }", "{ scroll = 50 }");
+    let text = edited(&text, "{ path = \"/thanks/trial/**\" }", "{ scroll = 0 }");
     let found = shown(&scoring(&text).unwrap_err());
     assert_eq!(found.len(), 3, "{found:#?}");
     assert!(found[0].ends_with("unknown word \"half_lif\"; did you mean \"half_life\"?"));
-    assert!(found[1].contains("\"scroll\" is not available in this version"));
+    assert!(found[1].contains("\"scroll\" needs a number from 1 to 100"));
     assert!(found[2].contains("\"fall\" must be below \"rise\" (60)"));
 }
 
@@ -365,7 +494,8 @@ fn a_rule_that_could_never_count_is_refused() {
 fn a_file_saved_as_shift_jis_is_told_so_at_the_first_such_letter() {
     let mut bytes = b"utc_offset = \"+09:00\"\n# ".to_vec();
     bytes.extend([0x93, 0x5f, 0x90, 0x94]);
-    let problems = read_scoring(Some(&bytes)).unwrap_err();
+    let problems =
+        read_scoring(Some(&bytes), Around { surroundings: &alone(), areas: None }).unwrap_err();
     assert_eq!((problems[0].line, problems[0].column), (2, 3));
     assert!(problems[0].message.contains("Shift_JIS"));
 }
@@ -706,8 +836,9 @@ fn watcher() -> (Watcher, Vec<u8>) {
         mikomi: Some(DEFAULT_MIKOMI.as_bytes()),
         scoring: Some(DEFAULT_SCORING.as_bytes()),
         endpoints: Some(DEFAULT_ENDPOINTS.as_bytes()),
+        lists: None,
     };
-    (Watcher::new(alone(), contents, &file), DEFAULT_SCORING.as_bytes().to_vec())
+    (Watcher::new(alone(), contents, BTreeSet::new(), &file), DEFAULT_SCORING.as_bytes().to_vec())
 }
 
 fn saved(scoring: &[u8]) -> Contents<'_> {
@@ -715,6 +846,7 @@ fn saved(scoring: &[u8]) -> Contents<'_> {
         mikomi: Some(DEFAULT_MIKOMI.as_bytes()),
         scoring: Some(scoring),
         endpoints: Some(DEFAULT_ENDPOINTS.as_bytes()),
+        lists: None,
     }
 }
 
@@ -848,9 +980,9 @@ proptest! {
     #[test]
     fn no_edit_of_the_files_panics_and_every_refusal_says_why(edits in edits()) {
         let files = Files {
-            dir: None,
             contents: [DEFAULT_MIKOMI, DEFAULT_SCORING, DEFAULT_ENDPOINTS]
                 .map(|text| Some(apply(text, &edits))),
+            ..Files::default()
         };
         if let Err(problems) = load(&files, &alone()) {
             prop_assert!(!problems.is_empty());
@@ -860,9 +992,12 @@ proptest! {
 
     #[test]
     fn whatever_is_accepted_can_be_published(edits in edits()) {
-        if let Ok(file) = read_scoring(Some(&apply(DEFAULT_SCORING, &edits))) {
+        let around = Around { surroundings: &alone(), areas: None };
+        if let Ok(file) = read_scoring(Some(&apply(DEFAULT_SCORING, &edits)), around) {
             let mut next = 0;
-            let published = file.publish(1, &mut |_, _| { next += 1; next });
+            let before = Versions::default();
+            let mut intern = |_, _: &str| { next += 1; next };
+            let published = file.publish(&before, (1, Timestamp(1)), &mut intern);
             prop_assert!(published.is_ok(), "{published:?}");
         }
     }

@@ -252,7 +252,7 @@ fn files(site: SocketAddr, receiver: SocketAddr, secret: &str) -> Files {
         receiver.port()
     );
     let contents = [settings, SCORING.to_owned(), endpoints].map(|text| Some(text.into_bytes()));
-    Files { dir: None, contents }
+    Files { contents, ..Files::default() }
 }
 
 /// A folder of our own that goes with us.

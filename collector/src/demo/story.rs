@@ -289,6 +289,9 @@ fn hit_lines(sight: &Sight, who: &str) -> Vec<Line> {
                 Exclusion::Network => "our own network",
                 Exclusion::Path => "an excluded page",
                 Exclusion::EmailDomain => "an excluded domain",
+                Exclusion::Scanner => "a mail scanner",
+                Exclusion::Forwarded => "a forwarded link",
+                Exclusion::Guest => "a guest on a shared browser",
             };
             (vec![format!("no points: {why}")], Tone::Quiet)
         }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use engine::hit::{Exclusion, Hit, HitKind};
 use engine::id::{LeadId, Position, VisitorId};
 use engine::ledger::{Cut, Row, total};
+use engine::points::Points;
 use engine::record::{Body, HitRecord, LeadPart, NameKind, Record};
-use engine::rule::Points;
 use engine::threshold::Direction;
 use engine::time::Timestamp;
 use tokio::sync::mpsc;
@@ -133,14 +133,15 @@ fn sight(app: &App, record: &Record) -> Option<Sight> {
         sight.what = what(&hit.hit);
         sight.worth = worth(hit, |row| label(app, row));
         let link = part.and_then(|part| part.link.as_ref());
-        let history = link.and_then(|link| link.history);
-        sight.stitched = history.map(|history| history.hits).filter(|hits| *hits > 0);
+        let hits = link.map(|link| link.histories.iter().map(|history| history.hits).sum());
+        sight.stitched = hits.filter(|hits: &u32| *hits > 0);
     } else if part.is_none() {
         return None;
     }
     if let Some(lead) = sight.lead.and_then(|id| app.engine.lead(id)) {
         sight.score = Some(lead.standing(scoring, record.time).score.shown());
-        let text = |name: &str| lead.attributes.get(name).cloned().unwrap_or_default();
+        let attributes = lead.attributes();
+        let text = |name: &str| attributes.get(name).cloned().unwrap_or_default();
         sight.person = Known {
             name: text("name"),
             email: text("email"),
@@ -150,7 +151,7 @@ fn sight(app: &App, record: &Record) -> Option<Sight> {
     } else if let Some(visitor) = sight.visitor.and_then(|id| app.engine.visitor(id, record.time))
         && !matches!(sight.worth, Worth::Excluded(_))
     {
-        sight.score = Some(total(&visitor.rows, scoring).value(record.time).shown());
+        sight.score = Some(total(&visitor.rows, scoring.terms()).value(record.time).shown());
     }
     Some(sight)
 }
@@ -158,17 +159,17 @@ fn sight(app: &App, record: &Record) -> Option<Sight> {
 fn crossings(app: &App, part: &LeadPart) -> Vec<Crossing> {
     let catalog = app.engine.catalog();
     let name = |number| catalog.name(NameKind::Threshold, number).unwrap_or("?").to_owned();
-    let crossed = part.crossings.iter().map(|crossed| {
-        let crossing = &crossed.crossing;
-        Crossing {
-            threshold: name(u16::from(crossing.threshold.0)),
-            direction: crossing.direction,
-            number: u64::from(crossing.number),
-            score: crossed.told.as_ref().map_or(0, |told| told.score.shown()),
-            told: crossed.told.is_some(),
-        }
+    let told = |place: usize| {
+        part.messages.iter().find(|message| message.crossing.map(usize::from) == Some(place))
+    };
+    let seen = part.crossings.iter().enumerate().map(|(place, crossing)| Crossing {
+        threshold: name(u16::from(crossing.threshold.0)),
+        direction: crossing.direction,
+        number: u64::from(crossing.number),
+        score: told(place).map_or(0, |message| message.told.score.shown()),
+        told: crossing.told,
     });
-    crossed.collect()
+    seen.collect()
 }
 
 /// Page and title, or what else it was.

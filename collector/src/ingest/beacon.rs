@@ -1,5 +1,6 @@
 //! The beacon's body: one JSON object, an array of them, or one a line. Bytes in, hits out.
 
+use engine::attribute::Level;
 use engine::identity::IdentityKind;
 use serde_json::{Map, Value};
 
@@ -77,6 +78,12 @@ fn size(value: &Value) -> usize {
     }
 }
 
+/// Reads one hit that is JSON already.
+pub fn read_one(value: Value, limits: &BeaconLimits) -> Result<RawHit, Reject> {
+    let bytes = size(&value);
+    read(value, bytes, limits)
+}
+
 fn read(value: Value, bytes: usize, limits: &BeaconLimits) -> Result<RawHit, Reject> {
     if bytes > limits.hit_bytes_max {
         return Err(Reject::HitTooLarge);
@@ -102,12 +109,20 @@ fn read(value: Value, bytes: usize, limits: &BeaconLimits) -> Result<RawHit, Rej
         device: text(&mut map, "d")?,
         ip: text(&mut map, "ip")?,
         agent: text(&mut map, "ua")?,
+        silent: flag(map.remove("silent"), "silent")?,
         ..RawHit::default()
     };
     match map.remove("id") {
         None | Some(Value::Null) => {}
         Some(Value::Object(mut id)) => {
             hit.attributes = pairs(id.remove("attributes"), "id.attributes")?;
+            hit.hmac = text(&mut id, "hmac").map_err(|_| Reject::MalformedField("id.hmac"))?;
+            hit.exp = id.remove("exp").and_then(scalar).unwrap_or_default();
+            hit.kiosk = flag(id.remove("kiosk"), "id.kiosk")?;
+            let level = text(&mut id, "level").map_err(|_| Reject::MalformedField("id.level"))?;
+            if !level.is_empty() {
+                hit.level = Level::parse(&level).ok_or(Reject::MalformedField("id.level"))?;
+            }
             for kind in IdentityKind::ORDER {
                 match id.remove(kind.name()) {
                     None | Some(Value::Null) => {}
@@ -143,6 +158,17 @@ fn number(map: &mut Map<String, Value>, field: &'static str) -> Result<Option<u6
                 Some(float as u64)
             });
             number.map(Some).ok_or(Reject::MalformedField(field))
+        }
+        Some(_) => Err(Reject::MalformedField(field)),
+    }
+}
+
+fn flag(value: Option<Value>, field: &'static str) -> Result<bool, Reject> {
+    match value {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(flag)) => Ok(flag),
+        Some(Value::Number(number)) if number.as_u64().is_some_and(|it| it < 2) => {
+            Ok(number.as_u64() == Some(1))
         }
         Some(_) => Err(Reject::MalformedField(field)),
     }

@@ -3,39 +3,41 @@
 //! the hit; the engine decides the rest.
 
 pub mod beacon;
+mod claim;
+pub mod click;
+mod describe;
 pub mod pixel;
 pub mod raw;
 pub mod reject;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::PoisonError;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use engine::engine::{Arrival, Ingested};
-use engine::hit::{Attributes, Claim, Exclusion, Hit, HitKind, TEXT_BYTES_MAX};
+use engine::hit::{Exclusion, Hit};
 use engine::id::{Position, VisitorId};
-use engine::identity::{Assurance, Identity, IdentityKind};
 use engine::record::{Body, FirstHit, HitRecord, Record};
 use engine::time::Timestamp;
 
+use self::click::Clicked;
 pub use self::raw::RawHit;
 pub use self::reject::{Dropped, Reject};
 use crate::app::{App, InForce, SiteEntry, count};
 use crate::config::SiteConsent;
 use crate::cookie::VisitorCookie;
 use crate::journal::Reserved;
-use crate::privacy::{Page, came_from};
-use crate::seal::attributes_to_bytes;
+use crate::link::Kind;
+use crate::link::scanners::Click;
+use crate::timeline;
 
-/// How far back a browser's clock is believed.
-const LATE_MAX: Duration = Duration::from_hours(24);
 /// Bytes reserved for a hit beyond its own: what the stages decide about it.
 const RECORD_OVERHEAD_BYTES: usize = 2 * 1024;
 
 /// Who sent a request, as far as its head tells.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each says something of its own")]
 pub struct Sender {
     /// Their address.
     pub address: IpAddr,
@@ -47,6 +49,8 @@ pub struct Sender {
     pub agent: String,
     /// What stands behind `Authorization: Bearer`, if the header is there.
     pub bearer: Option<String>,
+    /// Whether it is our own admin side: as good as a server key, and under no rate.
+    pub trusted: bool,
     /// Whether the browser wants no tracking.
     pub gpc: bool,
     /// Whether the person opted out.
@@ -55,6 +59,24 @@ pub struct Sender {
     pub prefetch: bool,
     /// Bytes of the request's hits.
     pub bytes: usize,
+}
+
+impl Sender {
+    /// Our own admin side.
+    pub fn trusted() -> Sender {
+        Sender {
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            cookie: None,
+            origin: None,
+            agent: String::new(),
+            bearer: None,
+            trusted: true,
+            gpc: false,
+            opted_out: false,
+            prefetch: false,
+            bytes: 0,
+        }
+    }
 }
 
 /// What became of a request's hits.
@@ -66,17 +88,25 @@ pub struct Taken {
     pub dropped: Option<Dropped>,
     /// Hits refused, in order.
     pub rejected: Vec<Reject>,
+    /// Their places among all.
+    pub refused: Vec<usize>,
     /// The last position that must be durable before the answer.
     pub position: Option<Position>,
     /// The cookie to set, if any.
     pub cookie: Option<VisitorCookie>,
+    /// The last hit that was recorded, if it is a browser's.
+    pub recorded: Option<Click>,
 }
+
+/// How often a hit is decided again because other rules came into force meanwhile. They come
+/// into force a moment after whoever decides is told so.
+const STALE_TRIES: usize = 100_000;
 
 /// What all hits of one request share while they are taken.
 struct Batch<'a> {
     app: &'a App,
     sender: &'a Sender,
-    in_force: &'a InForce,
+    in_force: Arc<InForce>,
     now: Timestamp,
     reserved: Reserved,
     taken: Taken,
@@ -98,29 +128,15 @@ pub fn take(
     sender: &Sender,
     hits: Vec<Result<RawHit, Reject>>,
 ) -> Result<Taken, Reject> {
-    if !app.is_ready() {
-        return Err(Reject::NotReady);
-    }
-    if app.full.journal.load(Ordering::Relaxed) {
-        return Err(Reject::JournalFull);
-    }
-    let in_force = app.scoring.load();
-    let bytes = sender.bytes + hits.len() * RECORD_OVERHEAD_BYTES;
-    let mut batch = Batch {
-        app,
-        sender,
-        in_force: &in_force,
-        now: app.clock.now(),
-        reserved: app.journal.reserve(hits.len(), bytes)?,
-        taken: Taken::default(),
-    };
-    for hit in hits {
+    let mut batch = Batch::new(app, sender, hits.len(), sender.bytes)?;
+    for (place, hit) in hits.into_iter().enumerate() {
         let told = hit.as_ref().ok().map(|raw| format!("{} {}", raw.event, raw.url));
         if let Err(reject) = hit.and_then(|raw| batch.take(&raw)) {
             app.metrics.reject(reject);
             let what = told.as_deref().unwrap_or_default();
             app.tell(|| refused_line(app, sender.address, reject, what));
             batch.taken.rejected.push(reject);
+            batch.taken.refused.push(place);
         }
     }
     Ok(batch.taken)
@@ -134,6 +150,24 @@ pub fn refused_line(app: &App, address: IpAddr, reject: Reject, what: &str) -> S
 }
 
 impl<'a> Batch<'a> {
+    /// Takes room for some hits in the journal: for all or none.
+    fn new(app: &'a App, sender: &'a Sender, hits: usize, bytes: usize) -> Result<Self, Reject> {
+        if !app.is_ready() {
+            return Err(Reject::NotReady);
+        }
+        if app.full.journal.load(Ordering::Relaxed) {
+            return Err(Reject::JournalFull);
+        }
+        Ok(Batch {
+            app,
+            sender,
+            in_force: app.scoring.load_full(),
+            now: app.clock.now(),
+            reserved: app.journal.reserve(hits, bytes + hits * RECORD_OVERHEAD_BYTES)?,
+            taken: Taken::default(),
+        })
+    }
+
     fn take(&mut self, raw: &RawHit) -> Result<(), Reject> {
         let (site, by_server) = self.site(raw)?;
         self.check_rates(site)?;
@@ -144,28 +178,52 @@ impl<'a> Batch<'a> {
             self.taken.dropped.get_or_insert(dropped);
             return Ok(());
         }
-        let mut hit = self.describe(raw, site, by_server)?;
-        let who = self.who(raw, site, by_server)?;
-        hit.claim = self.claim(raw, site, by_server, &mut hit.excluded)?;
-        if by_server && hit.claim.is_none() && matches!(who, Who::Nobody) {
+        self.record(raw, (site, by_server), None)
+    }
+
+    /// Records a hit, a click on a link of ours among them, under whoever it belongs to.
+    fn record(
+        &mut self,
+        raw: &RawHit,
+        (site, by_server): (&SiteEntry, bool),
+        clicked: Option<Clicked>,
+    ) -> Result<(), Reject> {
+        let scanner = clicked.as_ref().is_some_and(|clicked| clicked.scanner);
+        let opened = clicked.as_ref().is_some_and(|clicked| clicked.link.kind == Kind::Open);
+        let (mut hit, link) = self.describe(raw, site, by_server, clicked)?;
+        // A mail program's image tells nothing of a browser.
+        let who = if opened { Who::Nobody } else { self.who(raw, site, by_server)? };
+        // A machine is nobody, whoever's mail it reads.
+        let link = link.filter(|_| !scanner);
+        hit.claim = self.claim(raw, link, site, by_server, &mut hit.excluded)?;
+        if by_server && raw.identities.is_empty() && matches!(who, Who::Nobody) {
             return Err(Reject::MissingField("id"));
         }
         if hit.excluded.is_some() {
             count(&self.app.metrics.excluded);
         }
         match who {
-            Who::Nobody => self.ingest(Arrival { hit, first: None }),
+            Who::Nobody => self.ingest(&Arrival { hit, first: None }),
             Who::Admitted(visitor, first) => {
                 hit.visitor = Some(visitor);
                 let first = self.admit(visitor, first)?;
                 // A page that never saw its answer sends the same hit again: it counts once.
                 let first = first.filter(|first| hit.id == 0 || first.hit.id != hit.id);
-                self.ingest(Arrival { hit, first })?;
+                let first = first.map(|first| if scanner { void_click(first) } else { first });
+                self.ingest(&Arrival { hit, first })?;
                 self.renew_cookie();
                 Ok(())
             }
             Who::New(raw_id) => {
                 hit.visitor = Some(site.visitor(raw_id));
+                let claim = hit.claim.as_ref().filter(|claim| !claim.by_link);
+                if claim.is_some_and(|claim| claim.assurance().is_proved()) {
+                    // The site's server vouches for the browser: it need not come back first.
+                    self.ingest(&Arrival { hit, first: None })?;
+                    let cookie = VisitorCookie::issue(raw_id, None, self.now);
+                    self.taken.cookie.get_or_insert(cookie);
+                    return Ok(());
+                }
                 self.record_first(hit, raw_id);
                 Ok(())
             }
@@ -178,6 +236,9 @@ impl<'a> Batch<'a> {
             return Err(Reject::MissingField("s"));
         }
         let site = self.app.sites.find(&raw.site).ok_or(Reject::UnknownSite)?;
+        if self.sender.trusted {
+            return Ok((site, true));
+        }
         if let Some(bearer) = &self.sender.bearer {
             let known = site.site.server_keys.iter().any(|key| key.matches(bearer.as_bytes()));
             return if known { Ok((site, true)) } else { Err(Reject::BadKey) };
@@ -192,6 +253,9 @@ impl<'a> Batch<'a> {
     fn check_rates(&self, site: &SiteEntry) -> Result<(), Reject> {
         let number = u64::from(site.number.0);
         // A server speaks for many: it counts against its site only.
+        if self.sender.trusted {
+            return Ok(());
+        }
         if let Some(rates) =
             self.app.rates.address.as_ref().filter(|_| self.sender.bearer.is_none())
         {
@@ -227,98 +291,6 @@ impl<'a> Batch<'a> {
             None
         } else {
             Some(Dropped::Consent)
-        }
-    }
-
-    /// The hit, but for whose it is.
-    fn describe(&self, raw: &RawHit, site: &SiteEntry, by_server: bool) -> Result<Hit, Reject> {
-        let privacy = &self.app.settings.privacy;
-        let page = match raw.url.as_str() {
-            "" if by_server => Page::default(),
-            "" => return Err(Reject::MissingField("u")),
-            url => Page::parse(url, privacy).ok_or(Reject::MalformedField("u"))?,
-        };
-        let (kind, event) = match raw.event.as_str() {
-            "" if raw.url.is_empty() && !raw.identities.is_empty() => (HitKind::Identify, ""),
-            "" | "page_view" => (HitKind::PageView, ""),
-            "engagement" => (HitKind::Engagement, ""),
-            "identify" => (HitKind::Identify, ""),
-            "reset" => (HitKind::Reset, ""),
-            name => (HitKind::Event, name),
-        };
-        if kind == HitKind::PageView && raw.url.is_empty() {
-            return Err(Reject::MissingField("u"));
-        }
-        if kind == HitKind::Identify && raw.identities.is_empty() {
-            return Err(Reject::MissingField("id"));
-        }
-        let address = match raw.ip.as_str() {
-            _ if !by_server => Some(self.sender.address),
-            "" => None,
-            text => Some(text.parse().map_err(|_| Reject::MalformedField("ip"))?),
-        };
-        let (referrer, campaign) = came_from(&raw.referrer, &page);
-        let visitor_key = &self.app.install.visitor;
-        let hash = |name: &[u8], text: &str| match text {
-            "" => 0,
-            text => visitor_key.hash64(&[name, text.as_bytes()]).max(1),
-        };
-        Ok(Hit {
-            site: site.number,
-            received: self.now,
-            when: self.when(raw, by_server),
-            kind,
-            event: event.to_owned(),
-            authenticated: site.is_my_page(&self.app.sites.my_page, &page.path),
-            title: raw::cut(&raw.title, TEXT_BYTES_MAX),
-            referrer,
-            campaign: if kind == HitKind::PageView { campaign } else { String::new() },
-            id: hash(b"hit", &raw.id),
-            page: hash(b"page", &raw.nonce),
-            engaged_ms: raw.engaged_ms,
-            scroll: raw.scroll,
-            by_server,
-            test: site.test,
-            excluded: self.excluded(raw, &page, address, by_server),
-            properties: raw.properties.clone(),
-            network: address.map(|it| privacy.network(it).to_string()).unwrap_or_default(),
-            path: page.path,
-            url: page.url,
-            ..Hit::default()
-        })
-    }
-
-    /// The client's time, corrected by when it says it sent the hit, and believed within limits.
-    fn when(&self, raw: &RawHit, by_server: bool) -> Timestamp {
-        let Some(at) = raw.at else {
-            return self.now;
-        };
-        if by_server {
-            return Timestamp(at).min(self.now);
-        }
-        let ago = raw.sent.map_or(self.now.0.saturating_sub(at), |sent| sent.saturating_sub(at));
-        self.now.minus(Duration::from_millis(ago).min(LATE_MAX))
-    }
-
-    fn excluded(
-        &self,
-        raw: &RawHit,
-        page: &Page,
-        address: Option<IpAddr>,
-        by_server: bool,
-    ) -> Option<Exclusion> {
-        let own = |address: IpAddr| self.in_force.networks.iter().any(|net| net.contains(address));
-        // A server that names no agent vouches for a person.
-        let agent = if by_server { &raw.agent } else { &self.sender.agent };
-        let robot = self.in_force.robots && !(by_server && agent.is_empty());
-        if robot && self.app.robots.knows(agent) {
-            Some(Exclusion::Robot)
-        } else if address.is_some_and(own) {
-            Some(Exclusion::Network)
-        } else if self.in_force.scoring.excluded_paths.any(&page.path) {
-            Some(Exclusion::Path)
-        } else {
-            None
         }
     }
 
@@ -359,70 +331,6 @@ impl<'a> Batch<'a> {
         Ok(Who::New(fresh))
     }
 
-    /// Who the hit says it belongs to, with the attributes sealed.
-    fn claim(
-        &self,
-        raw: &RawHit,
-        site: &SiteEntry,
-        by_server: bool,
-        excluded: &mut Option<Exclusion>,
-    ) -> Result<Option<Claim>, Reject> {
-        let mut identities = Vec::new();
-        for (kind, value) in &raw.identities {
-            identities.push(Identity::parse(*kind, value).map_err(Reject::Identity)?);
-        }
-        identities.sort_by_key(|identity| identity.kind);
-        let Some(head) = identities.first() else {
-            return Ok(None);
-        };
-        let domain = |identity: &Identity| {
-            identity.value().rsplit_once('@').map(|(_, domain)| domain.to_owned())
-        };
-        let mail = identities.iter().find(|identity| identity.kind == IdentityKind::Email);
-        let ours = mail
-            .and_then(domain)
-            .is_some_and(|domain| self.in_force.email_domains.contains(&domain));
-        if ours {
-            // Staff and rivals are nobody's lead.
-            *excluded = Some(Exclusion::EmailDomain);
-            return Ok(None);
-        }
-        let lead = head.lead(&self.app.install.identity, &site.namespace);
-        self.check_new_lead(lead, site, by_server)?;
-        let mut attributes: Attributes = raw.attributes.iter().cloned().collect();
-        for identity in &identities {
-            attributes.insert(identity.kind.name().to_owned(), identity.value().to_owned());
-        }
-        let sealed = self.app.sealer.seal(lead, &attributes_to_bytes(&attributes));
-        Ok(Some(Claim {
-            lead,
-            kind: Some(head.kind),
-            assurance: if by_server { Assurance::Verified } else { Assurance::Claimed },
-            consent: raw.consent,
-            attributes,
-            sealed: sealed.map_err(|_| Reject::Poisoned)?,
-        }))
-    }
-
-    fn check_new_lead(
-        &self,
-        lead: engine::id::LeadId,
-        site: &SiteEntry,
-        by_server: bool,
-    ) -> Result<(), Reject> {
-        if self.app.engine.has_lead(lead) {
-            return Ok(());
-        }
-        if self.app.full.leads.load(Ordering::Relaxed) {
-            return Err(Reject::LeadsFull);
-        }
-        let quota = self.app.rates.claims.get(usize::from(site.number.0)).filter(|_| !by_server);
-        let allowed = quota.map_or(Ok(()), |quota| {
-            quota.lock().unwrap_or_else(PoisonError::into_inner).allow(self.now, 1)
-        });
-        allowed.map_err(|wait| Reject::ClaimQuota(wait.seconds()))
-    }
-
     /// A visitor who came back is admitted now, and the cookie need not say where the first hit
     /// is. Only after the hit was taken: who is refused keeps the old one, and comes again.
     fn renew_cookie(&mut self) {
@@ -459,49 +367,59 @@ impl<'a> Batch<'a> {
 
     /// It counts only if it is there and bears this id.
     fn first_hit(&self, visitor: VisitorId, position: Position) -> Option<FirstHit> {
-        let bytes = self.app.journal.read(position).ok()?;
-        let Body::Hit(record) = Record::decode(&bytes).ok()?.body else {
+        let Body::Hit(record) = timeline::read(self.app, position).ok()?.body else {
             return None;
         };
-        let mut hit = record.hit;
-        if hit.visitor != Some(visitor) || record.visit.is_some() {
-            return None;
-        }
-        if let Some(claim) = &mut hit.claim {
-            let plain = self.app.sealer.unseal(claim.lead, &claim.sealed)?;
-            claim.attributes = crate::seal::attributes_from_bytes(&plain)?;
-        }
-        Some(FirstHit { position, hit })
+        let hit = record.hit;
+        (hit.visitor == Some(visitor) && record.visit.is_none())
+            .then_some(FirstHit { position, hit })
     }
 
-    fn ingest(&mut self, arrival: Arrival) -> Result<(), Reject> {
+    fn ingest(&mut self, arrival: &Arrival) -> Result<(), Reject> {
+        let visitor = arrival.hit.visitor;
+        for _ in 0..STALE_TRIES {
+            match self.decide(arrival.clone())? {
+                Ingested::Recorded(position) => {
+                    count(&self.app.metrics.hits);
+                    self.taken.recorded = visitor.map(|visitor| Click { position, visitor });
+                    self.keep(position);
+                    return Ok(());
+                }
+                Ingested::Duplicate(position) => {
+                    count(&self.app.metrics.duplicates);
+                    self.keep(position);
+                    return Ok(());
+                }
+                Ingested::Stale => {
+                    std::thread::yield_now();
+                    self.in_force = self.app.scoring.load_full();
+                }
+            }
+        }
+        Err(Reject::Busy)
+    }
+
+    fn decide(&mut self, arrival: Arrival) -> Result<Ingested, Reject> {
         let (engine, scoring) = (&self.app.engine, &self.in_force.scoring);
         let reserved = &mut self.reserved;
+        let mut last = None;
         let mut bytes = Vec::with_capacity(512);
         let mut push = |record: &Record| {
             bytes.clear();
             record.encode(&mut bytes);
-            reserved.push(&bytes)
+            let position = reserved.push(&bytes);
+            last = Some(position);
+            position
         };
         // A panic while deciding harms nothing; one while applying has aborted the process.
         let ingested =
             catch_unwind(AssertUnwindSafe(|| engine.ingest(arrival, scoring, &mut push)));
-        let Ok(ingested) = ingested else {
+        // People whom a hit joins are recorded after it, and durable before the answer too.
+        self.taken.position = self.taken.position.max(last);
+        ingested.map_err(|_| {
             count(&self.app.metrics.panics);
-            return Err(Reject::Busy);
-        };
-        let position = match ingested {
-            Ingested::Recorded(position) => {
-                count(&self.app.metrics.hits);
-                position
-            }
-            Ingested::Duplicate(position) => {
-                count(&self.app.metrics.duplicates);
-                position
-            }
-        };
-        self.keep(position);
-        Ok(())
+            Reject::Busy
+        })
     }
 
     /// Records a hit of somebody never seen; the cookie says where, sealed.
@@ -522,6 +440,15 @@ impl<'a> Batch<'a> {
         self.taken.kept += 1;
         self.taken.position = self.taken.position.max(Some(position));
     }
+}
+
+/// A click of the machine that is known by now: neither a person's nor about one.
+fn void_click(mut first: FirstHit) -> FirstHit {
+    if first.hit.claim.as_ref().is_some_and(|claim| claim.by_link) {
+        first.hit.excluded = Some(Exclusion::Scanner);
+        first.hit.claim = None;
+    }
+    first
 }
 
 /// Waits until what was taken may be acknowledged.

@@ -1,5 +1,6 @@
 //! What a sender said, before anything is decided: the common form of pixel and beacon.
 
+use engine::attribute::Level;
 use engine::hit::{NAME_BYTES_MAX, PROPERTIES_MAX, VALUE_BYTES_MAX};
 use engine::identity::IdentityKind;
 
@@ -41,8 +42,18 @@ pub struct RawHit {
     pub properties: Vec<(String, String)>,
     /// `id`: who it is.
     pub identities: Vec<(IdentityKind, String)>,
+    /// `id.hmac`: the site's server's signature of the first identity, in hex.
+    pub hmac: String,
+    /// `id.exp`: until when it is good, as it was signed.
+    pub exp: String,
+    /// `id.kiosk`: the form stands where many people use one browser.
+    pub kiosk: bool,
+    /// `id.level`, with a server key: of whom the attributes are.
+    pub level: Level,
     /// `id.attributes`: what is known of them.
     pub attributes: Vec<(String, String)>,
+    /// `silent`, with a server key: nobody is told.
+    pub silent: bool,
     /// `d`: a device id, with a server key.
     pub device: String,
     /// `ip`: the address of whom a server speaks.
@@ -62,6 +73,8 @@ impl RawHit {
         short(&self.id, ID_BYTES_MAX, "i")?;
         short(&self.nonce, ID_BYTES_MAX, "n")?;
         short(&self.device, ID_BYTES_MAX, "d")?;
+        short(&self.hmac, ID_BYTES_MAX, "id.hmac")?;
+        short(&self.exp, ID_BYTES_MAX, "id.exp")?;
         for (list, field) in [(&self.properties, "p"), (&self.attributes, "id.attributes")] {
             if list.len() > PROPERTIES_MAX {
                 return Err(Reject::TooManyProperties);

@@ -47,6 +47,10 @@ pub enum Reject {
     TooLong(&'static str),
     /// The identity names nobody.
     Identity(IdentityError),
+    /// The signature of an identity is not the site's server's.
+    Hmac,
+    /// It was good once, or will be good for too long.
+    HmacExpired,
     /// The page token or device id is not valid.
     Token,
     /// Too many hits from this network.
@@ -75,7 +79,7 @@ impl Reject {
         match self {
             Self::UnknownPath | Self::UnknownSite => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BadKey => StatusCode::UNAUTHORIZED,
+            Self::BadKey | Self::Hmac | Self::HmacExpired => StatusCode::UNAUTHORIZED,
             Self::Origin => StatusCode::FORBIDDEN,
             Self::BodyTimedOut => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge | Self::HitTooLarge | Self::TooManyHits => {
@@ -131,6 +135,8 @@ impl Reject {
                 IdentityError::Garbage => "identity_garbage",
                 IdentityError::Malformed => "identity_malformed",
             },
+            Self::Hmac => "bad_hmac",
+            Self::HmacExpired => "hmac_expired",
             Self::Token => "bad_token",
             Self::RateAddress(_) => "rate_address",
             Self::RateSite(_) => "rate_site",
@@ -167,7 +173,7 @@ impl Reject {
     }
 
     /// All reasons, for counters that begin at zero.
-    pub const NAMES: [&'static str; 32] = [
+    pub const NAMES: [&'static str; 34] = [
         "unknown_path",
         "method_not_allowed",
         "unknown_site",
@@ -190,6 +196,8 @@ impl Reject {
         "identity_too_long",
         "identity_garbage",
         "identity_malformed",
+        "bad_hmac",
+        "hmac_expired",
         "bad_token",
         "rate_address",
         "rate_site",

@@ -68,7 +68,7 @@ impl Options {
         Options {
             partition: 0,
             install,
-            evolve: 1,
+            evolve: 2,
             segment_bytes: 64 * 1024 * 1024,
             pending_bytes_max: 64 * 1024 * 1024,
             record_bytes_max: 4 * 1024 * 1024,
@@ -229,7 +229,15 @@ impl Journal {
         if position > self.durable() || position.ordinal() == 0 {
             return Err(ReadError::NotDurable);
         }
-        self.shared.library.read(position)
+        Ok(self.shared.library.read(position)?.0)
+    }
+
+    /// The incarnation that a durable record was written under.
+    pub fn incarnation_of(&self, position: Position) -> Result<u32, ReadError> {
+        if position > self.durable() || position.ordinal() == 0 {
+            return Err(ReadError::NotDurable);
+        }
+        Ok(self.shared.library.read(position)?.1)
     }
 
     /// Follows durable records from a position on.

@@ -310,12 +310,12 @@ impl Library {
         Ok(index)
     }
 
-    /// One durable record.
-    pub(super) fn read(&self, position: Position) -> Result<Vec<u8>, ReadError> {
+    /// One durable record, and the incarnation it was written under.
+    pub(super) fn read(&self, position: Position) -> Result<(Vec<u8>, u32), ReadError> {
         let located = self.locate(position, None)?;
         let nth = position.0.checked_sub(located.batch.first().0).ok_or(ReadError::Lost)?;
         let record = Records::new(located.batch.payload()).nth(nth as usize);
-        Ok(record.ok_or(ReadError::Lost)?.to_vec())
+        Ok((record.ok_or(ReadError::Lost)?.to_vec(), located.incarnation))
     }
 }
 

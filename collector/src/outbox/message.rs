@@ -1,16 +1,19 @@
 //! The body of a message, frozen once: figures from the record, names from the lead as it was
 //! then, what it did lately from the journal.
 
-use engine::alert::AlertKind;
+use std::sync::Arc;
+
+use engine::alert::{AlertId, AlertKind};
+use engine::attribute::Attributes;
 use engine::catalog::Catalog;
 use engine::hit::{Hit, HitKind};
 use engine::id::{LeadId, RuleId};
-use engine::identity::Assurance;
-use engine::lead::{KnownBy, Lead, OTHER};
-use engine::record::{Body, Crossed, NameKind, Record, Told};
-use engine::rule::Points;
+use engine::lead::{Lead, OTHER};
+use engine::points::Points;
+use engine::record::{Body, Message, NameKind, Record, Told};
 use engine::scoring::{Scoring, Text};
-use engine::threshold::{Direction, Gate};
+use engine::terms::Terms;
+use engine::threshold::{Crossing, Direction, Gate, Threshold};
 use engine::time::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -26,27 +29,29 @@ const RECENT_MAX: usize = 5;
 pub struct Material<'a> {
     /// The alert's id.
     pub alert: &'a str,
-    /// Its type.
-    pub kind: AlertKind,
-    /// Who is told.
-    pub audience: &'a str,
+    /// What the record says of it.
+    pub message: &'a Message,
+    /// The crossing it tells, if it does.
+    pub crossing: Option<&'a Crossing>,
+    /// The message it takes back, if it does.
+    pub retracts: Option<AlertId>,
     /// The site's name.
     pub site: &'a str,
-    /// The record that holds the crossing.
+    /// The record.
     pub cause: &'a Record,
-    /// The crossing.
-    pub crossed: &'a Crossed,
-    /// What it tells.
-    pub told: &'a Told,
     /// Whom it is about.
     pub lead_id: LeadId,
     /// The same.
     pub lead: &'a Lead,
-    /// What they did, up to the crossing.
+    /// What is known of them.
+    pub attributes: &'a Attributes,
+    /// What proved who they are.
+    pub confirmed_by: &'a str,
+    /// What they did, up to the record.
     pub timeline: &'a Timeline,
-    /// The scoring in force.
+    /// The scoring in force, for what people read.
     pub scoring: &'a Scoring,
-    /// The names the journal knows.
+    /// The names the journal knows, and the terms of every version.
     pub catalog: &'a Catalog,
     /// How people reach the admin side, if stated.
     pub admin_url: Option<&'a str>,
@@ -71,122 +76,179 @@ pub fn points(points: Points) -> Value {
 impl Material<'_> {
     /// The body. `hide` names what of the lead this endpoint is not shown.
     pub fn body(&self, hide: &std::collections::BTreeSet<String>) -> Value {
-        let headline = self.headline();
-        let crossing = &self.crossed.crossing;
-        let falls = crossing.direction == Direction::Fall;
-        json!({
-            "type": self.kind.name(),
-            "timestamp": iso(crossing.at),
-            "data": {
-                "schema": 1,
-                "alert_id": self.alert,
-                "sequence": self.told.sequence,
-                "site": self.site,
-                "test": self.lead.test,
-                "audience": self.audience,
-                "headline": { "ja": headline.ja, "en": headline.en },
-                "lead": self.lead(hide),
-                "company": self.company(),
-                "score": self.score(),
-                "crossing": {
-                    "threshold": self.threshold(),
-                    "direction": if falls { "fall" } else { "rise" },
-                    "line": self.line(),
-                    "number": crossing.number,
-                    "opened_by": crossing.opened_by.map(Gate::name),
-                    "waited_for": (crossing.direction == Direction::Release).then_some("cooldown"),
-                },
-                "because": self.because(),
-                "reasons": self.reasons(),
-                "recent": self.recent(),
-                "history": self.history(),
-                "facts": {
-                    "trial_until": null,
-                    "registered_events": [],
-                    "customer": false,
-                    "open_deal": null,
-                },
-                "answer_by": null,
-                "links": {
-                    "crm": null,
-                    "timeline": self.admin_url.map(|url| format!("{url}/leads/{}", self.lead_id)),
-                    "accept": null, "reject": null, "later": null,
-                },
-                "times": {
-                    "received": iso(self.received()),
-                    "scored": iso(self.cause.time),
-                    "committed": iso(self.committed),
-                    "queued": iso(self.queued),
-                },
+        let (told, headline) = (self.told(), self.headline());
+        let mut data = json!({
+            "schema": 1,
+            "alert_id": self.alert,
+            "sequence": told.sequence,
+            "site": self.site,
+            "test": self.lead.test,
+            "audience": self.message.audience,
+            "headline": { "ja": headline.ja, "en": headline.en },
+            "lead": self.lead(hide),
+            "company": self.company(),
+            "score": self.score(),
+            "crossing": self.crossing(),
+            "because": self.because(),
+            "also": self.also(),
+            "reasons": self.reasons(),
+            "recent": self.recent(),
+            "history": self.history(),
+            "facts": {
+                "trial_until": null,
+                "registered_events": [],
+                "customer": false,
+                "open_deal": null,
             },
-        })
+            "answer_by": null,
+            "links": {
+                "crm": null,
+                "timeline": self.admin_url.map(|url| format!("{url}/leads/{}", self.lead_id)),
+                "accept": null, "reject": null, "later": null,
+            },
+            "times": {
+                "received": iso(self.cause.received()),
+                "scored": iso(self.cause.time),
+                "committed": iso(self.committed),
+                "queued": iso(self.queued),
+            },
+        });
+        self.add_own_keys(&mut data);
+        json!({ "type": self.message.kind.name(), "timestamp": iso(told.at), "data": data })
     }
 
-    fn received(&self) -> Timestamp {
-        match &self.cause.body {
-            Body::Hit(record) => record.hit.received,
-            _ => self.cause.time,
+    /// What only messages of this kind say.
+    fn add_own_keys(&self, data: &mut Value) {
+        let (own, other) = (self.lead_id, self.message.other.unwrap_or(self.lead_id));
+        match self.message.kind {
+            AlertKind::Retracted => {
+                data["retracts"] = json!(self.retracts.as_ref().map(AlertId::as_str));
+                data["reason"] = json!(self.reason());
+            }
+            AlertKind::Merged => {
+                data["from"] = json!(other.to_string());
+                data["into"] = json!(own.to_string());
+            }
+            AlertKind::Unmerged => {
+                data["from"] = json!(own.to_string());
+                data["into"] = json!(other.to_string());
+            }
+            AlertKind::Hot | AlertKind::Cooled | AlertKind::Action | AlertKind::Escalated => {}
         }
     }
 
+    /// Why a message is taken back: what the person said who did the step, else what it was.
+    fn reason(&self) -> &str {
+        match &self.cause.body {
+            Body::Step(step) if !step.reason.is_empty() => &step.reason,
+            Body::Step(_) => "what was known was withdrawn",
+            _ => "the rules changed",
+        }
+    }
+
+    fn told(&self) -> &Told {
+        &self.message.told
+    }
+
+    fn terms(&self) -> &Terms {
+        let then = self.catalog.versions.numbered(self.cause.version);
+        then.map_or_else(|| self.scoring.terms(), Arc::as_ref)
+    }
+
+    /// The kinds of what the message says besides, in a word each.
+    fn also(&self) -> Vec<&str> {
+        let word = |kind: &AlertKind| kind.name().rsplit('.').next().unwrap_or_default();
+        self.message.also.iter().map(word).collect()
+    }
+
     fn attribute(&self, name: &str) -> Option<&str> {
-        self.lead.attributes.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        self.attributes.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    fn threshold(&self) -> &str {
-        let number = u16::from(self.crossed.crossing.threshold.0);
-        self.catalog.name(NameKind::Threshold, number).unwrap_or_default()
-    }
-
-    fn line(&self) -> Value {
-        let line = self.scoring.threshold(self.crossed.crossing.threshold);
-        let falls = self.crossed.crossing.direction == Direction::Fall;
-        line.map_or(Value::Null, |line| {
-            let line = if falls { line.fall } else { line.rise };
-            json!(line.shown())
+    fn crossing(&self) -> Value {
+        let Some(crossing) = self.crossing else {
+            return Value::Null;
+        };
+        let falls = crossing.direction == Direction::Fall;
+        let name = self.catalog.name(NameKind::Threshold, u16::from(crossing.threshold.0));
+        let height = |line: &Threshold| if falls { line.fall } else { line.rise };
+        let line = self.terms().threshold(crossing.threshold);
+        let released = crossing.direction == Direction::Release;
+        let by_hand = matches!(self.cause.body, Body::Step(_));
+        json!({
+            "threshold": name.unwrap_or_default(),
+            "direction": if falls { "fall" } else { "rise" },
+            "line": line.map(|line| height(line).shown()),
+            "number": crossing.number,
+            "opened_by": crossing.opened_by.map(Gate::name),
+            "waited_for": (released && !by_hand).then_some("cooldown"),
         })
     }
 
     fn headline(&self) -> Text {
-        let key = match self.kind {
-            AlertKind::Hot => "hot",
-            AlertKind::Cooled => "cooled",
-        };
-        let Some(text) = self.scoring.texts.get(key) else {
-            return Text::default();
-        };
+        let text = self.scoring.labels.texts.get(self.text_key()).cloned();
+        let text = text.unwrap_or_else(|| built_in(self.message.kind));
         let name = self.attribute("name").or_else(|| self.attribute("email")).unwrap_or("?");
         let company = self.attribute("company").unwrap_or_default();
-        let at = self.crossed.crossing.at;
-        let seen = self.lead.last_human.map_or(0, |seen| at.since(seen).as_secs() / 86_400);
-        let fill = |template: &str, name: &str| {
+        let told = self.told();
+        let seen = self.lead.last_human();
+        let seen = seen.map_or(0, |seen| told.at.since(seen).as_secs() / 86_400);
+        let reason = told.because.map(|because| self.rule_label(because.rule));
+        let reason = reason.unwrap_or_default();
+        let fill = |template: &str, name: &str, reason: &str| {
             let filled = template
                 .replace("{days}", &seen.to_string())
-                .replace("{score}", &self.told.score.shown().to_string())
+                .replace("{score}", &told.score.shown().to_string())
+                .replace("{last}", &told.last_told.unwrap_or(told.score).shown().to_string())
                 .replace("{cell}", &self.cell())
+                .replace("{reason}", reason)
                 .replace("{company}", company)
                 .replace("{name}", name);
             tidy(&filled)
         };
         // In Japanese the space inside a name is dropped before the honorific.
         let mut headline = Text {
-            ja: fill(&text.ja, &name.replace([' ', '\u{3000}'], "")),
-            en: fill(&text.en, name),
+            ja: fill(&text.ja, &name.replace([' ', '\u{3000}'], ""), &reason.ja),
+            en: fill(&text.en, name, &reason.en),
         };
-        if self.told.assurance == Assurance::Claimed {
+        // A person may be known well, and this browser not: its points are only claimed.
+        if !told.assurance.is_proved() || told.unconfirmed > Points(0) {
             headline.ja.push_str("※未確認");
             headline.en.push_str(" (unconfirmed)");
         }
         headline
     }
 
+    fn text_key(&self) -> &'static str {
+        match self.message.kind {
+            AlertKind::Hot => "hot",
+            AlertKind::Cooled => "cooled",
+            AlertKind::Action => "action",
+            AlertKind::Escalated => "escalated",
+            AlertKind::Retracted => "retracted",
+            AlertKind::Merged => "merged",
+            AlertKind::Unmerged => "unmerged",
+        }
+    }
+
+    fn rule_label(&self, id: RuleId) -> Text {
+        let rule = self.scoring.rules.rule(id);
+        rule.map_or_else(
+            || {
+                let name = self.catalog.name(NameKind::Rule, id.0).unwrap_or_default();
+                Text { ja: name.to_owned(), en: name.to_owned() }
+            },
+            |rule| Text { ja: rule.ja.clone(), en: rule.en.clone() },
+        )
+    }
+
     fn cell(&self) -> String {
-        self.scoring.cell(self.told.grade, self.told.score)
+        self.terms().cell(self.told().grade, self.told().score)
     }
 
     fn lead(&self, hide: &std::collections::BTreeSet<String>) -> Value {
         let shown = |name: &str| self.attribute(name).filter(|_| !hide.contains(name));
-        let verified = self.told.assurance == Assurance::Verified;
+        let told = self.told();
         let mut ids = Map::new();
         for (kind, name) in [("crm_id", "crm"), ("user_id", "user")] {
             if let Some(id) = shown(kind) {
@@ -200,10 +262,10 @@ impl Material<'_> {
             "phone": shown("phone"),
             "title": shown("title"),
             "department": shown("department"),
-            "assurance": if verified { "verified" } else { "claimed" },
-            "confirmed_by": verified.then_some(&self.lead.confirmed_by),
-            "stage": self.told.stage.name(),
-            "previous_stage": self.told.previous_stage.name(),
+            "assurance": told.assurance.name(),
+            "confirmed_by": told.assurance.is_proved().then_some(&self.confirmed_by),
+            "stage": told.stage.name(),
+            "previous_stage": told.previous_stage.name(),
             "owner": shown("owner"),
             "external_ids": ids,
         })
@@ -225,7 +287,7 @@ impl Material<'_> {
     }
 
     fn score(&self) -> Value {
-        let told = self.told;
+        let told = self.told();
         let mut categories = Map::new();
         for (id, value) in &told.categories {
             let name = self.catalog.name(NameKind::Category, u16::from(id.0)).unwrap_or_default();
@@ -235,7 +297,7 @@ impl Material<'_> {
             "points": told.score.shown(),
             "exact": points(told.score),
             "before_24h": points(told.before_24h),
-            "urgency": self.scoring.urgency.level(told.urgency),
+            "urgency": self.scoring.labels.urgency.level(told.urgency),
             "grade": told.grade.letter(),
             "cell": self.cell(),
             "by_category": categories,
@@ -245,8 +307,14 @@ impl Material<'_> {
     }
 
     fn because(&self) -> Value {
-        let (Some(because), Body::Hit(record)) = (&self.told.because, &self.cause.body) else {
+        let Some(because) = &self.told().because else {
             return Value::Null;
+        };
+        // What came along with a history happened on another page than the hit's.
+        let own = hit_of(self.cause).filter(|hit| hit.when == because.at);
+        let found = || {
+            let hits = self.timeline.values().rev().filter_map(hit_of);
+            hits.into_iter().find(|hit| hit.when == because.at)
         };
         let (rule, label) = rule_names(self.scoring, self.catalog, because.rule);
         json!({
@@ -254,7 +322,7 @@ impl Material<'_> {
             "label": label,
             "points": points(because.points),
             "at": iso(because.at),
-            "page": page(&record.hit),
+            "page": own.or_else(found).map_or(Value::Null, page),
         })
     }
 
@@ -269,7 +337,7 @@ impl Material<'_> {
                 "last": iso(reason.last),
             })
         };
-        self.told.reasons.iter().map(reason).collect()
+        self.told().reasons.iter().map(reason).collect()
     }
 
     fn recent(&self) -> Vec<Value> {
@@ -294,15 +362,17 @@ impl Material<'_> {
             let hits = self.timeline.values().filter_map(hit_of);
             hits.map(|hit| hit.campaign.as_str()).filter(|campaign| !campaign.is_empty())
         };
+        let (since, by_server) = lead.known_since().unwrap_or_default();
+        let counts = lead.counts();
         json!({
-            "first_seen": iso(lead.first_seen),
+            "first_seen": iso(lead.first_seen()),
             "first_source": sources().next().unwrap_or("direct"),
             "last_source": sources().next_back().unwrap_or("direct"),
-            "known_since": iso(lead.known_since),
-            "known_by": if lead.known_by == KnownBy::Form { "form" } else { "server" },
-            "anonymous_hits_attached": lead.attached,
-            "visits": lead.visits,
-            "pages": lead.pages,
+            "known_since": iso(since),
+            "known_by": if by_server { "server" } else { "form" },
+            "anonymous_hits_attached": counts.attached,
+            "visits": counts.visits,
+            "pages": counts.pages,
         })
     }
 }
@@ -341,6 +411,19 @@ fn title(hit: &Hit) -> String {
 
 fn without_query(url: &str) -> &str {
     url.split(['?', '#']).next().unwrap_or_default()
+}
+
+/// First lines that the rule file has no word for.
+fn built_in(kind: AlertKind) -> Text {
+    let (ja, en) = match kind {
+        AlertKind::Retracted => ("【取消】{company} {name}さん", "RETRACTED: {name}, {company}"),
+        AlertKind::Merged => ("【統合】{company} {name}さん", "MERGED: {name}, {company}"),
+        AlertKind::Unmerged => ("【分離】{company} {name}さん", "SEPARATED: {name}, {company}"),
+        AlertKind::Hot | AlertKind::Cooled | AlertKind::Action | AlertKind::Escalated => {
+            ("{company} {name}さん {score}点", "{name}, {company}, {score} points")
+        }
+    };
+    Text { ja: ja.to_owned(), en: en.to_owned() }
 }
 
 /// A line without the gaps that an unknown company or name leaves.

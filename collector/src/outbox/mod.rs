@@ -1,6 +1,7 @@
-//! The outbox is a stage like the others: it follows the journal, turns crossings into messages
-//! once their record is durable, freezes each body in a record of its own, and hands it to
-//! delivery once that is durable too. What was queued and what became of it is rebuilt by replay.
+//! The outbox is a stage like the others: it follows the journal, gives bodies to the messages
+//! that a record decided on once that is durable, freezes each body in a record of its own, and
+//! hands it to delivery once that is durable too. What was queued and what became of it is
+//! rebuilt by replay.
 
 pub mod entry;
 pub mod message;
@@ -13,10 +14,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use engine::alert::{AlertId, AlertKind, Cause, told};
+use engine::alert::{AlertId, Cause};
 use engine::id::{LeadId, Position};
 use engine::lead::Lead;
-use engine::record::{Body, Crossed, NameKind, Record, Told};
+use engine::record::{Body, LeadPart, Message as Telling, NameKind, Record, Sent};
 use engine::time::Timestamp;
 use engine::wire::About;
 use tokio::sync::mpsc;
@@ -45,25 +46,27 @@ pub type Unseal<'a> = dyn Fn(LeadId, &[u8]) -> Option<Vec<u8>> + 'a;
 /// What replay leaves for the outbox.
 #[derive(Default)]
 pub struct Replayed {
-    /// Crossings told whose messages are not queued yet, by alert.
+    /// Messages decided on that are not queued yet, by alert.
     due: BTreeMap<AlertId, Due>,
-    /// Alerts queued.
-    queued: BTreeSet<String>,
     /// Endpoints that disabled themselves, and under which settings.
     pub disabled: BTreeMap<String, u32>,
 }
 
-/// A crossing whose message is to be made.
-#[derive(Clone, Copy, Debug)]
-struct Due {
-    position: Position,
-    index: u16,
+/// A message whose body is to be made: its record, and its place there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// The record.
+    pub position: Position,
+    /// The place.
+    pub place: u16,
 }
 
 /// What the admin side sees of the outbox.
 #[derive(Default)]
 pub struct Log {
     lines: Mutex<VecDeque<Attempt>>,
+    /// Every alert queued, and what it tells.
+    queued: Mutex<BTreeMap<String, Position>>,
     /// When what caused an alert was received, for those not delivered yet.
     received: Mutex<BTreeMap<String, Timestamp>>,
 }
@@ -83,15 +86,39 @@ impl Log {
         lines.push_back(line);
     }
 
+    /// The record that holds what an alert tells, if it was queued.
+    pub fn cause(&self, alert: &str) -> Option<Position> {
+        locked(&self.queued).get(alert).copied()
+    }
+
+    fn note_queued(&self, alert: &str, cause: Position) {
+        locked(&self.queued).insert(alert.to_owned(), cause);
+    }
+
     /// When what caused an alert was received; asked once.
     pub fn take_received(&self, alert: &str) -> Option<Timestamp> {
         locked(&self.received).remove(alert)
     }
 }
 
-/// Who is told by a threshold that is gone. It also stands for the audience in the derivation of
-/// alert ids: one crossing tells one audience, whichever the rule file names by then.
-pub const AUDIENCE_DEFAULT: &str = "sales";
+/// The messages of a record, each with its id.
+pub fn messages<'a>(
+    part: &'a LeadPart,
+    (position, incarnation): (Position, u32),
+    alert_id: &'a dyn Fn(&Cause<'_>) -> AlertId,
+) -> impl Iterator<Item = (AlertId, &'a Telling)> {
+    part.messages.iter().map(move |message| {
+        let cause = Cause {
+            incarnation,
+            position,
+            place: message.place,
+            kind: message.kind,
+            lead: part.lead,
+            audience: message.audience.as_deref().unwrap_or_default(),
+        };
+        (alert_id(&cause), message)
+    })
+}
 
 impl Replayed {
     /// Applies a record while the journal is replayed.
@@ -105,18 +132,8 @@ impl Replayed {
         log: &Log,
     ) {
         if let Some(part) = record.lead_part() {
-            for (index, crossed) in told(&part.crossings) {
-                let kind = AlertKind::of(crossed.crossing.direction);
-                let (position, incarnation) = place;
-                let id = alert_id(&Cause {
-                    incarnation,
-                    position,
-                    index,
-                    kind,
-                    lead: part.lead,
-                    audience: AUDIENCE_DEFAULT,
-                });
-                self.due.insert(id, Due { position, index });
+            for (id, message) in messages(part, place, alert_id) {
+                self.due.insert(id, Due { position: place.0, place: message.place });
             }
         }
         let Body::Outbox(bytes) = &record.body else {
@@ -128,7 +145,7 @@ impl Replayed {
                 for message in messages_of(&queued, unseal) {
                     queue.step(Input::Enqueue(message), record.time);
                 }
-                self.queued.insert(queued.alert);
+                log.note_queued(&queued.alert, queued.cause());
             }
             Some(Entry::Attempt(attempt)) => {
                 if let Some(made) = attempt.to_record() {
@@ -217,21 +234,12 @@ impl Outbox {
         }
     }
 
-    fn follow(&mut self, record: &Record, (position, incarnation): (Position, u32)) {
+    fn follow(&mut self, record: &Record, place: (Position, u32)) {
         if let Some(part) = record.lead_part() {
-            for (index, crossed) in told(&part.crossings) {
-                let id = AlertId::derive(
-                    &self.app.install.alert,
-                    &Cause {
-                        incarnation,
-                        position,
-                        index,
-                        kind: AlertKind::of(crossed.crossing.direction),
-                        lead: part.lead,
-                        audience: AUDIENCE_DEFAULT,
-                    },
-                );
-                self.queue(&id, record, Due { position, index });
+            let key = self.app.install.alert;
+            let alert_id = |cause: &Cause<'_>| AlertId::derive(&key, cause);
+            for (id, message) in messages(part, place, &alert_id) {
+                self.queue(&id, record, Due { position: place.0, place: message.place });
             }
         }
         let Body::Outbox(bytes) = &record.body else {
@@ -248,21 +256,22 @@ impl Outbox {
         }
     }
 
-    /// Freezes the messages of a crossing, all in one record: none is forgotten by a crash.
+    /// Freezes a message for everybody who wants it, all in one record: none is forgotten by a
+    /// crash.
     fn queue(&mut self, id: &AlertId, record: &Record, due: Due) {
-        if self.replayed.queued.contains(id.as_str()) {
+        if self.log.cause(id.as_str()).is_some() {
             return;
         }
         let Some(part) = record.lead_part() else {
             return;
         };
-        let Some(crossed) = part.crossings.get(usize::from(due.index)) else {
+        let of_place = |message: &&Telling| message.place == due.place;
+        let (Some(message), Some(lead)) =
+            (part.messages.iter().find(of_place), self.app.engine.lead(part.lead))
+        else {
             return;
         };
-        let (Some(told), Some(lead)) = (&crossed.told, self.app.engine.lead(part.lead)) else {
-            return;
-        };
-        let bodies = self.bodies(id, record, due, (crossed, told), (part.lead, &lead));
+        let bodies = self.bodies(id, record, due, (part, message), &lead);
         let sealed = bodies.into_iter().map(|(endpoint, body)| {
             let sealed = self.app.sealer.seal(part.lead, body.to_string().as_bytes())?;
             Ok(Frozen { endpoint, sealed: base64(&sealed) })
@@ -274,22 +283,18 @@ impl Outbox {
                 return;
             }
         };
-        let received = match &record.body {
-            Body::Hit(record) => record.hit.received,
-            _ => record.time,
-        };
         let entry = Entry::Queued(Queued {
             alert: id.as_str().to_owned(),
             lead: part.lead.to_string(),
-            kind: AlertKind::of(crossed.crossing.direction).name().to_owned(),
-            sequence: told.sequence,
+            kind: message.kind.name().to_owned(),
+            sequence: message.told.sequence,
             cause: due.position.0,
-            received: received.0,
+            received: record.received().0,
             test: lead.test,
             bodies,
         });
         if push(&self.app, &entry).is_ok() {
-            self.replayed.queued.insert(id.as_str().to_owned());
+            self.log.note_queued(id.as_str(), due.position);
         }
     }
 
@@ -299,14 +304,14 @@ impl Outbox {
         id: &AlertId,
         record: &Record,
         due: Due,
-        (crossed, told): (&Crossed, &Told),
-        (lead_id, lead): (LeadId, &Lead),
+        (part, message): (&LeadPart, &Telling),
+        lead: &Lead,
     ) -> Vec<(Option<String>, serde_json::Value)> {
         let app = &self.app;
         let now = app.clock.now();
         let in_force = app.scoring.load();
         let catalog = app.engine.catalog();
-        let timeline = timeline::of_lead(app, due.position, TIMELINE_MAX);
+        let timeline = timeline::of_lead(app, lead, due.position, TIMELINE_MAX);
         // Sales is told all the same: the figures stand in the record.
         let timeline = timeline.unwrap_or_else(|error| {
             tracing::error!(%error, "a message goes without what its lead did lately");
@@ -316,17 +321,18 @@ impl Outbox {
             Body::Hit(record) => Some(record.hit.site),
             _ => None,
         });
-        let line = in_force.scoring.threshold(crossed.crossing.threshold);
+        let profile = lead.profile();
         let material = Material {
             alert: id.as_str(),
-            kind: AlertKind::of(crossed.crossing.direction),
-            audience: line.and_then(|line| line.tell.as_deref()).unwrap_or(AUDIENCE_DEFAULT),
+            message,
+            crossing: message.crossing.and_then(|it| part.crossings.get(usize::from(it))),
+            retracts: message.takes_back.as_ref().and_then(|sent| sent_id(app, sent)),
             site: site.and_then(|it| catalog.name(NameKind::Site, it.0)).unwrap_or_default(),
             cause: record,
-            crossed,
-            told,
-            lead_id,
+            lead_id: part.lead,
             lead,
+            attributes: &profile.attributes,
+            confirmed_by: &profile.confirmed_by,
             timeline: &timeline,
             scoring: &in_force.scoring,
             catalog: &catalog,
@@ -334,11 +340,10 @@ impl Outbox {
             committed: now,
             queued: now,
         };
-        let number = u16::from(crossed.crossing.threshold.0);
-        let threshold = catalog.name(NameKind::Threshold, number);
-        let wants = |it: &&Endpoint| {
-            it.wants(material.audience, material.kind.name(), threshold, lead.test)
-        };
+        let number = material.crossing.map(|crossing| u16::from(crossing.threshold.0));
+        let threshold = number.and_then(|number| catalog.name(NameKind::Threshold, number));
+        let (audience, kind) = (message.audience.as_deref(), message.kind.name());
+        let wants = |it: &&Endpoint| it.wants(audience, kind, threshold, lead.test);
         let endpoints = self.endpoints.load();
         let wanting = endpoints.iter().filter(wants);
         let mut bodies: Vec<_> =
@@ -348,6 +353,19 @@ impl Outbox {
         }
         bodies
     }
+}
+
+/// The id of a message that was sent; nothing if its record is no longer there.
+pub fn sent_id(app: &App, sent: &Sent) -> Option<AlertId> {
+    let cause = Cause {
+        incarnation: app.journal.incarnation_of(sent.position).ok()?,
+        position: sent.position,
+        place: sent.place,
+        kind: sent.kind,
+        lead: sent.lead,
+        audience: sent.audience.as_deref().unwrap_or_default(),
+    };
+    Some(AlertId::derive(&app.install.alert, &cause))
 }
 
 /// Pushes an entry of the outbox, waiting while the journal is full: nothing is lost meanwhile,

@@ -2,7 +2,7 @@
    <script defer src="https://COLLECTOR/m.js" data-site="KEY"></script>
      data-consent="denied": all waits in memory for mikomi.consent(true). "granted": it is given
      data-fields='{"field name or css": "attribute"}': more form fields to read
-     data-mikomi-kiosk (shared device), data-mikomi-ignore: on a form that names nobody
+     on a form: data-mikomi-kiosk: many use this browser, it stays nobody's. data-mikomi-ignore
    mikomi.event(name, properties)  .identify({email, user_id}, attributes)  .reset()  .page()
          .consent(true | false)  .optOut()  .optIn()        Before the script has loaded:
    window.mikomi = window.mikomi || {q: []};  mikomi.q.push(["event", "download", {file: "guide"}]);
@@ -294,7 +294,7 @@
 
   function submitted(event) {
     const form = event.target, call = Element.prototype;
-    if (call.closest.call(form, "[data-mikomi-kiosk],[data-mikomi-ignore]")) return;
+    if (call.closest.call(form, "[data-mikomi-ignore]")) return;
     const found = {};
     for (const field of call.querySelectorAll.call(form, "input,select,textarea")) {
       const key = attribute(field);
@@ -312,7 +312,10 @@
     if (who.phone && who.phone.length < 6) who.phone = found.phone.join("-");
     // More digits: a card.
     if (who.phone && who.phone.replace(/\D/g, "").length > 13) delete who.phone;
-    if (/^[^\s@]+@[^\s@]+\.[^\s@]+$/.test(email)) calls.identify({ email }, who);
+    if (/^[^\s@]+@[^\s@]+\.[^\s@]+$/.test(email)) {
+      const kiosk = call.closest.call(form, "[data-mikomi-kiosk]") ? true : undefined;
+      calls.identify({ email, kiosk }, who);
+    }
   }
 
   const again = () => view.hit ? save() || later(0) : page(document.referrer);

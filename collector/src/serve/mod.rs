@@ -12,29 +12,33 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use engine::engine::Engine;
 use engine::id::Position;
 use engine::time::Timestamp;
 use tokio::sync::{broadcast, mpsc, watch};
 
 use self::delivery::{driver_endpoint, spawn_driver};
 use self::listen::{Listening, listen};
-use self::publish::{name_sites, publish_scoring};
+pub use self::publish::{name_sites, publish, publish_first};
 use self::recovery::{Recovered, recover};
 use self::reload::Reloading;
 use self::timers::{advance, note_full, run_timers};
 use crate::admin::Admin;
 use crate::app::{App, Full, Rates, Sites};
 use crate::clock::Clock;
-use crate::config::{self, Endpoint, Files, Loaded, Problem, Settings, Surroundings};
+use crate::config::{
+    self, Around, Endpoint, Files, Loaded, Problem, RulesFrom, ScoringFile, Settings, Surroundings,
+};
 use crate::ids::Ids;
 use crate::install::{Install, InstallError};
 use crate::journal::{Found, OpenError};
 use crate::limits::{Quota, Rate, RateLimits};
+use crate::link::scanners::Scanners;
 use crate::metrics::Metrics;
 use crate::outbox::{Log, Outbox, Replayed};
 use crate::privacy::{ROBOTS, Robots};
@@ -79,6 +83,8 @@ pub enum StartError {
     Journal(OpenError),
     /// A record cannot be applied.
     Record(Position, String),
+    /// What a crash cut off cannot go on.
+    Step(String),
     /// The certificate cannot be used.
     Tls(TlsError),
     /// Delivery cannot be set up.
@@ -102,6 +108,7 @@ impl fmt::Display for StartError {
             Self::Record(position, why) => {
                 write!(f, "the record at position {} cannot be applied: {why}", position.0)
             }
+            Self::Step(why) => write!(f, "a step that was cut off cannot go on: {why}"),
             Self::Tls(error) => error.fmt(f),
             Self::Client(error) => error.fmt(f),
             Self::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
@@ -158,18 +165,23 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
     let clock = options.test_clock.map_or_else(Clock::system, Clock::test);
     let keys = (&install, &sealer, &clock);
     let recovered = recover(&settings, options, &data, keys, &endpoints)?;
-    let Recovered { engine, journal, found, lists, replayed, queue, log } = recovered;
+    let Recovered { engine, journal, found, lists, link_uses, replayed, queue, log } = recovered;
     let now = clock.now();
-    let in_force = publish_scoring(&engine, &journal, &scoring_file, now)
+    let scoring_file = chosen_rules(&engine, &settings, &surroundings, scoring_file)
+        .map_err(StartError::Settings)?;
+    let in_force = publish_first(&engine, &journal, &scoring_file, now)
         .map_err(|problem| StartError::Settings(vec![problem]))?;
     let sites = name_sites(&engine, &journal, &settings, &install, now);
     let follow_from = journal.durable().next();
     let rates = rates(&settings, &ids, &sites);
+    let areas = settings.areas();
     let (live, _) = broadcast::channel(1_024);
     let app = Arc::new(App {
         settings,
         sites,
         scoring: ArcSwap::from_pointee(in_force),
+        publishing: Mutex::default(),
+        jobs: Mutex::default(),
         engine,
         journal,
         sealer,
@@ -177,13 +189,18 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
         clock,
         ids,
         robots: Robots::new(ROBOTS),
+        link_uses,
+        scanners: Scanners::default(),
         rates,
         metrics: Metrics::default(),
         ready: AtomicBool::new(false),
         full: Full::default(),
+        listening: OnceLock::new(),
         live,
     });
     app.engine.rebuild_timers(&app.scoring.load().scoring);
+    // What a crash cut off between two people goes on first: they are one, or two.
+    crate::steps::resume(&app).map_err(|error| StartError::Step(error.to_string()))?;
     // Whoever became due while nobody was here is settled before anybody is let in.
     note_full(&app);
     advance(&app);
@@ -191,11 +208,29 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
         lists: Arc::new(lists),
         log: Arc::new(log),
         endpoints: Arc::new(ArcSwap::from_pointee(endpoints)),
-        watcher: config::Watcher::new(surroundings, contents(&files.contents), &scoring_file),
-        dir: files.dir,
+        watcher: config::Watcher::new(surroundings, files.contents(), areas, &scoring_file),
+        dir: files.dir.clone(),
         follow_from,
+        surroundings: Arc::new(Surroundings { dir: files.dir, ..Surroundings::default() }),
     };
     launch(app, parts, (replayed, queue), options, (data, found))
+}
+
+/// The rules to begin with: the file's, unless others were published without it and are to stay.
+fn chosen_rules(
+    engine: &Engine,
+    settings: &Settings,
+    surroundings: &Surroundings,
+    file: ScoringFile,
+) -> Result<ScoringFile, Vec<Problem>> {
+    let catalog = engine.catalog();
+    if settings.rules_from == RulesFrom::File || catalog.version() == 0 {
+        return Ok(file);
+    }
+    let text = String::from_utf8_lossy(&catalog.text);
+    let areas = settings.areas();
+    let around = Around { surroundings, areas: Some(&areas) };
+    ScoringFile::parse("the published rules", &text, around)
 }
 
 /// What the running parts share besides the `App`.
@@ -208,11 +243,8 @@ struct Parts {
     dir: Option<PathBuf>,
     /// What the followers have not seen yet begins here.
     follow_from: Position,
-}
-
-fn contents(contents: &[Option<Vec<u8>>; 3]) -> config::Contents<'_> {
-    let [mikomi, scoring, endpoints] = contents.each_ref().map(Option::as_deref);
-    config::Contents { mikomi, scoring, endpoints }
+    /// The folder whose lists the rules may name.
+    surroundings: Arc<Surroundings>,
 }
 
 fn rates(settings: &Settings, ids: &Ids, sites: &Sites) -> Rates {
@@ -279,6 +311,7 @@ fn launch(
         admin_counters: Arc::default(),
         reload: Arc::clone(&reload),
         problems: Arc::default(),
+        surroundings: Arc::clone(&parts.surroundings),
         stop: stopped.clone(),
     };
     let workings = Workings { commands, replayed, reload: Arc::clone(&reload) };
@@ -286,6 +319,8 @@ fn launch(
     app.ready.store(true, Ordering::Release);
     let listening = runtime.block_on(listen(&app, &admin, options, &stopped))?;
     let Listening { collector, admin, servers } = listening;
+    // Set once: there is one listener.
+    let _ = app.listening.set(collector);
     Ok(Running {
         app,
         collector,

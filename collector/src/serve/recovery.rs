@@ -15,11 +15,12 @@ use crate::config::{Durability, Endpoint, Settings};
 use crate::install::Install;
 use crate::journal::committer::Now;
 use crate::journal::{EXIT_POISONED, Found, Hooks, Journal, Options as JournalOptions};
+use crate::link::uses::LinkUses;
 use crate::outbox::{Log, Replayed};
 use crate::reader::Lists;
 use crate::seal::Sealer;
 use crate::store::KeyedDisk;
-use crate::timeline::unseal_hits;
+use crate::timeline::unseal_with;
 use crate::webhook::queue::{Input, Queue};
 
 /// What recovery rebuilds.
@@ -28,6 +29,7 @@ pub(super) struct Recovered {
     pub(super) journal: Journal,
     pub(super) found: Found,
     pub(super) lists: Lists,
+    pub(super) link_uses: LinkUses,
     pub(super) replayed: Replayed,
     pub(super) queue: Queue,
     pub(super) log: Log,
@@ -50,6 +52,7 @@ pub(super) fn recover(
     journal_options.accept_loss = options.accept_loss;
     let engine = Engine::new(settings.shards);
     let lists = Lists::default();
+    let link_uses = LinkUses::default();
     let log = Log::default();
     let mut replayed = Replayed::default();
     let mut queue = Queue::new(queue_limits(settings));
@@ -78,14 +81,13 @@ pub(super) fn recover(
                 return;
             }
         };
-        if let Body::Hit(hit) = &mut record.body {
-            unseal_hits(hit, unseal);
-        }
+        unseal_with(&mut record, unseal);
         engine.evolve(&record, entry.position);
         if matches!(record.body, Body::Published(_) | Body::Named(_)) {
             catalog = engine.catalog();
         }
-        lists.evolve(&record, &catalog);
+        lists.evolve(&record, entry.position, &catalog);
+        link_uses.evolve(&record);
         let place = (entry.position, entry.incarnation);
         replayed.evolve(&mut queue, &record, place, &unseal, &alert_id, &log);
     })
@@ -98,7 +100,7 @@ pub(super) fn recover(
     for lost in &found.lost {
         tracing::error!(?lost, "records were lost, and their loss accepted");
     }
-    Ok(Recovered { engine, journal, found, lists, replayed, queue, log })
+    Ok(Recovered { engine, journal, found, lists, link_uses, replayed, queue, log })
 }
 
 /// The journal's own clock: it writes the time into segment headers, and measures idleness.

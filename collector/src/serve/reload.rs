@@ -10,12 +10,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
-use super::contents;
 use super::delivery::driver_endpoint;
-use super::publish::publish_scoring;
+use super::publish::publish;
 use super::timers::TIMER_EVERY;
 use crate::app::App;
-use crate::config::{self, Endpoint, Files, ScoringFile};
+use crate::config::{self, Endpoint, Files, RulesFrom, ScoringFile};
 use crate::webhook::EndpointId;
 use crate::webhook::driver::Command;
 
@@ -52,9 +51,10 @@ impl Reloading {
     }
 
     fn look(&mut self) {
-        let (found, _) = Files::read_contents(&self.dir);
-        let changes = self.watcher.changed(contents(&found));
-        if let Some(scoring) = &changes.scoring {
+        let (found, _) = Files::look(&self.dir);
+        let changes = self.watcher.changed(found.contents());
+        let from_file = self.app.settings.rules_from == RulesFrom::File;
+        if let Some(scoring) = changes.scoring.as_ref().filter(|_| from_file) {
             self.publish(scoring);
         }
         if let Some(endpoints) = changes.endpoints {
@@ -74,15 +74,8 @@ impl Reloading {
     }
 
     fn publish(&self, file: &ScoringFile) {
-        let app = &self.app;
-        let published = publish_scoring(&app.engine, &app.journal, file, app.clock.now());
-        match published {
-            Ok(in_force) => {
-                let version = in_force.scoring.version;
-                app.scoring.store(Arc::new(in_force));
-                app.engine.rebuild_timers(&app.scoring.load().scoring);
-                tracing::info!(version, "the saved rules are in force");
-            }
+        match publish(&self.app, file) {
+            Ok(version) => tracing::info!(version, "the saved rules are in force"),
             Err(problem) => tracing::error!("{problem}"),
         }
     }

@@ -109,7 +109,12 @@ before(async () => {
   mikomi = await startMikomi(Date.now());
   site = await webSite(mikomi.origin);
   browser = await launchChromium({ args: [`--user-agent=${AGENT}`] });
-  page = await browser.newPage();
+  page = await watched(browser);
+});
+
+/** A page of a fresh browser, of which every answer and complaint is kept. */
+async function watched(browser) {
+  const page = await (await browser.newContext()).newPage();
   page.on("pageerror", (error) => complaints.push(error.message));
   page.on("console", (message) => complaints.push(message.text()));
   page.on("response", async (response) => {
@@ -117,7 +122,8 @@ before(async () => {
     const text = await response.text().catch(() => "");
     answers.push({ url: response.url(), status: response.status(), headers: JSON.stringify(response.headers()), text });
   });
-});
+  return page;
+}
 after(async () => {
   await browser?.close();
   await site?.stop();
@@ -193,6 +199,25 @@ test("when nothing more happens, time alone cools her, and says so once", async 
   const cooled = Date.parse(body.timestamp);
   assert.ok(cooled > mikomi.clock + DAY_MS && cooled < later, "at its own moment, not at this one");
   assert.deepEqual(receiver.received.map((one) => one.body.type), ["lead.hot", "lead.cooled"]);
+});
+
+test("a link in our mail, opened on another browser, proves whose it is", async () => {
+  const wish = { site: "demo", mail: "newsletter", url: `${site.origin}/pricing/`, to: [{ email: PERSON.mail }] };
+  const { links } = JSON.parse(await mikomi.ask("/api/mail-links", wish));
+  const phone = await watched(browser);
+  // As where the collector has a name of the site's own: one cookie for the link and the page.
+  await phone.goto(links[0].url.replace("127.0.0.1", "localhost"));
+  assert.equal(new URL(phone.url()).pathname, "/pricing/", "it leads on at once");
+  const { lead } = JSON.parse(await mikomi.ask(`/api/leads/by?site=demo&email=${PERSON.mail}`));
+  const known = await waitFor(async () => {
+    const found = JSON.parse(await mikomi.ask(`/api/leads/${lead}`));
+    return found.links.length === 2 && found;
+  }, "both browsers are hers");
+  assert.equal(known.assurance, "verified");
+  assert.deepEqual(known.links.map((link) => link.assurance).sort(), ["claimed", "verified"]);
+  const viewed = (await hits()).filter((hit) => hit.event === "page_view").at(-1);
+  assert.equal(viewed.path, "/pricing");
+  assert.doesNotMatch(JSON.stringify(viewed), /mk=/, "the token is not kept");
 });
 
 test("the browser learned nothing, and what was not to be read is in no byte of the journal", async () => {

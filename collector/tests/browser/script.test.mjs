@@ -283,7 +283,7 @@ test("a form tells exactly the mapped fields, and passwords, cards and furigana 
   assert.doesNotMatch(sent, /pass-secret|hidden-secret|free-text-secret|タナカ|メグミ|4111|5500|other@|sized/);
 });
 
-test("a kiosk's form and an ignored one name nobody, nor does one without a mail address", async () => {
+test("a kiosk's form says that the browser is nobody's, an ignored one says nothing", async () => {
   await go("/kiosk");
   for (const form of await page.$$("form")) {
     await (await form.$('[name="mail"]')).fill("a@b.example");
@@ -296,7 +296,10 @@ test("a kiosk's form and an ignored one name nobody, nor does one without a mail
   await page.click("button");
   await page.evaluate(() => mikomi.event("mark"));
   await arrived("mark");
-  assert.equal(collector.hits().filter((hit) => hit.e === "identify").length, 0);
+  const said = unique(collector.hits().filter((hit) => hit.e === "identify"));
+  assert.equal(said.length, 1, "neither an ignored form nor one without a mail address names anybody");
+  assert.equal(said[0].id.email, "a@b.example");
+  assert.equal(said[0].id.kiosk, true);
 });
 
 test("a field that hides the form's own methods does not stop its submission", async () => {

@@ -210,7 +210,7 @@ fn a_lead_is_found_by_name_company_mail_and_id_and_its_gates_and_history_are_sho
         let hot = server.get("/api/hot");
         (hot["leads"][0] != Value::Null).then_some(hot)
     });
-    assert_eq!((&hot["leads"][0]["id"], &hot["leads"][0]["cell"]), (&json!(id), &json!("?1")));
+    assert_eq!((&hot["leads"][0]["id"], &hot["leads"][0]["cell"]), (&json!(id), &json!("B1")));
 
     let why = server.get(&format!("/api/leads/{id}/why"));
     let lines = why["thresholds"].as_array().unwrap();

@@ -90,6 +90,7 @@ pub struct Server {
     child: Child,
     folder: tempfile::TempDir,
     clock: Option<u64>,
+    env: Vec<(String, String)>,
     pub admin: SocketAddr,
     /// The printed link.
     pub once: String,
@@ -102,6 +103,11 @@ pub struct Server {
 
 impl Server {
     pub fn start(setup: &Setup) -> Server {
+        Server::start_with(setup, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub fn start_with(setup: &Setup, env: &[(String, String)]) -> Server {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("config");
         fs::create_dir_all(config.join("keys")).unwrap();
@@ -119,13 +125,14 @@ impl Server {
             answered: Mutex::default(),
         });
         let log = Arc::default();
-        let started = spawn(folder.path(), setup.clock, &log);
+        let started = spawn(folder.path(), setup.clock, env, &log);
         *shared.collector.lock().unwrap() = started.collector;
-        let token = run(folder.path(), &["token"]).0.trim().to_owned();
+        let token = run(folder.path(), env, &["token"]).0.trim().to_owned();
         Server {
             child: started.child,
             folder,
             clock: setup.clock,
+            env: env.to_vec(),
             admin: started.admin,
             once: started.once,
             token,
@@ -179,7 +186,7 @@ impl Server {
     pub fn restart(&mut self) {
         assert!(self.stopped.load(Ordering::SeqCst), "it still runs");
         let clock = self.clock.map(|_| self.now());
-        let started = spawn(self.folder.path(), clock, &self.log);
+        let started = spawn(self.folder.path(), clock, &self.env, &self.log);
         self.child = started.child;
         self.admin = started.admin;
         self.once = started.once;
@@ -229,6 +236,32 @@ impl Server {
 
     pub fn post(&self, path: &str, body: &Value) -> Answer {
         self.ask("POST", path, body.to_string().as_bytes())
+    }
+
+    /// A step of an operator, which must be taken.
+    #[track_caller]
+    #[expect(clippy::needless_pass_by_value, reason = "callers write it in place")]
+    pub fn step(&self, path: &str, more: Value) -> Value {
+        let mut wish = json!({ "actor": "yamada", "reason": "told by phone" });
+        for (name, value) in more.as_object().unwrap() {
+            wish[name] = value.clone();
+        }
+        let answer = self.post(path, &wish);
+        assert_eq!(answer.status, 200, "{path} {wish}: {}", answer.text());
+        answer.json()
+    }
+
+    /// The lead of an address, whoever's name it is; at once, without the lists.
+    #[track_caller]
+    pub fn lead_by(&self, email: &str) -> Value {
+        let found = self.get(&format!("/api/leads/by?site=www&email={email}"));
+        self.get(&format!("/api/leads/{}", found["lead"].as_str().unwrap()))
+    }
+
+    /// The lead's exact score now.
+    #[track_caller]
+    pub fn exact(&self, email: &str) -> Value {
+        self.lead_by(email)["exact"].clone()
     }
 
     /// Every hit of the journal.
@@ -307,12 +340,12 @@ impl Server {
 
     /// Runs another command of the binary on the same folders: stdout and whether it went well.
     pub fn command(&self, arguments: &[&str]) -> (String, bool) {
-        run(self.folder.path(), arguments)
+        run(self.folder.path(), &self.env, arguments)
     }
 
     /// A command of the binary on the same folders, not run yet, that may ask the admin side.
     pub fn asking(&self, arguments: &[&str]) -> Command {
-        let mut command = command(self.folder.path());
+        let mut command = command(self.folder.path(), &self.env);
         command.args(arguments).args(["--admin", &self.admin.to_string()]);
         command.env("MIKOMI_TOKEN", &self.token);
         command
@@ -328,15 +361,16 @@ impl Drop for Server {
     }
 }
 
-fn command(folder: &Path) -> Command {
+fn command(folder: &Path, env: &[(String, String)]) -> Command {
     let mut command = Command::new(BINARY);
+    command.envs(env.iter().cloned());
     command.arg("--config").arg(folder.join("config")).arg("--data").arg(folder.join("data"));
     command.current_dir(folder);
     command
 }
 
-fn run(folder: &Path, arguments: &[&str]) -> (String, bool) {
-    let output = command(folder).args(arguments).output().unwrap();
+fn run(folder: &Path, env: &[(String, String)], arguments: &[&str]) -> (String, bool) {
+    let output = command(folder, env).args(arguments).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     (text + &String::from_utf8_lossy(&output.stderr), output.status.success())
 }
@@ -348,8 +382,13 @@ struct Started {
     once: String,
 }
 
-fn spawn(folder: &Path, clock: Option<u64>, log: &Arc<Mutex<String>>) -> Started {
-    let mut command = command(folder);
+fn spawn(
+    folder: &Path,
+    clock: Option<u64>,
+    env: &[(String, String)],
+    log: &Arc<Mutex<String>>,
+) -> Started {
+    let mut command = command(folder, env);
     command.args(["serve", "--any-port"]);
     if let Some(clock) = clock {
         command.args(["--test-clock", &clock.to_string()]);

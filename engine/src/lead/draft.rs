@@ -1,262 +1,525 @@
-//! Deciding: a draft of the lead as it will be, moved forward through time and one hit, with
-//! the crossings it makes on the way. Nothing here changes the lead itself.
+//! Deciding: a draft of the lead as it will be, moved forward through time, through versions of
+//! the scoring and through one piece of news, with the crossings and messages that makes.
+//! Nothing here changes the lead itself.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::decay::Total;
-use crate::explain::{explain, reasons, urgency};
+use crate::facts::{Profile, Seen, last_seen, visits};
 use crate::grade::Grade;
-use crate::hit::Hit;
-use crate::id::ThresholdId;
-use crate::identity::Assurance;
-use crate::ledger::{self, Cut, Row, Settled, Source, settle_with};
-use crate::record::{Because, Crossed, HitRecord, Told};
-use crate::rule::Points;
+use crate::hit::Named;
+use crate::id::{LeadId, Position, ThresholdId};
+use crate::identity::{Assurance, IdentityKind};
+use crate::ledger::{self, Basis, Cut, Regrant, Row, UNDECIDED, settle_with};
+use crate::points::Points;
+use crate::record::{Base, Content, HitRecord, LeadPart, Sent, Tie};
+use crate::rule::OnRemove;
 use crate::scoring::Scoring;
 use crate::stage::Stage;
-use crate::threshold::{Band, Course, Crossing, Direction, Gate, Standing};
+use crate::terms::Terms;
+use crate::threshold::{Band, Course, Crossing, Direction, Gate, Side, Standing, Threshold};
 use crate::time::Timestamp;
 use crate::visitor::LeadEvent;
 
-use super::{CROSSINGS_MAX, Due, Lead, Link, claims_of, consent_of, is_claimed};
+use super::content::Stamp;
+use super::walk::{Key, Life, Start};
+use super::{CROSSINGS_MAX, Due, Lead};
 
 /// The lead as it will be, as far as deciding needs it.
 pub(super) struct Draft<'a> {
-    lead: &'a Lead,
-    scoring: &'a Scoring,
-    /// In the order of the file's thresholds.
-    bands: Vec<Band>,
-    links: Vec<Link>,
-    assurance: Assurance,
-    identified: bool,
-    consent: bool,
-    last_human: Option<Timestamp>,
-    pub(super) crossings: Vec<Crossed>,
-    sequence: u32,
+    pub(super) lead: &'a Lead,
+    pub(super) scoring: &'a Scoring,
+    pub(super) terms: Arc<Terms>,
+    pub(super) content: Content,
+    pub(super) bands: Vec<Band>,
+    pub(super) base: Base,
+    /// Messages that can still be taken back.
+    pub(super) sent: Vec<Sent>,
+    /// The version under which everything is settled anew, if it is.
+    pub(super) rescored: u32,
+    pub(super) part: LeadPart,
+    /// What is known of the person now.
+    profile: Profile,
+    /// Their visits.
+    visits: Vec<Seen>,
+    pub(super) grade: Grade,
+    pub(super) sequence: u32,
+    /// How many crossings time alone has made so far.
+    pub(super) by_time: usize,
+    /// Whether nothing of theirs is on its way. Until then no line is crossed.
+    pub(super) whole: bool,
+}
+
+/// Why a lead is looked at anew.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Cause<'a> {
+    /// A hit.
+    Hit(&'a HitRecord),
+    /// Something became known otherwise: a tie, another's rows.
+    News,
+    /// Something that was known is no longer.
+    Undo,
+    /// Other rules, from now on or for all that was.
+    Rules,
+}
+
+impl Cause<'_> {
+    /// Whether whoever goes in by it is told by hand only.
+    fn holds(self) -> bool {
+        match self {
+            Cause::Hit(record) => record.hit.silent,
+            Cause::Rules => true,
+            Cause::News | Cause::Undo => false,
+        }
+    }
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(lead: &'a Lead, scoring: &'a Scoring) -> Draft<'a> {
-        let exists = lead.exists();
-        Draft {
+        let settled = lead.acted_until(&scoring.versions);
+        let terms = scoring.versions.at(settled, lead.version.max(lead.rescored));
+        let terms = terms.cloned().unwrap_or_else(|| Arc::new(scoring.terms().clone()));
+        let mut draft = Draft {
             lead,
             scoring,
-            bands: scoring.thresholds.iter().map(|line| lead.band(line)).collect(),
-            links: lead.links.clone(),
-            assurance: lead.assurance,
-            identified: exists,
-            consent: lead.consent || !exists,
-            last_human: lead.last_human,
-            crossings: Vec::new(),
+            terms,
+            content: lead.content.clone(),
+            bands: lead.bands.clone(),
+            base: lead.base.clone(),
+            sent: lead.sent.clone(),
+            rescored: lead.rescored,
+            part: LeadPart { previous: lead.last_position, ..LeadPart::default() },
+            profile: Profile::blank(),
+            visits: Vec::new(),
+            grade: Grade::Unknown,
             sequence: lead.sequence,
+            by_time: 0,
+            whole: lead.awaits.is_none(),
+        };
+        draft.know();
+        draft
+    }
+
+    /// Works out anew what is known of the person.
+    pub(super) fn know(&mut self) {
+        self.visits = visits(&self.content.seen);
+        self.profile = Profile::of(self.content.said.iter());
+        self.grade = self.terms.fit.grade(&self.profile.attributes);
+    }
+
+    pub(super) fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    fn life(&self) -> Life<'_> {
+        Life {
+            content: &self.content,
+            visits: &self.visits,
+            versions: &self.scoring.versions,
+            rescored: self.rescored,
         }
     }
 
-    pub(super) fn course<'b>(&self, score: &'b Total) -> Course<'b> {
+    pub(super) fn course<'b>(&self, score: &'b Total, at: Timestamp) -> Course<'b> {
         Course {
             score,
-            grade: Grade::Unknown,
-            identified: self.identified,
-            consent: self.consent,
-            last_human: self.last_human,
+            grade: self.grade,
+            identified: !self.content.members.is_empty(),
+            consent: self.profile.consent,
+            last_human: last_seen(&self.visits, at),
         }
+    }
+
+    pub(super) fn total(&self) -> Total {
+        ledger::total(&self.content.rows, &self.terms)
+    }
+
+    pub(super) fn standing(&self, now: Timestamp) -> Standing {
+        self.course(&self.total(), now).at(now)
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        if self.content.members.is_empty() {
+            return Stage::Anonymous;
+        }
+        self.terms.stage(&self.bands)
+    }
+
+    pub(super) fn band(&mut self, id: ThresholdId) -> &mut Band {
+        let place = self.bands.iter().position(|band| band.threshold() == id);
+        let place = place.unwrap_or_else(|| {
+            self.bands.push(Band::new(id));
+            self.bands.len() - 1
+        });
+        &mut self.bands[place]
+    }
+
+    fn known_band(&self, line: &Threshold) -> Band {
+        let known = self.bands.iter().find(|band| band.threshold() == line.id);
+        known.cloned().unwrap_or_else(|| Band::new(line.id))
+    }
+
+    /// Acts on every moment since the lead was last settled, each at its exact instant, and on
+    /// every version of the scoring that came into force meanwhile.
+    pub(super) fn let_time_pass(&mut self, now: Timestamp) {
+        let mut from = self.lead.acted_until(&self.scoring.versions);
+        let known = self.lead.version.max(self.lead.rescored);
+        if self.lead.is_whole() {
+            let versions = &self.scoring.versions;
+            let newer = versions
+                .all()
+                .iter()
+                .filter(|terms| terms.version > known && terms.published <= now);
+            for terms in newer {
+                let until = Timestamp(terms.published.0.saturating_sub(1));
+                self.let_time_pass_until(from, until);
+                from = from.max(terms.published);
+                self.take_version(Arc::clone(terms), from);
+            }
+            self.let_time_pass_until(from, now);
+        } else {
+            self.under(now);
+        }
+        self.by_time = self.part.crossings.len();
+    }
+
+    /// As of a moment, whatever versions came into force until then.
+    pub(super) fn under(&mut self, now: Timestamp) {
+        if let Some(terms) = self.scoring.versions.at(now, self.rescored) {
+            self.terms = Arc::clone(terms);
+            self.know();
+        }
+    }
+
+    fn let_time_pass_until(&mut self, mut from: Timestamp, until: Timestamp) {
+        let nothing_due = match self.lead.due {
+            Due::Never => self.part.crossings.is_empty(),
+            Due::At(due) => due > until && self.part.crossings.is_empty(),
+            Due::Unknown => false,
+        };
+        if nothing_due || from > until {
+            return;
+        }
+        let total = self.total();
+        while self.part.crossings.len() < CROSSINGS_MAX {
+            let Some(crossing) = self.next_crossing(&total, from, until) else {
+                return;
+            };
+            from = crossing.at;
+            let stage = self.stage();
+            self.cross(crossing);
+            self.tell_crossing(crossing, None, stage);
+        }
+    }
+
+    /// The next thing time does, if it does anything.
+    pub(super) fn next_crossing(
+        &self,
+        total: &Total,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> Option<Crossing> {
+        let course = self.course(total, from);
+        let lines = self.terms.thresholds.iter();
+        lines
+            .filter_map(|line| line.next(&self.known_band(line), &course, from, until))
+            .min_by_key(|crossing| crossing.at)
+    }
+
+    /// Another version comes into force: whoever it puts in at once is held.
+    fn take_version(&mut self, terms: Arc<Terms>, at: Timestamp) {
+        let before = self.standing(at);
+        self.terms = terms;
+        self.know();
+        let whole = self.content.rows.iter().any(|row| self.is_touched(row));
+        if whole {
+            self.settle(&[], Some(Timestamp(0)));
+        }
+        self.reconsider(None, &before, at, Cause::Rules);
+    }
+
+    /// Whether a rule of a row came or went with a version.
+    fn is_touched(&self, row: &Row) -> bool {
+        let own = self.scoring.versions.numbered(row.version);
+        let own = own.and_then(|terms| terms.rule(row.rule));
+        own.is_some_and(|rule| rule.on_remove == OnRemove::Withdraw)
+            && (self.terms.rule(row.rule).is_none() || row.cut == Cut::Removed)
+    }
+
+    /// Settles the ledger with new rows. What changed before is settled anew from `since` on.
+    pub(super) fn settle(&mut self, new: &[Row], since: Option<Timestamp>) -> Option<Key> {
+        let content = &self.content;
+        let claimed = |source, origin| content.is_claimed(source, origin);
+        let basis = Basis {
+            versions: &self.scoring.versions,
+            now: self.terms.version,
+            claimed: &claimed,
+            said: &content.said,
+            visits: &self.visits,
+        };
+        let settled = settle_with(&content.rows, new, since, &basis);
+        if let Some(fold) = &settled.fold {
+            self.fold_before(content.rows.get(fold.rows as usize - 1).copied());
+        }
+        let place = |position| if position == Position::NONE { UNDECIDED } else { position };
+        let new = settled.new.iter().map(|row| (row.when, place(row.position)));
+        let regranted = settled.regrants.iter().filter_map(|regrant| {
+            let same = |row: &&Row| (row.position, row.order) == (regrant.position, regrant.order);
+            let row = settled.rows.iter().find(same)?;
+            Some((row.when, row.position))
+        });
+        let earliest = new.chain(regranted).min();
+        self.content.rows = settled.rows;
+        self.grant_anew(settled.new, settled.regrants);
+        self.part.fold = settled.fold.or(self.part.fold.take());
+        earliest
+    }
+
+    /// Of two settlings in a row the later one counts, also of rows that go and come in between.
+    fn grant_anew(&mut self, new: Vec<Row>, regrants: Vec<Regrant>) {
+        let is_new = |old: &Regrant| {
+            new.iter().any(|it| (it.position, it.order) == (old.position, old.order))
+                || regrants.iter().any(|it| (it.position, it.order) == (old.position, old.order))
+        };
+        self.part.regrants.retain(|old| !is_new(old));
+        self.part.regrants.extend(regrants);
+        self.part.rows.extend(new);
+    }
+
+    /// The oldest rows are about to fold: history begins after the last of them, with the sides
+    /// of then.
+    fn fold_before(&mut self, last: Option<Row>) {
+        let Some(last) = last else {
+            return;
+        };
+        let walked = self.life().walk(&Start::Base(&self.base), last.when);
+        self.base = Base { at: last.when, sides: walked.sides };
+        self.part.base = Some(self.base.clone());
+    }
+
+    /// Finds the sides anew after news, the earliest of which stands at `news`, and acts on
+    /// what differs. Without that, everything may have changed.
+    pub(super) fn reconsider(
+        &mut self,
+        news: Option<Key>,
+        before: &Standing,
+        at: Timestamp,
+        cause: Cause<'_>,
+    ) {
+        self.know();
+        let stage = self.stage_before(cause);
+        if !self.whole {
+            self.tell(&[], at, stage, cause);
+            return;
+        }
+        let walked = self.life().walk(&self.start(news), at);
+        let after = self.standing(at);
+        self.take_back_what_was_wrong(&walked, at, stage, cause);
+        let mut crossings = Vec::new();
+        for side in &walked.sides {
+            crossings.extend(self.crossing(side, before, &after, at, cause));
+        }
+        for band in &self.bands {
+            let gone = self.terms.threshold(band.threshold()).is_none() && band.side.inside;
+            crossings.extend(gone.then(|| gone_line(band, at)));
+        }
+        for crossing in &crossings {
+            self.cross(*crossing);
+        }
+        self.tell(&crossings, at, stage, cause);
+    }
+
+    /// The times inside, each line's, from the beginning of what is remembered.
+    pub(super) fn stays(&self, now: Timestamp) -> Vec<(ThresholdId, Timestamp, Timestamp)> {
+        self.life().walk(&Start::Base(&self.base), now).stays
+    }
+
+    fn stage_before(&self, cause: Cause<'_>) -> Stage {
+        match cause {
+            Cause::Hit(_) | Cause::News if !self.lead.is_person() => Stage::Anonymous,
+            _ => self.stage(),
+        }
+    }
+
+    /// Where the walk must begin: with the news, if it comes after all that was known.
+    fn start(&self, news: Option<Key>) -> Start<'_> {
+        let Some(news) = news else {
+            return Start::Base(&self.base);
+        };
+        let sides: Vec<Side> = self.bands.iter().map(|band| band.side).collect();
+        let in_order =
+            self.life().last_event() < news && sides.iter().all(|side| side.since < news.0);
+        if in_order { Start::At(news, sides) } else { Start::Base(&self.base) }
+    }
+
+    fn crossing(
+        &self,
+        side: &Side,
+        before: &Standing,
+        after: &Standing,
+        at: Timestamp,
+        cause: Cause<'_>,
+    ) -> Option<Crossing> {
+        let line = self.terms.threshold(side.threshold)?;
+        let band = self.known_band(line);
+        match (band.side.inside, side.inside) {
+            (false, true) => {
+                let opened = match cause {
+                    Cause::Rules => Gate::Rules,
+                    _ => opened_by(line, before, after, at),
+                };
+                let rise = line.rise(&band, at, side.since, opened);
+                let held = line.tell.is_some() && cause.holds();
+                Some(if held {
+                    Crossing { told: false, waits_until: None, held, ..rise }
+                } else {
+                    rise
+                })
+            }
+            (true, false) => {
+                let told = band.told && !band.held && line.tell.is_some();
+                Some(line.fall(&band, at, side.since, told))
+            }
+            _ if band.side.since != side.since => Some(line.settle(&band, at, side.since)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn cross(&mut self, crossing: Crossing) {
+        self.band(crossing.threshold).cross(&crossing);
+        self.part.crossings.push(crossing);
     }
 
     /// The standing just before a hit; of someone nobody knew, that of their history.
     pub(super) fn standing_before(&self, event: &LeadEvent, now: Timestamp) -> Standing {
-        if self.lead.exists() {
-            return self.course(&ledger::total(&self.lead.rows, self.scoring)).at(now);
+        if self.lead.is_person() {
+            return self.standing(now);
         }
-        let history = event.link.as_ref().and_then(|link| link.history);
-        let last_human = history.map(|history| history.last_human).filter(|seen| seen.0 > 0);
-        let score = ledger::total(&event.carried, self.scoring);
-        Course { last_human, ..self.course(&score) }.at(now)
+        let histories = event.link.iter().flat_map(|link| &link.histories);
+        let mut seen: Vec<Seen> = histories.flat_map(|history| history.seen.clone()).collect();
+        seen.sort_by_key(|seen| (seen.from, seen.first));
+        let visits = visits(&seen);
+        // By what they did alone: as the person's, though nothing was said of them yet.
+        let mut rows = event.carried.clone();
+        let basis = Basis { visits: &visits, ..Basis::nobody(&self.scoring.versions) };
+        ledger::settle(&mut rows, 0, &basis);
+        let score = ledger::total(&rows, &self.terms);
+        Course { last_human: last_seen(&visits, now), ..self.course(&score, now) }.at(now)
     }
 
-    /// Acts on every moment since the lead was last settled, each at its exact instant.
-    pub(super) fn let_time_pass(&mut self, now: Timestamp) {
-        let nothing_due = match self.lead.due {
-            Due::Never => true,
-            Due::At(due) => due > now,
-            Due::Unknown => !self.lead.exists(),
-        };
-        if nothing_due {
-            return;
-        }
-        let total = ledger::total(&self.lead.rows, self.scoring);
-        let mut from = self.lead.settled;
-        let moved = self.moved(&total);
-        while self.crossings.len() < CROSSINGS_MAX {
-            let Some(crossing) = self.next_crossing(&total, &moved, from, now) else {
-                return;
-            };
-            from = crossing.at;
-            let stage = self.scoring.stage(&self.bands);
-            self.apply(crossing, &self.lead.rows, None, stage);
-        }
-    }
-
-    /// Lines that have moved since the last record: whoever could have risen then and did not
-    /// is not told by time, since a changed rule alone tells nobody. The next hit decides.
-    pub(super) fn moved(&self, total: &Total) -> Vec<ThresholdId> {
-        let from = self.lead.settled;
-        let standing = self.course(total).at(from);
-        let lines = self.scoring.thresholds.iter().zip(&self.bands);
-        lines
-            .filter(|(line, band)| !band.inside && line.is_in_reach(&standing, from))
-            .map(|(line, _)| line.id)
-            .collect()
-    }
-
-    pub(super) fn next_crossing(
-        &self,
-        total: &Total,
-        moved: &[ThresholdId],
-        from: Timestamp,
-        until: Timestamp,
-    ) -> Option<Crossing> {
-        let course = self.course(total);
-        let lines = self.scoring.thresholds.iter().zip(&self.bands);
-        lines
-            .filter(|(line, _)| !moved.contains(&line.id))
-            .filter_map(|(line, band)| line.next(band, &course, Gate::Score, from, until))
-            .min_by_key(|crossing| crossing.at)
-    }
-
-    /// The ledger with what the hit earns.
-    pub(super) fn earn(&mut self, event: &LeadEvent, hit: &Hit) -> Settled {
-        let mut surer = false;
-        if let Some(link) = &event.link {
-            match self.links.iter_mut().find(|known| known.visitor == link.visitor) {
-                Some(known) => {
-                    surer = link.assurance > known.assurance;
-                    known.assurance = known.assurance.max(link.assurance);
-                }
-                None => self.links.push(Link {
-                    visitor: link.visitor,
-                    assurance: link.assurance,
-                    since: hit.received,
-                }),
-            }
-        }
-        let rows = event.carried.iter().chain(&event.rows);
-        let new: Vec<Row> = rows.map(|row| self.if_away_long_enough(*row)).collect();
-        let links = &self.links;
-        let claimed = |source: Source| is_claimed(links, source);
-        settle_with(&self.lead.rows, &new, surer, self.scoring, &claimed)
-    }
-
-    /// A return counts only if the person, on whatever browser, was away as long.
-    fn if_away_long_enough(&self, row: Row) -> Row {
-        let rule = self.scoring.rules.rule(row.rule);
-        let away = rule.and_then(|rule| rule.when.return_after);
-        let seen = self.lead.exists();
-        let too_short = |away: Duration| {
-            seen && row.when >= self.lead.last_when && row.when.since(self.lead.last_when) < away
-        };
-        let final_already = row.cut == Cut::Folded;
-        let cut = if away.is_some_and(too_short) { Cut::NotAway } else { row.cut };
-        if final_already { row } else { Row { cut, ..row } }
-    }
-
-    pub(super) fn take_facts(&mut self, record: &HitRecord, event: &LeadEvent) {
-        let hit = &record.hit;
-        self.identified = true;
-        let history = event.link.as_ref().and_then(|link| link.history);
-        if let Some(seen) = history.map(|history| history.last_human).filter(|seen| seen.0 > 0) {
-            self.last_human = self.last_human.max(Some(seen));
-        }
-        if hit.is_human() {
-            self.last_human = self.last_human.max(Some(hit.when));
-        }
-        self.consent = consent_of(record).unwrap_or(self.consent);
-        for claim in claims_of(record, event.lead) {
-            self.assurance = self.assurance.max(claim.assurance);
-        }
-    }
-
-    /// Crosses whatever is to be crossed at this very moment.
-    pub(super) fn cross(
+    /// Takes what an event says and ties. When the earliest of it stands, and from when on the
+    /// ledger must be settled anew.
+    pub(super) fn take_event(
         &mut self,
-        rows: &[Row],
-        before: &Standing,
-        because: Option<&Row>,
+        id: LeadId,
+        event: &LeadEvent,
+        record: &HitRecord,
         now: Timestamp,
-    ) {
-        let total = ledger::total(rows, self.scoring);
-        let stage_before =
-            if self.lead.exists() { self.scoring.stage(&self.bands) } else { Stage::Anonymous };
-        for index in 0..self.bands.len() {
-            let line = &self.scoring.thresholds[index];
-            let course = self.course(&total);
-            let after = course.at(now);
-            let opened = Gate::ALL
-                .into_iter()
-                .find(|gate| !line.is_open(*gate, before, now) && line.is_open(*gate, &after, now));
-            let opened = opened.unwrap_or(Gate::Score);
-            if let Some(crossing) = line.next(&self.bands[index], &course, opened, now, now) {
-                self.apply(crossing, rows, because, stage_before);
-            }
+    ) -> (Key, Option<Timestamp>) {
+        let mut names = Vec::new();
+        if !self.lead.is_person() {
+            names.push(Named { assurance: Assurance::Verified, ..named(record, id) });
         }
+        names.extend(event.joins.iter().filter(|name| name.id != id).copied());
+        // Its name is another's already, though what that says is still on its way.
+        let is_known = |name| self.content.member(name).is_some() || name == id;
+        if !is_known(event.origin) && names.iter().all(|name| name.id != event.origin) {
+            names.push(named(record, event.origin));
+        }
+        let before = self.content.clone();
+        let part = LeadPart {
+            lead: id,
+            origin: event.origin,
+            hears: event.hears,
+            only_said: event.only_said,
+            new_visit: event.new_visit,
+            stretch: event.stretch,
+            names,
+            under: event.own,
+            link: event.link.clone(),
+            ..LeadPart::default()
+        };
+        let histories = part.link.iter().flat_map(|link| &link.histories);
+        let seen = histories.flat_map(|history| history.seen.iter().map(|seen| seen.from)).min();
+        let earliest = seen.into_iter().chain([record.hit.when, now]).min().unwrap_or(now);
+        self.take(part, Some(record), now);
+        let since = self.settles_since(&before, earliest);
+        ((earliest, UNDECIDED), since)
     }
 
-    fn apply(
-        &mut self,
-        crossing: Crossing,
-        rows: &[Row],
-        because: Option<&Row>,
-        previous_stage: Stage,
-    ) {
-        if let Some(band) = self.bands.iter_mut().find(|band| band.threshold == crossing.threshold)
-        {
-            *band = band.after(&crossing);
+    /// From when on rows must be settled anew because something besides rows changed.
+    fn settles_since(&self, before: &Content, seen_at: Timestamp) -> Option<Timestamp> {
+        let surer = |tie: &Tie| {
+            let was = before.is_claimed(tie.source, tie.origin);
+            was && !self.content.is_claimed(tie.source, tie.origin)
+        };
+        if before.ties.iter().any(surer) {
+            return Some(Timestamp(0));
         }
-        let because = because.filter(|_| crossing.direction == Direction::Rise);
-        let told = crossing.told.then(|| {
-            self.sequence += 1;
-            Told { previous_stage, ..self.tell(rows, crossing.at, because) }
-        });
-        self.crossings.push(Crossed { crossing, told });
+        let guards = |row: &Row| {
+            let terms = self.scoring.versions.numbered(row.version)?;
+            terms.rule(row.rule).map(|rule| &rule.guards)
+        };
+        let away = |row: &&Row| {
+            row.when > seen_at && guards(row).is_some_and(|guards| guards.away.is_some())
+        };
+        let heard = before.said.len() != self.content.said.len();
+        let only = |row: &&Row| heard && guards(row).is_some_and(|guards| !guards.only.is_empty());
+        let touched = before.rows.iter().filter(|row| away(row) || only(row));
+        touched.map(|row| row.when).min()
     }
 
-    /// The figures of a message at a moment.
-    fn tell(&self, rows: &[Row], at: Timestamp, because: Option<&Row>) -> Told {
-        let scoring = self.scoring;
-        let explained = explain(rows, scoring, at);
-        let in_total =
-            |row: &Row| scoring.category(row.category).is_some_and(|category| category.in_total);
+    /// The claims, ties and hits of an event, as applying it will take them.
+    pub(super) fn take(&mut self, part: LeadPart, hits: Option<&HitRecord>, now: Timestamp) {
+        let stamp = Stamp { time: now, position: UNDECIDED };
+        self.content.take(&part, hits, stamp);
+        self.part = LeadPart {
+            crossings: std::mem::take(&mut self.part.crossings),
+            messages: std::mem::take(&mut self.part.messages),
+            regrants: std::mem::take(&mut self.part.regrants),
+            fold: self.part.fold.take(),
+            base: self.part.base.take(),
+            previous: self.part.previous,
+            ..part
+        };
+        self.know();
+    }
+
+    pub(super) fn before_24h(&self, at: Timestamp) -> Points {
         let day_ago = at.minus(Duration::from_hours(24));
-        let then: Vec<Row> = rows.iter().filter(|row| row.when <= day_ago).copied().collect();
-        let counted = explained.shares.iter().filter(|(row, _)| in_total(row));
-        let unconfirmed = counted
-            .clone()
-            .filter(|(row, _)| is_claimed(&self.links, row.source))
-            .map(|(_, share)| share.0)
-            .sum();
-        let held = rows.iter().filter(|row| row.cut.counted() && row.base.0 > 0 && in_total(row));
-        Told {
-            sequence: self.sequence,
-            score: explained.score,
-            before_24h: ledger::total(&then, scoring).value(day_ago),
-            urgency: urgency(rows, scoring, at),
-            unconfirmed: Points(unconfirmed),
-            held_back: Points(held.map(|row| row.base.0 - row.granted.0).sum()),
-            grade: Grade::Unknown,
-            stage: scoring.stage(&self.bands),
-            previous_stage: Stage::default(),
-            assurance: self.assurance,
-            categories: explained
-                .categories
-                .iter()
-                .filter(|(id, _)| scoring.category(*id).is_some_and(|category| category.in_total))
-                .copied()
-                .collect(),
-            reasons: reasons(counted),
-            because: because.map(|row| Because {
-                rule: row.rule,
-                points: row.granted,
-                at: row.when,
-            }),
-        }
+        let then: Vec<Row> =
+            self.content.rows.iter().filter(|row| row.when <= day_ago).copied().collect();
+        ledger::total(&then, &self.terms).value(day_ago)
+    }
+}
+
+/// A name as a record's claims give it; unproved, if they do not.
+fn named(record: &HitRecord, id: LeadId) -> Named {
+    let hits = record.first.iter().map(|first| &first.hit).chain([&record.hit]);
+    let mut claims = hits.filter_map(|hit| hit.claim.as_ref());
+    let found = claims.find_map(|claim| claim.names.iter().copied().find(|name| name.id == id));
+    let unproved = Named { kind: IdentityKind::default(), id, assurance: Assurance::Claimed };
+    found.unwrap_or(unproved)
+}
+
+/// The gate that opened last: the first that was shut before.
+fn opened_by(line: &Threshold, before: &Standing, after: &Standing, at: Timestamp) -> Gate {
+    let opened = |gate: &Gate| !line.is_open(*gate, before, at) && line.is_open(*gate, after, at);
+    Gate::ASKED.into_iter().find(opened).unwrap_or(Gate::Score)
+}
+
+/// A line that is no longer there lets everybody out, and tells nobody.
+fn gone_line(band: &Band, at: Timestamp) -> Crossing {
+    Crossing {
+        threshold: band.threshold(),
+        direction: Direction::Fall,
+        at,
+        since: at,
+        number: band.number,
+        opened_by: None,
+        told: false,
+        held: false,
+        waits_until: None,
     }
 }

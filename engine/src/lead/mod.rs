@@ -1,48 +1,50 @@
-//! A Lead is a person. `receive` decides what a hit earns them and which lines they cross;
-//! `advance` what time alone does; `evolve` applies what was decided and decides nothing.
+//! A Lead is a person: a small tree of names with one head. `receive` decides what a hit earns
+//! them and which lines they cross; `advance` what time alone does; the steps in `step` what
+//! joining, parting and taking back do; `evolve` applies what was decided and decides nothing.
 
+mod canonical;
+mod content;
 mod draft;
+mod step;
+mod tell;
+mod walk;
 
-use crate::hit::{ATTRIBUTES_MAX, Attributes, Claim, Hit, HitKind};
-use crate::id::{LeadId, Position, VisitorId};
+use std::sync::Arc;
+
+use crate::alert::AlertKind;
+use crate::attribute::Attributes;
+use crate::facts::{Profile, Source, last_seen, visits};
+use crate::id::{LeadId, Position, ThresholdId, VisitorId};
 use crate::identity::Assurance;
-use crate::ledger::{self, Row, Source, apply_rows, canonical_rows};
-use crate::record::{HitRecord, LeadPart, LinkPart};
+use crate::ledger::{self, apply_rows};
+use crate::record::{
+    Base, Content, HitRecord, Joint, LeadPart, LinkPart, Message, Parcel, Question, Review, Sent,
+    Subject, Told,
+};
 use crate::scoring::Scoring;
+use crate::terms::{Terms, Versions};
 use crate::threshold::{Band, Standing, Threshold};
 use crate::time::Timestamp;
 use crate::visitor::LeadEvent;
 
+use self::content::Stamp;
+use self::draft::{Cause, Draft};
+pub use self::step::Moved;
+
 pub use crate::explain::{Explained, OTHER, explain, reasons, urgency};
-use draft::Draft;
 
 /// Browsers that may be tied to one person by proof. A further tie is refused and counted.
 pub const LINKS_VERIFIED_MAX: usize = 500;
 /// Browsers that may be tied to one person by a claim only.
 pub const LINKS_CLAIMED_MAX: usize = 50;
+/// Names one person may have.
+pub const MEMBERS_MAX: usize = 64;
+/// Messages that can still be taken back. Older ones stand.
+pub const SENT_MAX: usize = 32;
+/// Steps that made a name another's, or itself again, that can still be undone.
+const STEPS_MAX: usize = 8;
 /// Crossings that time alone may bring at once, before the rest waits for the next call.
 const CROSSINGS_MAX: usize = 64;
-
-/// A tie between this lead and a browser.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// The browser.
-    pub visitor: VisitorId,
-    /// How sure.
-    pub assurance: Assurance,
-    /// When it was made.
-    pub since: Timestamp,
-}
-
-/// How a lead came to be known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum KnownBy {
-    /// A form or a call in a browser.
-    #[default]
-    Form,
-    /// A server with our key.
-    Server,
-}
 
 /// When time alone brings a crossing. Derived, so neither stored nor hashed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,36 +61,81 @@ pub(crate) enum Due {
 /// What is remembered of a person.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lead {
-    /// When they were first known.
-    pub known_since: Timestamp,
-    /// By what.
-    pub known_by: KnownBy,
-    /// When they were first seen, perhaps as nobody.
-    pub first_seen: Timestamp,
-    /// The first record of theirs.
-    pub first_position: Position,
+    /// What they are made of, and an undo takes away: names, rows, ties and facts.
+    pub content: Content,
+    /// Where they stand with each line, and what was told of it.
+    pub bands: Vec<Band>,
+    /// Where remembered history begins.
+    pub base: Base,
+    /// Messages that can still be taken back, the oldest first.
+    pub sent: Vec<Sent>,
     /// Their last record: the end of the chain of back pointers.
     pub last_position: Position,
-    /// Their ledger.
-    pub rows: Vec<Row>,
-    /// Their browsers.
-    pub links: Vec<Link>,
-    /// How sure we are that they exist: verified as soon as a server or a proof said so.
-    pub assurance: Assurance,
-    /// What verified them: an event's name, or `server`.
-    pub confirmed_by: String,
-    /// What is known of them. Plain in memory, sealed in the journal.
-    pub attributes: Attributes,
-    /// Whether they let us track them.
-    pub consent: bool,
-    /// When a person was last seen.
-    pub last_human: Option<Timestamp>,
-    /// The latest `when` of any hit of a browser of theirs.
-    pub last_when: Timestamp,
     /// Until when time has been acted on.
     pub settled: Timestamp,
-    /// Where they stand with each line.
-    pub bands: Vec<Band>,
+    /// The version under which all that was earned was matched anew, if it was.
+    pub rescored: u32,
+    /// Messages about them so far.
+    pub sequence: u32,
+    /// Whether they came under a test key.
+    pub test: bool,
+    /// Under which name of another it is, if it is not a lead of its own.
+    pub stub: Option<LeadId>,
+    /// Whether it was a person of their own before.
+    pub people: bool,
+    /// The steps by which it became another's name, or itself again, the latest last. One that
+    /// is undone is none.
+    pub steps: Vec<Position>,
+    /// What is on its way to another lead.
+    pub outgoing: Option<Outgoing>,
+    /// What has arrived of what another lead sends.
+    pub arriving: Option<Arriving>,
+    /// The last step by which another's own arrived as a whole.
+    pub taken: Position,
+    /// Who still holds what is this lead's own, and the step by which it comes.
+    pub awaits: Option<(LeadId, Position)>,
+    /// The latest version it was looked at under. Derived from the records.
+    pub(crate) version: u32,
+    /// When time alone will bring the next crossing. Derived.
+    pub(crate) due: Due,
+    /// Under which moment the lead stands in its slot's timers. Derived.
+    pub(crate) queued: Option<Timestamp>,
+}
+
+/// What a lead sends another, until all of it has arrived.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outgoing {
+    /// To whom: a name of theirs.
+    pub to: LeadId,
+    /// The step that sends it: the same after any crash.
+    pub of: Position,
+    /// How the sender is theirs, if it is.
+    pub joint: Option<Joint>,
+    /// What.
+    pub content: Content,
+}
+
+/// What has arrived so far. It counts for nothing before all is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Arriving {
+    /// The step that sends it.
+    pub of: Position,
+    /// The parts, from the first on.
+    pub parcels: Vec<Parcel>,
+}
+
+/// What the lead stage decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// The lead's part of the record.
+    Part(Box<LeadPart>),
+    /// The lead has as many browsers or names as it may have: nothing is tied.
+    Refused(Review),
+}
+
+/// What is counted of a person.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
     /// Hits, those that came along included.
     pub hits: u32,
     /// Page views.
@@ -97,84 +144,92 @@ pub struct Lead {
     pub visits: u32,
     /// Anonymous hits that came along.
     pub attached: u32,
-    /// Messages about them so far.
-    pub sequence: u32,
-    /// Whether they came under a test key.
-    pub test: bool,
-    /// When time alone will bring the next crossing. Derived.
-    pub(crate) due: Due,
-    /// Under which moment the lead stands in its slot's timers. Derived.
-    pub(crate) queued: Option<Timestamp>,
-}
-
-/// What the lead stage decided.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Receipt {
-    /// The lead's part of the record.
-    Part(Box<LeadPart>),
-    /// The lead has as many browsers as it may have: the tie is refused.
-    TooManyLinks,
 }
 
 impl Lead {
-    /// Whether anybody ever said who this is. An entry that is not so is absent.
+    /// Whether there is an entry at all: a person, or a name of one.
     pub fn exists(&self) -> bool {
         self.last_position != Position::NONE
     }
 
+    /// Whether it is a person: somebody said who this is, and it is not another's name.
+    pub fn is_person(&self) -> bool {
+        self.exists() && self.stub.is_none() && !self.content.members.is_empty()
+    }
+
+    /// Whether time and news may move it: it is a person, and nothing of theirs is on its way.
+    fn is_whole(&self) -> bool {
+        self.is_person() && self.awaits.is_none()
+    }
+
     /// Decides what a hit, and the first one if it admits its visitor, earns and which lines
-    /// are crossed.
+    /// are crossed. `id` is the lead's own: the head of the event's name.
     pub fn receive(
         &self,
+        id: LeadId,
         event: &LeadEvent,
         record: &HitRecord,
         scoring: &Scoring,
         now: Timestamp,
     ) -> Receipt {
-        if self.refuses(event.link.as_ref()) {
-            return Receipt::TooManyLinks;
+        if let Some(question) = self.refuses(event) {
+            return Receipt::Refused(Review { question, lead: id, other: None });
         }
         let mut draft = Draft::new(self, scoring);
         draft.let_time_pass(now);
         let before = draft.standing_before(event, now);
-        let hit = &record.hit;
-        let settled = draft.earn(event, hit);
-        draft.take_facts(record, event);
-        let because = settled.new.iter().filter(|row| row.position == Position::NONE);
-        let because = because.filter(|row| row.granted.0 > 0).max_by_key(|row| row.granted);
-        draft.cross(&settled.rows, &before, because, now);
-        Receipt::Part(Box::new(LeadPart {
-            lead: event.lead,
-            previous: self.last_position,
-            takes_attributes: self.takes_attributes(record, event.lead),
-            new_visit: event.new_visit,
-            link: event.link.clone(),
-            rows: settled.new,
-            regrants: settled.regrants,
-            fold: settled.fold,
-            crossings: draft.crossings,
-        }))
+        let (news, since) = draft.take_event(id, event, record, now);
+        let rows: Vec<_> = event.carried.iter().chain(&event.rows).copied().collect();
+        let earned = draft.settle(&rows, since);
+        let news = earned.map_or(news, |earned| earned.min(news));
+        draft.reconsider(Some(news), &before, now, Cause::Hit(record));
+        Receipt::Part(Box::new(draft.part))
     }
 
-    /// Decides what time alone does until `now`; nothing, if it does nothing.
+    /// Decides what time alone, and versions that came into force, do until `now`; nothing, if
+    /// they do nothing.
     pub fn advance(&self, id: LeadId, scoring: &Scoring, now: Timestamp) -> Option<LeadPart> {
         let mut draft = Draft::new(self, scoring);
         draft.let_time_pass(now);
-        (!draft.crossings.is_empty()).then(|| LeadPart {
-            lead: id,
-            previous: self.last_position,
-            crossings: draft.crossings,
-            ..LeadPart::default()
-        })
+        let part = LeadPart { lead: id, origin: id, ..draft.part };
+        let nothing = part.crossings.is_empty()
+            && part.messages.is_empty()
+            && part.regrants.is_empty()
+            && part.base.is_none();
+        (!nothing).then_some(part)
     }
 
-    /// The first moment at which time alone brings a crossing.
+    /// The first moment at which time alone brings a crossing, or another version counts.
     pub fn next_due(&self, scoring: &Scoring) -> Option<Timestamp> {
+        if !self.is_whole() {
+            return None;
+        }
+        let known = self.version.max(self.rescored);
+        let newer = scoring.versions.all().iter().filter(|terms| terms.version > known);
+        let version = newer.map(|terms| terms.published).min();
         let draft = Draft::new(self, scoring);
-        let total = ledger::total(&self.rows, scoring);
         let end = Timestamp(u64::MAX);
-        let next = draft.next_crossing(&total, &draft.moved(&total), self.settled, end)?;
-        Some(next.at)
+        let from = self.acted_until(&scoring.versions);
+        let next = draft.next_crossing(&draft.total(), from, end);
+        next.map(|next| next.at).into_iter().chain(version).min()
+    }
+
+    /// Until when time has been acted on. A version under which nothing came of it left no
+    /// record, and still counts from when it was published on, and not before.
+    pub(crate) fn acted_until(&self, versions: &Versions) -> Timestamp {
+        let taken = versions.numbered(self.version).filter(|it| it.version == self.version);
+        let published = taken.filter(|_| self.version > self.rescored).map(|it| it.published);
+        published.map_or(self.settled, |published| self.settled.max(published))
+    }
+
+    /// It is no longer known when the lead is due: a record was replayed.
+    pub(crate) fn forget_due(&mut self) {
+        self.due = Due::Unknown;
+    }
+
+    /// Time was acted on under a version, and nothing came of it.
+    pub(crate) fn caught_up(&mut self, version: u32) {
+        self.version = self.version.max(version);
     }
 
     /// Whether a record may have moved the moment at which time alone brings a crossing.
@@ -182,48 +237,108 @@ impl Lead {
         let rows_changed =
             !(part.rows.is_empty() && part.regrants.is_empty() && part.fold.is_none());
         // Somebody seen lately may rise when a minus fades.
-        let may_rise = record.hit.is_human() && self.rows.iter().any(|row| row.granted.0 < 0);
+        let may_rise =
+            record.hit.is_human() && self.content.rows.iter().any(|row| row.granted.0 < 0);
         self.due == Due::Unknown
             || rows_changed
             || may_rise
             || part.link.is_some()
+            || !part.names.is_empty()
             || !part.crossings.is_empty()
             || record.hit.claim.is_some()
     }
 
     /// Where the lead stands with a line: never in yet, if it was not.
     pub fn band(&self, line: &Threshold) -> Band {
-        let known = self.bands.iter().find(|band| band.threshold == line.id);
-        known.copied().unwrap_or_else(|| Band::new(line.id))
+        let known = self.bands.iter().find(|band| band.threshold() == line.id);
+        known.cloned().unwrap_or_else(|| Band::new(line.id))
     }
 
     /// The figures the gates look at, at a moment.
     pub fn standing(&self, scoring: &Scoring, now: Timestamp) -> Standing {
-        Draft::new(self, scoring).course(&ledger::total(&self.rows, scoring)).at(now)
+        let mut draft = Draft::new(self, scoring);
+        draft.under(now);
+        draft.standing(now)
     }
 
-    /// Whether a source of rows is tied to this person by a claim only.
-    pub fn is_claimed(&self, source: Source) -> bool {
-        is_claimed(&self.links, source)
+    /// When the lead was in at each line until now, each time from when to when, by what is
+    /// known and under the rules in force now.
+    pub fn stays(
+        &self,
+        scoring: &Scoring,
+        now: Timestamp,
+    ) -> Vec<(ThresholdId, Timestamp, Timestamp)> {
+        Draft::new(self, scoring).stays(now)
     }
 
-    fn refuses(&self, link: Option<&LinkPart>) -> bool {
+    /// What is known of the person.
+    pub fn profile(&self) -> Profile {
+        Profile::of(self.content.said.iter())
+    }
+
+    /// Their attributes.
+    pub fn attributes(&self) -> Attributes {
+        self.profile().attributes
+    }
+
+    /// When a person was last seen.
+    pub fn last_human(&self) -> Option<Timestamp> {
+        last_seen(&visits(&self.content.seen), Timestamp(u64::MAX))
+    }
+
+    /// When they were first known, and whether by a server.
+    pub fn known_since(&self) -> Option<(Timestamp, bool)> {
+        self.content.known_since().map(|member| (member.since, member.by_server))
+    }
+
+    /// When they were first seen, perhaps as nobody, or first known.
+    pub fn first_seen(&self) -> Timestamp {
+        let seen = self.content.ties.iter().filter(|tie| tie.hits > 0).map(|tie| tie.first_seen);
+        let known = self.content.known_since().map(|member| member.since);
+        seen.chain(known).min().unwrap_or_default()
+    }
+
+    /// What is counted of them.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for tie in &self.content.ties {
+            counts.hits = counts.hits.saturating_add(tie.hits);
+            counts.pages = counts.pages.saturating_add(tie.pages);
+            counts.visits = counts.visits.saturating_add(tie.visits);
+            counts.attached = counts.attached.saturating_add(tie.attached);
+        }
+        counts
+    }
+
+    fn refuses(&self, event: &LeadEvent) -> Option<Question> {
+        if self.content.members.len() + event.joins.len() > MEMBERS_MAX {
+            return Some(Question::TooManyNames);
+        }
+        self.is_full_of_browsers(event.link.as_ref()).then_some(Question::TooManyBrowsers)
+    }
+
+    fn is_full_of_browsers(&self, link: Option<&LinkPart>) -> bool {
         let Some(link) = link else {
             return false;
         };
-        let known = self.links.iter().any(|known| known.visitor == link.visitor);
-        let claimed = self.links.iter().filter(|known| known.assurance == Assurance::Claimed);
+        let mut known: Vec<(VisitorId, Assurance)> = Vec::new();
+        for tie in &self.content.ties {
+            let Source::Visitor(visitor) = tie.source else {
+                continue;
+            };
+            match known.iter_mut().find(|it| it.0 == visitor) {
+                Some(it) => it.1 = it.1.max(tie.sure()),
+                None => known.push((visitor, tie.sure())),
+            }
+        }
+        let is_new = known.iter().all(|it| it.0 != link.visitor);
         let full = match link.assurance {
-            Assurance::Claimed => claimed.count() >= LINKS_CLAIMED_MAX,
-            Assurance::Verified => self.links.len() >= LINKS_VERIFIED_MAX,
+            Assurance::Verified => known.len() >= LINKS_VERIFIED_MAX,
+            Assurance::Claimed | Assurance::Derived => {
+                known.iter().filter(|it| !it.1.is_proved()).count() >= LINKS_CLAIMED_MAX
+            }
         };
-        !known && full
-    }
-
-    /// A claim never changes what is known of a verified person.
-    fn takes_attributes(&self, record: &HitRecord, id: LeadId) -> bool {
-        let mut said = claims_of(record, id);
-        said.any(|claim| claim.assurance >= self.assurance)
+        is_new && full
     }
 
     /// Applies a lead's part of a record. `hits` is the record's, if it has any.
@@ -231,174 +346,119 @@ impl Lead {
         &mut self,
         part: &LeadPart,
         hits: Option<&HitRecord>,
-        time: Timestamp,
+        (time, version): (Timestamp, u32),
         position: Position,
     ) {
-        let hit = hits.map(|record| &record.hit);
         if !self.exists() {
-            self.begin(hit, time, position);
+            self.test = hits.is_some_and(|record| record.hit.test);
         }
-        if let Some(link) = &part.link {
-            self.tie(link, time);
+        self.content.take(part, hits, Stamp { time, position });
+        apply_rows(
+            &mut self.content.rows,
+            &part.rows,
+            &part.regrants,
+            part.fold.as_ref(),
+            position,
+        );
+        if let Some(base) = &part.base {
+            self.base.clone_from(base);
         }
-        if let Some(record) = hits {
-            self.take(&record.hit, part);
-            for claim in claims_of(record, part.lead) {
-                self.believe(claim, &record.hit, part);
-            }
-            self.consent = consent_of(record).unwrap_or(self.consent);
-        }
-        apply_rows(&mut self.rows, &part.rows, &part.regrants, part.fold.as_ref(), position);
-        for crossed in &part.crossings {
-            let crossing = &crossed.crossing;
-            let index = self.bands.iter().position(|band| band.threshold == crossing.threshold);
-            let index = index.unwrap_or_else(|| {
-                self.bands.push(Band::new(crossing.threshold));
-                self.bands.len() - 1
-            });
-            self.bands[index] = self.bands[index].after(crossing);
-            self.sequence = self.sequence.saturating_add(u32::from(crossing.told));
-        }
+        self.tell_and_cross(part, position);
         self.settled = self.settled.max(time);
+        self.version = self.version.max(version);
         self.last_position = position;
     }
 
-    fn begin(&mut self, hit: Option<&Hit>, time: Timestamp, position: Position) {
-        self.known_since = time;
-        self.first_seen = hit.map_or(time, |hit| hit.when);
-        self.first_position = position;
-        self.consent = true;
-        self.test = hit.is_some_and(|hit| hit.test);
-        self.known_by = match hit {
-            Some(hit) if hit.by_server => KnownBy::Server,
-            _ => KnownBy::Form,
-        };
+    /// Crossings and what was told of them, in their order, then whatever else was told.
+    fn tell_and_cross(&mut self, part: &LeadPart, position: Position) {
+        for (place, crossing) in part.crossings.iter().enumerate() {
+            let known = self.bands.iter().position(|it| it.threshold() == crossing.threshold);
+            let at = known.unwrap_or_else(|| {
+                self.bands.push(Band::new(crossing.threshold));
+                self.bands.len() - 1
+            });
+            self.bands[at].cross(crossing);
+            let of_it = |it: &&Message| it.crossing == Some(place as u16);
+            for message in part.messages.iter().filter(of_it) {
+                note_told(&mut self.bands, message);
+            }
+        }
+        for message in &part.messages {
+            if message.crossing.is_none() {
+                note_told(&mut self.bands, message);
+            }
+            self.remember_sent(part, message, position);
+        }
     }
 
-    fn tie(&mut self, link: &LinkPart, time: Timestamp) {
-        match self.links.iter_mut().find(|known| known.visitor == link.visitor) {
-            Some(known) => known.assurance = known.assurance.max(link.assurance),
-            None => self.links.push(Link {
-                visitor: link.visitor,
-                assurance: link.assurance,
-                since: time,
-            }),
+    fn remember_sent(&mut self, part: &LeadPart, message: &Message, position: Position) {
+        self.sequence = self.sequence.max(message.told.sequence);
+        if let Some(back) = &message.takes_back {
+            self.sent.retain(|sent| (sent.position, sent.place) != (back.position, back.place));
         }
-        let Some(history) = link.history.filter(|history| history.hits > 0) else {
+        let about = match message.kind {
+            AlertKind::Hot => {
+                let crossing = message.crossing.and_then(|it| part.crossings.get(usize::from(it)));
+                crossing.map(|crossing| Subject::Line(crossing.threshold))
+            }
+            AlertKind::Action => row_of(part, &message.told, position),
+            AlertKind::Cooled
+            | AlertKind::Escalated
+            | AlertKind::Retracted
+            | AlertKind::Merged
+            | AlertKind::Unmerged => None,
+        };
+        let Some(about) = about else {
             return;
         };
-        self.attached = self.attached.saturating_add(history.hits);
-        self.hits = self.hits.saturating_add(history.hits);
-        self.pages = self.pages.saturating_add(history.pages);
-        self.visits = self.visits.saturating_add(history.visits);
-        self.last_when = self.last_when.max(history.last_when);
-        if history.last_human.0 > 0 {
-            self.last_human = self.last_human.max(Some(history.last_human));
+        if self.sent.len() == SENT_MAX {
+            self.sent.remove(0);
         }
-        if history.first_seen < self.first_seen {
-            self.first_seen = history.first_seen;
-            self.first_position = history.first_position;
-        }
-    }
-
-    /// Counts one hit.
-    fn take(&mut self, hit: &Hit, part: &LeadPart) {
-        self.hits = self.hits.saturating_add(1);
-        self.pages = self.pages.saturating_add(u32::from(hit.kind == HitKind::PageView));
-        self.visits = self.visits.saturating_add(u32::from(part.new_visit));
-        // What a server says of a person is no visit, from which a return would count.
-        if hit.visitor.is_some() {
-            self.last_when = self.last_when.max(hit.when);
-        }
-        if hit.is_human() {
-            self.last_human = self.last_human.max(Some(hit.when));
-        }
-    }
-
-    fn believe(&mut self, claim: &Claim, hit: &Hit, part: &LeadPart) {
-        // Of two claims in one record the first may have been believed and verified already.
-        let believed = part.takes_attributes && claim.assurance >= self.assurance;
-        if claim.assurance > self.assurance {
-            self.assurance = claim.assurance;
-            let by = if hit.event.is_empty() { "server" } else { &hit.event };
-            by.clone_into(&mut self.confirmed_by);
-        }
-        if believed {
-            for (name, value) in &claim.attributes {
-                if self.attributes.len() < ATTRIBUTES_MAX || self.attributes.contains_key(name) {
-                    self.attributes.insert(name.clone(), value.clone());
-                }
-            }
-        }
-    }
-
-    /// Everything that replay must restore, in a fixed form: what the state hash is taken of.
-    pub fn canonical(&self, out: &mut Vec<u8>) {
-        for value in [
-            self.known_since.0,
-            u64::from(self.known_by == KnownBy::Server),
-            self.first_seen.0,
-            self.first_position.0,
-            self.last_position.0,
-            self.assurance as u64,
-            u64::from(self.consent),
-            self.last_human.map_or(0, |seen| seen.0.saturating_add(1)),
-            self.last_when.0,
-            self.settled.0,
-            u64::from(self.hits),
-            u64::from(self.pages),
-            u64::from(self.visits),
-            u64::from(self.attached),
-            u64::from(self.sequence),
-            u64::from(self.test),
-        ] {
-            out.extend_from_slice(&value.to_le_bytes());
-        }
-        for link in &self.links {
-            out.extend_from_slice(&link.visitor.0.to_le_bytes());
-            out.extend_from_slice(&[link.assurance as u8]);
-            out.extend_from_slice(&link.since.0.to_le_bytes());
-        }
-        for band in &self.bands {
-            let optional =
-                |time: Option<Timestamp>| time.map_or(0, |time| time.0.saturating_add(1));
-            out.extend_from_slice(&[band.threshold.0, u8::from(band.inside), u8::from(band.told)]);
-            for value in [
-                band.since.0,
-                u64::from(band.number),
-                optional(band.waits_until),
-                optional(band.last_told),
-            ] {
-                out.extend_from_slice(&value.to_le_bytes());
-            }
-        }
-        for text in std::iter::once(&self.confirmed_by)
-            .chain(self.attributes.iter().flat_map(|(name, value)| [name, value]))
-        {
-            out.extend_from_slice(&(text.len() as u64).to_le_bytes());
-            out.extend_from_slice(text.as_bytes());
-        }
-        canonical_rows(&self.rows, out);
+        self.sent.push(Sent {
+            position,
+            place: message.place,
+            lead: part.lead,
+            kind: message.kind,
+            audience: message.audience.clone(),
+            at: message.told.at,
+            about,
+        });
     }
 }
 
-/// What a record says of this very person, the first hit before the second. What it says of
-/// somebody else, whose hit it is not, proves nothing here.
-fn claims_of(record: &HitRecord, id: LeadId) -> impl Iterator<Item = &Claim> {
-    let hits = record.first.iter().map(|first| &first.hit).chain([&record.hit]);
-    hits.filter_map(|hit| hit.claim.as_ref()).filter(move |claim| claim.lead == id)
-}
-
-/// Whether whoever sits at the browser lets us track them, if a record says so: the last word.
-fn consent_of(record: &HitRecord) -> Option<bool> {
-    let hits = record.first.iter().map(|first| &first.hit).chain([&record.hit]);
-    hits.filter_map(|hit| hit.claim.as_ref()?.consent).next_back()
-}
-
-fn is_claimed(links: &[Link], source: Source) -> bool {
-    let Source::Visitor(visitor) = source else {
-        return false;
+/// Takes note, at the lines it is about, of what a message told or took back.
+fn note_told(bands: &mut [Band], message: &Message) {
+    let again =
+        message.kind == AlertKind::Escalated || message.also.contains(&AlertKind::Escalated);
+    for band in bands.iter_mut().filter(|band| message.lines.contains(&band.threshold())) {
+        band.tell(message.told.score, again.then_some(message.told.at));
+    }
+    let Some(Sent { about: Subject::Line(line), at, .. }) = &message.takes_back else {
+        return;
     };
-    let link = links.iter().find(|link| link.visitor == visitor);
-    link.is_none_or(|link| link.assurance == Assurance::Claimed)
+    let of_line = |band: &&mut Band| band.threshold() == *line && band.last_told == Some(*at);
+    for band in bands.iter_mut().filter(of_line) {
+        band.take_back();
+        band.told = false;
+    }
+}
+
+/// The row that a message tells of at once.
+fn row_of(part: &LeadPart, told: &Told, position: Position) -> Option<Subject> {
+    let because = told.because?;
+    let of = |row: &&crate::ledger::Row| row.rule == because.rule && row.when == because.at;
+    let row = part.rows.iter().find(of)?;
+    let own = if row.position == Position::NONE { position } else { row.position };
+    Some(Subject::Row(own, row.order))
+}
+
+/// The terms a lead is settled under at a moment.
+pub fn terms_of<'a>(lead: &Lead, scoring: &'a Scoring, at: Timestamp) -> &'a Terms {
+    let terms: Option<&Arc<Terms>> = scoring.versions.at(at, lead.rescored);
+    terms.map_or_else(|| scoring.terms(), Arc::as_ref)
+}
+
+/// The score of a ledger under a version, as a function of time.
+pub fn score_of(lead: &Lead, terms: &Terms) -> crate::decay::Total {
+    ledger::total(&lead.content.rows, terms)
 }

@@ -1,12 +1,18 @@
 //! The bytes of a record, as FORMAT.md lays them out: little endian, varints, tagged sections.
-//! Decoding takes any bytes without panicking; what it does not know it refuses by name.
+//! Decoding takes any bytes without panicking; what it does not know it refuses by name. What
+//! the first format wrote is read for ever (`first_format.rs`), and written in this one.
 
+mod first_format;
+mod part;
 mod read;
+mod step;
+mod terms;
 mod write;
 
 use std::fmt;
 
 use crate::hit::Hit;
+use crate::id::{LeadId, VisitorId};
 use crate::record::{Body, Record};
 use crate::time::Timestamp;
 
@@ -56,25 +62,50 @@ const DUE: u8 = 2;
 const PUBLISHED: u8 = 3;
 const NAMED: u8 = 4;
 const OUTBOX: u8 = 5;
+const STEP: u8 = 6;
 
 const SECTION_HIT: u8 = 1;
 const SECTION_FIRST: u8 = 2;
-const SECTION_VISIT: u8 = 3;
-const SECTION_LEAD: u8 = 4;
-const SECTION_PUBLISHED: u8 = 5;
+/// Of the first format: read, and no longer written.
+const SECTION_VISIT_1: u8 = 3;
+/// Of the first format: read, and no longer written.
+const SECTION_LEAD_1: u8 = 4;
+/// Of the first format: read, and no longer written.
+const SECTION_PUBLISHED_1: u8 = 5;
 const SECTION_NAMES: u8 = 6;
 const SECTION_OUTBOX: u8 = 7;
+const SECTION_VISIT: u8 = 8;
+const SECTION_LEAD: u8 = 9;
+const SECTION_PUBLISHED: u8 = 10;
+const SECTION_REVIEW: u8 = 11;
+const SECTION_STEP: u8 = 12;
+const SECTION_VISIT_STEP: u8 = 13;
+
+/// What the fields of a record are written relative to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Context {
+    /// Times are written relative to the record's.
+    time: Timestamp,
+    /// The version in force.
+    version: u32,
+    /// The visitor of the hit: what came from it names it by one byte.
+    visitor: Option<VisitorId>,
+    /// The name under which the part is: what has the same one names it by one byte.
+    origin: LeadId,
+}
 
 impl Record {
     /// Appends the record's bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let mut writer = Writer { out, time: self.time, visitor: None };
+        let context = Context { time: self.time, version: self.version, ..Context::default() };
+        let mut writer = Writer { out, context };
         let kind = match &self.body {
             Body::Hit(_) => HIT,
             Body::Due(_) => DUE,
             Body::Published(_) => PUBLISHED,
             Body::Named(_) => NAMED,
             Body::Outbox(_) => OUTBOX,
+            Body::Step(_) => STEP,
         };
         writer.byte(kind);
         writer.varint(self.time.0);
@@ -89,26 +120,26 @@ impl Record {
             Body::Outbox(bytes) => {
                 writer.section(SECTION_OUTBOX, |writer| writer.out.extend_from_slice(bytes));
             }
+            Body::Step(step) => writer.step_record(step),
         }
     }
 
-    /// Reads a record. Attributes stay sealed: the claim's are empty.
+    /// Reads a record. Attributes stay sealed: those of claims and statements are empty.
     pub fn decode(bytes: &[u8]) -> Result<Record, WireError> {
-        let mut reader = Reader { rest: bytes, time: Timestamp(0), visitor: None };
+        let mut reader = Reader { rest: bytes, context: Context::default() };
         let kind = reader.byte()?;
-        reader.time = Timestamp(reader.varint()?);
+        let time = Timestamp(reader.varint()?);
         let version = reader.number("version")?;
-        let time = reader.time;
+        reader.context = Context { time, version, ..Context::default() };
         let body = match kind {
             HIT => Body::Hit(Box::new(reader.hit_record()?)),
-            DUE => Body::Due(Box::new(reader.only(SECTION_LEAD, "lead", Reader::lead)?)),
-            PUBLISHED => {
-                Body::Published(reader.only(SECTION_PUBLISHED, "published", Reader::published)?)
-            }
+            DUE => Body::Due(Box::new(reader.due()?)),
+            PUBLISHED => Body::Published(Box::new(reader.published_of_any_format()?)),
             NAMED => Body::Named(reader.only(SECTION_NAMES, "names", Reader::names)?),
             OUTBOX => Body::Outbox(reader.only(SECTION_OUTBOX, "outbox", |reader| {
                 Ok(std::mem::take(&mut reader.rest).to_vec())
             })?),
+            STEP => Body::Step(Box::new(reader.step_record()?)),
             other => return Err(WireError::UnknownKind(other)),
         };
         Ok(Record { time, version, body })
@@ -117,8 +148,12 @@ impl Record {
 
 /// The first bit of a hit's flags that stands for a text.
 const TEXT_BIT: usize = 11;
+/// The bit of a claim as the first format wrote it.
+const CLAIM_1_BIT: usize = 7;
+/// The first bit that the first format did not have.
+const LATER_BIT: usize = TEXT_BIT + 7;
 /// How many bits of a hit's flags mean something.
-const FLAG_BITS: usize = TEXT_BIT + 7;
+const FLAG_BITS: usize = LATER_BIT + 5;
 
 /// Which of a hit's parts follow, or are so: the low bits of its flags, in this order.
 fn hit_flags(hit: &Hit) -> [bool; TEXT_BIT] {
@@ -130,10 +165,21 @@ fn hit_flags(hit: &Hit) -> [bool; TEXT_BIT] {
         hit.scroll != 0,
         hit.excluded.is_some(),
         !hit.properties.is_empty(),
-        hit.claim.is_some(),
+        false,
         hit.authenticated,
         hit.by_server,
         hit.test,
+    ]
+}
+
+/// The same of the bits that came with the second format.
+fn later_flags(hit: &Hit) -> [bool; FLAG_BITS - LATER_BIT] {
+    [
+        !hit.areas.is_empty(),
+        hit.via_our_link,
+        hit.silent,
+        !hit.agent.is_empty(),
+        hit.claim.is_some(),
     ]
 }
 
@@ -154,13 +200,14 @@ mod tests {
 
     #[test]
     fn a_frame_tells_what_a_record_is_about() {
-        let lead = About { lead: true, outbox: false };
-        let outbox = About { lead: false, outbox: true };
+        let lead = About { lead: true, ..About::default() };
+        let outbox = About { outbox: true, ..About::default() };
         assert_eq!(about(Body::Due(Box::default())), lead);
         assert_eq!(about(Body::Outbox(vec![1, 2, 3])), outbox);
         assert_eq!(about(Body::Named(Vec::new())), About::default());
         assert_eq!(about(Body::Hit(Box::default())), About::default());
-        for bytes in [&[][..], &[1], &[1, 0xff, 0xff], &[1, 0, 0, 4, 0xff]] {
+        assert_eq!(about(Body::Step(Box::default())), About { step: true, ..About::default() });
+        for bytes in [&[][..], &[1], &[1, 0xff, 0xff], &[1, 0, 0, 9, 0xff]] {
             assert_eq!(About::of(bytes), About::default(), "{bytes:?}");
         }
     }

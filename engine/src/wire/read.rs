@@ -1,48 +1,55 @@
 //! Reading a record: the mirror of `write.rs`. No bytes make it panic or reserve more memory
 //! than they justify.
 
-use crate::decay::HalfLife;
-use crate::grade::Grade;
-use crate::hit::{Attributes, Claim, Exclusion, Hit, HitKind};
-use crate::id::{CategoryId, LeadId, Position, RuleId, SiteId, ThresholdId, VisitorId};
+use crate::attribute::Level;
+use crate::facts::Source;
+use crate::hit::{Claim, Exclusion, Hit, HitKind, Named};
+use crate::id::{CategoryId, LeadId, Position, RuleId, SiteId, VisitorId};
 use crate::identity::{Assurance, IdentityKind};
-use crate::ledger::{Cut, Fold, Regrant, Row, Source};
+use crate::ledger::{Cut, Fold, Regrant, Row};
+use crate::points::Points;
 use crate::record::{
-    Because, Bound, Crossed, FirstHit, History, HitRecord, LeadPart, LinkPart, Name, NameKind,
-    Published, PublishedCategory, Reason, Seen, Told, VisitPart,
+    Bound, Counted, FirstHit, HitRecord, LeadPart, Name, NameKind, Published, Question, Review,
+    VisitPart,
 };
-use crate::rule::Points;
-use crate::stage::Stage;
-use crate::threshold::{Crossing, Direction, Gate};
 use crate::time::Timestamp;
 
+use super::first_format::hears_1;
 use super::{
-    FLAG_BITS, SECTION_FIRST, SECTION_HIT, SECTION_LEAD, SECTION_OUTBOX, SECTION_VISIT, TEXT_BIT,
-    WireError,
+    CLAIM_1_BIT, Context, FLAG_BITS, LATER_BIT, SECTION_FIRST, SECTION_HIT, SECTION_LEAD,
+    SECTION_LEAD_1, SECTION_OUTBOX, SECTION_PUBLISHED, SECTION_PUBLISHED_1, SECTION_REVIEW,
+    SECTION_STEP, SECTION_VISIT, SECTION_VISIT_1, TEXT_BIT, WireError,
 };
 
 /// What a record is about, told from its frame alone: most followers pass over most records,
 /// and need not read them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each says something of its own")]
 pub struct About {
     /// Something was decided about a lead.
     pub lead: bool,
     /// It is an entry of the outbox.
     pub outbox: bool,
+    /// A person should look at it.
+    pub review: bool,
+    /// It is a step.
+    pub step: bool,
 }
 
 impl About {
     /// Of a record's bytes; of bytes that are none, nothing.
     pub fn of(bytes: &[u8]) -> About {
         let mut about = About::default();
-        let mut reader = Reader { rest: bytes, time: Timestamp(0), visitor: None };
+        let mut reader = Reader { rest: bytes, context: Context::default() };
         let framed = reader.byte().and_then(|_| reader.varint()).and_then(|_| reader.varint());
         if framed.is_err() {
             return about;
         }
         while let Ok(Some((tag, _))) = reader.section() {
-            about.lead |= tag == SECTION_LEAD;
+            about.lead |= matches!(tag, SECTION_LEAD | SECTION_LEAD_1);
             about.outbox |= tag == SECTION_OUTBOX;
+            about.review |= tag == SECTION_REVIEW;
+            about.step |= tag == SECTION_STEP;
         }
         about
     }
@@ -51,8 +58,7 @@ impl About {
 /// Bytes being read.
 pub(super) struct Reader<'a> {
     pub(super) rest: &'a [u8],
-    pub(super) time: Timestamp,
-    pub(super) visitor: Option<VisitorId>,
+    pub(super) context: Context,
 }
 
 /// What reading comes to.
@@ -65,7 +71,7 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    fn fixed<const N: usize>(&mut self) -> Read<[u8; N]> {
+    pub(super) fn fixed<const N: usize>(&mut self) -> Read<[u8; N]> {
         let (taken, rest) = self.rest.split_first_chunk().ok_or(WireError::Short)?;
         self.rest = rest;
         Ok(*taken)
@@ -91,7 +97,7 @@ impl<'a> Reader<'a> {
         Err(WireError::Overlong)
     }
 
-    fn signed(&mut self) -> Read<i64> {
+    pub(super) fn signed(&mut self) -> Read<i64> {
         let value = self.varint()?;
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }
@@ -101,35 +107,35 @@ impl<'a> Reader<'a> {
     }
 
     /// One of some values, written as its place among them.
-    fn one_of<T: Copy>(&mut self, all: &[T], what: &'static str) -> Read<T> {
+    pub(super) fn one_of<T: Copy>(&mut self, all: &[T], what: &'static str) -> Read<T> {
         let index = usize::from(self.byte()?);
         all.get(index).copied().ok_or(WireError::UnknownNumber(what))
     }
 
-    fn bool(&mut self) -> Read<bool> {
+    pub(super) fn bool(&mut self) -> Read<bool> {
         self.one_of(&[false, true], "yes or no")
     }
 
-    fn time(&mut self) -> Read<Timestamp> {
+    pub(super) fn time(&mut self) -> Read<Timestamp> {
         let before = self.signed()?;
-        Ok(Timestamp(self.time.0.wrapping_sub(before as u64)))
+        Ok(Timestamp(self.context.time.0.wrapping_sub(before as u64)))
     }
 
-    fn points(&mut self) -> Read<Points> {
+    pub(super) fn points(&mut self) -> Read<Points> {
         Ok(Points(self.signed()?))
     }
 
-    fn bytes(&mut self) -> Read<&'a [u8]> {
+    pub(super) fn bytes(&mut self) -> Read<&'a [u8]> {
         let length = self.number("length")?;
         self.take(length)
     }
 
-    fn text(&mut self) -> Read<String> {
+    pub(super) fn text(&mut self) -> Read<String> {
         let bytes = self.bytes()?.to_vec();
         String::from_utf8(bytes).map_err(|_| WireError::NotText)
     }
 
-    fn list<T>(&mut self, mut read: impl FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
+    pub(super) fn list<T>(&mut self, mut read: impl FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
         let length: usize = self.number("length")?;
         // Every item takes at least a byte: a length that promises more is a lie.
         if length > self.rest.len() {
@@ -138,20 +144,20 @@ impl<'a> Reader<'a> {
         (0..length).map(|_| read(self)).collect()
     }
 
-    fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
+    pub(super) fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
         if self.bool()? { read(self).map(Some) } else { Ok(None) }
     }
 
-    fn section(&mut self) -> Read<Option<(u8, Reader<'a>)>> {
+    pub(super) fn section(&mut self) -> Read<Option<(u8, Reader<'a>)>> {
         if self.rest.is_empty() {
             return Ok(None);
         }
         let tag = self.byte()?;
         let rest = self.bytes()?;
-        Ok(Some((tag, Reader { rest, time: self.time, visitor: self.visitor })))
+        Ok(Some((tag, Reader { rest, context: self.context })))
     }
 
-    fn whole<T>(mut self, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<T> {
+    pub(super) fn whole<T>(mut self, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<T> {
         let value = read(&mut self)?;
         if self.rest.is_empty() { Ok(value) } else { Err(WireError::Long) }
     }
@@ -171,6 +177,12 @@ impl<'a> Reader<'a> {
         if self.rest.is_empty() { Ok(value) } else { Err(WireError::Long) }
     }
 
+    /// A byte of which only the lowest bits mean something.
+    pub(super) fn bits(&mut self, known: u8) -> Read<u8> {
+        let bits = self.byte()?;
+        if bits >> known == 0 { Ok(bits) } else { Err(WireError::UnknownNumber("flag")) }
+    }
+
     pub(super) fn hit_record(&mut self) -> Read<HitRecord> {
         let mut record = HitRecord::default();
         let mut has_hit = false;
@@ -178,7 +190,7 @@ impl<'a> Reader<'a> {
             match tag {
                 SECTION_HIT => {
                     record.hit = reader.whole(Reader::hit)?;
-                    self.visitor = record.hit.visitor;
+                    self.context.visitor = record.hit.visitor;
                     has_hit = true;
                 }
                 SECTION_FIRST => {
@@ -189,10 +201,50 @@ impl<'a> Reader<'a> {
                 }
                 SECTION_VISIT => record.visit = Some(reader.whole(Reader::visit)?),
                 SECTION_LEAD => record.lead = Some(reader.whole(Reader::lead)?),
+                SECTION_REVIEW => {
+                    record.review = reader.whole(|reader| reader.list(Reader::review))?;
+                }
+                SECTION_VISIT_1 => record.visit = Some(reader.whole(Reader::visit_1)?),
+                SECTION_LEAD_1 => {
+                    let part = reader.whole(Reader::lead_1)?;
+                    let hears = hears_1(&record, part.lead);
+                    record.lead = Some(LeadPart { hears, ..part });
+                }
                 other => return Err(WireError::UnknownSection(other)),
             }
         }
         if has_hit { Ok(record) } else { Err(WireError::Missing("hit")) }
+    }
+
+    pub(super) fn due(&mut self) -> Read<LeadPart> {
+        self.either((SECTION_LEAD, Reader::lead), (SECTION_LEAD_1, Reader::lead_1), "lead")
+    }
+
+    pub(super) fn published_of_any_format(&mut self) -> Read<Published> {
+        let now = (SECTION_PUBLISHED, Reader::published as fn(&mut Self) -> Read<Published>);
+        let then = (SECTION_PUBLISHED_1, Reader::published_1 as fn(&mut Self) -> Read<Published>);
+        self.either(now, then, "published")
+    }
+
+    /// The one section that a record has, as this format or the first wrote it.
+    fn either<T>(
+        &mut self,
+        now: (u8, impl FnOnce(&mut Reader<'a>) -> Read<T>),
+        then: (u8, impl FnOnce(&mut Reader<'a>) -> Read<T>),
+        what: &'static str,
+    ) -> Read<T> {
+        if self.rest.first() == Some(&then.0) {
+            return self.only(then.0, what, then.1);
+        }
+        self.only(now.0, what, now.1)
+    }
+
+    fn review(&mut self) -> Read<Review> {
+        Ok(Review {
+            question: self.one_of(&Question::ALL, "question")?,
+            lead: self.lead_id()?,
+            other: self.option(Reader::lead_id)?,
+        })
     }
 
     fn hit(&mut self) -> Read<Hit> {
@@ -203,13 +255,12 @@ impl<'a> Reader<'a> {
             HitKind::Identify,
             HitKind::Reset,
         ];
-        const EXCLUSIONS: [Exclusion; 4] =
-            [Exclusion::Robot, Exclusion::Network, Exclusion::Path, Exclusion::EmailDomain];
         let flags = self.varint()?;
         if flags >> FLAG_BITS != 0 {
             return Err(WireError::UnknownNumber("part of a hit"));
         }
         let has = |bit: usize| flags >> bit & 1 == 1;
+        let later = |bit: usize| has(LATER_BIT + bit);
         let mut hit = Hit {
             kind: self.one_of(&KINDS, "kind of hit")?,
             site: SiteId(self.number("site")?),
@@ -218,6 +269,8 @@ impl<'a> Reader<'a> {
             authenticated: has(8),
             by_server: has(9),
             test: has(10),
+            via_our_link: later(1),
+            silent: later(2),
             ..Hit::default()
         };
         if has(0) {
@@ -236,7 +289,7 @@ impl<'a> Reader<'a> {
             hit.scroll = self.byte()?;
         }
         if has(5) {
-            hit.excluded = Some(self.one_of(&EXCLUSIONS, "exclusion")?);
+            hit.excluded = Some(self.one_of(&Exclusion::ALL, "exclusion")?);
         }
         let mut texts: [String; 7] = Default::default();
         for (bit, text) in texts.iter_mut().enumerate() {
@@ -248,62 +301,112 @@ impl<'a> Reader<'a> {
         if has(6) {
             hit.properties = self.list(|reader| Ok((reader.text()?, reader.text()?)))?;
         }
-        if has(7) {
+        if later(0) {
+            hit.areas = self.list(Reader::text)?;
+        }
+        if later(3) {
+            hit.agent = self.text()?;
+        }
+        if has(CLAIM_1_BIT) {
+            hit.claim = Some(self.claim_1()?);
+        }
+        if later(4) {
             hit.claim = Some(self.claim()?);
         }
         Ok(hit)
     }
 
-    fn visitor_id(&mut self) -> Read<VisitorId> {
+    pub(super) fn visitor_id(&mut self) -> Read<VisitorId> {
         Ok(VisitorId(u128::from_le_bytes(self.fixed()?)))
     }
 
-    fn lead_id(&mut self) -> Read<LeadId> {
+    pub(super) fn lead_id(&mut self) -> Read<LeadId> {
         Ok(LeadId(u64::from_le_bytes(self.fixed()?)))
     }
 
-    fn assurance(&mut self) -> Read<Assurance> {
-        self.one_of(&[Assurance::Claimed, Assurance::Verified], "assurance")
+    pub(super) fn assurance(&mut self) -> Read<Assurance> {
+        const ALL: [Assurance; 3] = [Assurance::Claimed, Assurance::Verified, Assurance::Derived];
+        self.one_of(&ALL, "assurance")
+    }
+
+    pub(super) fn consent(&mut self) -> Read<Option<bool>> {
+        self.one_of(&[None, Some(false), Some(true)], "consent")
     }
 
     fn claim(&mut self) -> Read<Claim> {
-        let [user, crm, email] = IdentityKind::ORDER.map(Some);
+        let names = self.list(Reader::named)?;
+        let consent = self.consent()?;
+        let attributes_by = self.assurance()?;
+        let level = self.one_of(&Level::ALL, "level")?;
+        let flags = self.bits(2)?;
         Ok(Claim {
-            lead: self.lead_id()?,
-            kind: self.one_of(&[None, user, crm, email], "kind of identity")?,
-            assurance: self.assurance()?,
-            consent: self.one_of(&[None, Some(false), Some(true)], "consent")?,
-            attributes: Attributes::new(),
+            names,
+            consent,
+            attributes_by,
+            level,
+            kiosk: flags & 1 == 1,
+            by_link: flags & 2 == 2,
             sealed: self.bytes()?.to_vec(),
+            ..Claim::default()
         })
     }
 
-    fn rows(&mut self) -> Read<Vec<Row>> {
+    pub(super) fn named(&mut self) -> Read<Named> {
+        Ok(Named {
+            kind: self.one_of(&IdentityKind::ORDER, "kind of identity")?,
+            id: self.lead_id()?,
+            assurance: self.assurance()?,
+        })
+    }
+
+    pub(super) fn rows(&mut self) -> Read<Vec<Row>> {
         self.list(|reader| {
-            Ok(Row {
+            let mut row = Row {
                 when: reader.time()?,
                 position: Position(reader.varint()?),
                 order: reader.number("row")?,
                 rule: RuleId(reader.number("rule")?),
                 category: CategoryId(reader.byte()?),
                 source: reader.source()?,
+                origin: reader.origin()?,
+                version: reader.version()?,
                 base: reader.points()?,
                 granted: reader.points()?,
                 cut: reader.one_of(&Cut::ALL, "cut")?,
-            })
+                ..Row::default()
+            };
+            let flags = reader.bits(2)?;
+            (row.withdrawn, row.folded) = (flags & 1 == 1, flags & 2 == 2);
+            Ok(row)
         })
     }
 
-    fn source(&mut self) -> Read<Source> {
+    fn version(&mut self) -> Read<u32> {
+        let before = self.signed()?;
+        let version = i64::from(self.context.version).checked_sub(before);
+        let version = version.and_then(|version| u32::try_from(version).ok());
+        version.ok_or(WireError::UnknownNumber("version"))
+    }
+
+    pub(super) fn source(&mut self) -> Read<Source> {
         match self.byte()? {
             0 => Ok(Source::Server),
-            1 => self.visitor.map(Source::Visitor).ok_or(WireError::Missing("visitor")),
+            1 => self.context.visitor.map(Source::Visitor).ok_or(WireError::Missing("visitor")),
             2 => Ok(Source::Visitor(self.visitor_id()?)),
             _ => Err(WireError::UnknownNumber("source")),
         }
     }
 
-    fn regrants(&mut self) -> Read<Vec<Regrant>> {
+    pub(super) fn origin(&mut self) -> Read<LeadId> {
+        match self.byte()? {
+            0 => Ok(LeadId(0)),
+            1 => Ok(self.context.origin),
+            2 => self.lead_id(),
+            _ => Err(WireError::UnknownNumber("origin")),
+        }
+    }
+
+    pub(super) fn regrants(&mut self) -> Read<Vec<Regrant>> {
         self.list(|reader| {
             Ok(Regrant {
                 position: Position(reader.varint()?),
@@ -314,137 +417,37 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn fold(&mut self) -> Read<Option<Fold>> {
+    pub(super) fn fold(&mut self) -> Read<Option<Fold>> {
         self.option(|reader| Ok(Fold { rows: reader.number("rows")?, into: reader.rows()? }))
     }
 
     fn visit(&mut self) -> Read<VisitPart> {
+        let previous = Position(self.varint()?);
+        let flags = self.bits(2)?;
         Ok(VisitPart {
-            previous: Position(self.varint()?),
+            previous,
+            ended: flags & 1 == 1,
+            shared: flags & 2 == 2,
+            bound: self.bound()?,
             rows: self.rows()?,
             regrants: self.regrants()?,
             fold: self.fold()?,
-            seen: self.list(|reader| {
-                Ok(Seen {
+            counted: self.list(|reader| {
+                Ok(Counted {
                     rule: RuleId(reader.number("rule")?),
-                    page: u64::from_le_bytes(reader.fixed()?),
+                    what: u64::from_le_bytes(reader.fixed()?),
                     when: reader.time()?,
                 })
             })?,
-            bound: match self.byte()? {
-                0 => None,
-                1 => Some(Bound::To {
-                    lead: self.lead_id()?,
-                    kind: self.one_of(&IdentityKind::ORDER, "kind of identity")?,
-                    assurance: self.assurance()?,
-                }),
-                2 => Some(Bound::Reset),
-                _ => return Err(WireError::UnknownNumber("binding")),
-            },
         })
     }
 
-    pub(super) fn lead(&mut self) -> Read<LeadPart> {
-        let lead = self.lead_id()?;
-        let previous = Position(self.varint()?);
-        let flags = self.one_of(&[0_u8, 1, 2, 3], "flag")?;
-        Ok(LeadPart {
-            lead,
-            previous,
-            takes_attributes: flags & 1 == 1,
-            new_visit: flags & 2 == 2,
-            link: self.option(|reader| {
-                Ok(LinkPart {
-                    visitor: reader.visitor_id()?,
-                    assurance: reader.assurance()?,
-                    history: reader.option(Reader::history)?,
-                })
-            })?,
-            rows: self.rows()?,
-            regrants: self.regrants()?,
-            fold: self.fold()?,
-            crossings: self.list(Reader::crossed)?,
-        })
-    }
-
-    fn history(&mut self) -> Read<History> {
-        Ok(History {
-            first_position: Position(self.varint()?),
-            last_position: Position(self.varint()?),
-            first_seen: self.time()?,
-            last_human: self.time()?,
-            last_when: self.time()?,
-            hits: self.number("count")?,
-            pages: self.number("count")?,
-            visits: self.number("count")?,
-        })
-    }
-
-    fn crossed(&mut self) -> Read<Crossed> {
-        const DIRECTIONS: [Direction; 3] = [Direction::Rise, Direction::Fall, Direction::Release];
-        let crossing = Crossing {
-            threshold: ThresholdId(self.byte()?),
-            direction: self.one_of(&DIRECTIONS, "direction")?,
-            at: self.time()?,
-            number: self.number("count")?,
-            opened_by: match self.byte()? {
-                0 => None,
-                gate => Some(
-                    *Gate::ALL
-                        .get(usize::from(gate) - 1)
-                        .ok_or(WireError::UnknownNumber("gate"))?,
-                ),
-            },
-            told: self.bool()?,
-            waits_until: self.option(Reader::time)?,
-        };
-        Ok(Crossed { crossing, told: self.option(Reader::told)? })
-    }
-
-    fn told(&mut self) -> Read<Told> {
-        Ok(Told {
-            sequence: self.number("count")?,
-            score: self.points()?,
-            before_24h: self.points()?,
-            urgency: self.points()?,
-            unconfirmed: self.points()?,
-            held_back: self.points()?,
-            grade: self.one_of(&Grade::ALL, "grade")?,
-            stage: self.one_of(&Stage::ALL, "stage")?,
-            previous_stage: self.one_of(&Stage::ALL, "stage")?,
-            assurance: self.assurance()?,
-            categories: self.list(|reader| Ok((CategoryId(reader.byte()?), reader.points()?)))?,
-            reasons: self.list(|reader| {
-                Ok(Reason {
-                    rule: RuleId(reader.number("rule")?),
-                    times: reader.number("count")?,
-                    points: reader.points()?,
-                    last: reader.time()?,
-                })
-            })?,
-            because: self.option(|reader| {
-                Ok(Because {
-                    rule: RuleId(reader.number("rule")?),
-                    points: reader.points()?,
-                    at: reader.time()?,
-                })
-            })?,
-        })
-    }
-
-    pub(super) fn published(&mut self) -> Read<Published> {
-        Ok(Published {
-            version: self.number("version")?,
-            names: self.names()?,
-            categories: self.list(|reader| {
-                Ok(PublishedCategory {
-                    id: CategoryId(reader.byte()?),
-                    half_life: HalfLife::from_millis(reader.varint()?)
-                        .ok_or(WireError::UnknownNumber("half-life"))?,
-                    in_total: reader.bool()?,
-                })
-            })?,
-            text: self.bytes()?.to_vec(),
+    pub(super) fn bound(&mut self) -> Read<Option<Bound>> {
+        Ok(match self.byte()? {
+            0 => None,
+            1 => Some(Bound::To(self.binding()?)),
+            2 => Some(Bound::Reset),
+            _ => return Err(WireError::UnknownNumber("binding")),
         })
     }
 

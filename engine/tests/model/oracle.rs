@@ -1,704 +1,675 @@
 //! A naive model of the engine: it keeps the whole history and works everything out from
-//! scratch, every time, in the plainest way. Slow, and so simple that one can see it is right.
-//! It models no limits on memory: histories must stay within them.
+//! scratch, every time, in the plainest way (`browser.rs`, `life.rs`, `matching.rs`). It does not
+//! undo anything: what would have been without a step is what it says of a history without that
+//! step. It models no limits on memory: histories must stay within them.
 
 use std::collections::BTreeMap;
 
-use engine::hit::{Hit, HitKind};
-use engine::id::{LeadId, Position, RuleId, ThresholdId, VisitorId};
-use engine::identity::{Assurance, IdentityKind};
-use engine::ledger::Cut;
-use engine::rule::{Condition, Once, Period, Rule};
-use engine::threshold::{Crossing, Direction, Gate, Threshold};
-use engine::time::{Timestamp, UtcOffset};
+use engine::hit::{Claim, Exclusion, Hit, HitKind, Named};
+use engine::id::{LeadId, Position, ThresholdId, VisitorId};
+use engine::identity::Assurance;
+use engine::threshold::Gate;
+use engine::time::Timestamp;
 
-use super::exact::{Faded, value};
+use super::browser::{Bound, Browser};
+use super::life::{Award, Life, Presence, Version, Word};
+use super::matching::{Then, matched};
 use super::rules::Parts;
+use super::told::Person;
 
-/// A rule that matched.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Award {
-    pub when: u64,
+/// What was recorded, in order. A step is recorded with what it was about: the hits that moved,
+/// and which of two people went to the other.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    Hit { position: Position, hit: Hit },
+    Link { visitor: VisitorId, name: LeadId, hits: Vec<Position>, sure: Assurance },
+    Unlink { visitor: VisitorId, hits: Vec<(Position, LeadId)>, bound: Option<LeadId> },
+    Merge { goes: LeadId, stays: LeadId },
+    Unmerge { name: LeadId },
+    Withdraw { hits: Vec<Position>, out: bool },
+    Publish { from: u64, parts: Box<Parts> },
+}
+
+/// A name of a person.
+#[derive(Clone, Debug)]
+struct Name {
+    kind: usize,
+    parent: Option<LeadId>,
+    sure: Assurance,
+    /// Whether it headed a person of their own, who was found to be another.
+    people: bool,
+    since: (u64, Position),
+}
+
+/// What a statement was taken to mean. A step that changes it cannot be undone as if it had
+/// never been: what people said, they said then.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Verdict {
     pub position: Position,
-    pub order: u16,
-    pub rule: RuleId,
-    /// Nothing for a server's.
-    pub source: Option<VisitorId>,
-    pub not_away: bool,
+    /// Under which name it counts, and how sure it is; nothing if it is not heard.
+    heard: Option<(LeadId, Assurance)>,
+    /// Whether it is of somebody to whom the browser is not tied.
+    guest: bool,
+    /// Names that joined, each under which.
+    joined: Vec<(LeadId, LeadId, Assurance)>,
+    /// Whom the browser was bound to then, as far as something was said there.
+    bound: Option<(LeadId, [Option<LeadId>; 3])>,
+    shared: bool,
+    /// How sure it makes it that the browser is whose it is bound to, if it says so.
+    tied: Option<Assurance>,
 }
 
-/// A browser's whole past.
-#[derive(Clone, Debug, Default)]
-struct Past {
-    hits: Vec<(Position, Hit)>,
-    awards: Vec<Award>,
-    bound: Option<(LeadId, IdentityKind, Assurance)>,
-    /// Where the hits and awards begin that are nobody's.
-    nobody: (usize, usize),
-}
-
-/// Where a person stands with a line.
-#[derive(Clone, Debug, Default)]
-struct Place {
-    inside: bool,
-    since: u64,
-    number: u32,
-    told: bool,
-    waits: Option<u64>,
-    last_told: Option<u64>,
-}
-
-/// A person.
-#[derive(Clone, Debug, Default)]
-pub struct Person {
-    pub awards: Vec<Award>,
-    pub links: BTreeMap<VisitorId, Assurance>,
-    pub assurance: Assurance,
-    pub consent: bool,
-    pub hits: u32,
-    pub pages: u32,
-    pub visits: u32,
-    pub attached: u32,
-    pub crossings: Vec<Crossing>,
-    last_human: Option<u64>,
-    last_when: u64,
-    clock: u64,
-    places: BTreeMap<ThresholdId, Place>,
-}
-
-/// The model. `seen` are the instants the engine found, by person: each is held against the
+/// The model. `hints` are instants the engine found, by person: each is held against the
 /// definition to the millisecond, which a scan alone could not do.
-pub struct Oracle<'a> {
-    parts: &'a Parts,
-    seen: BTreeMap<LeadId, Vec<Crossing>>,
-    pasts: BTreeMap<VisitorId, Past>,
+#[derive(Clone, Debug, Default)]
+pub struct Oracle {
+    hints: BTreeMap<LeadId, Vec<u64>>,
+    versions: Vec<Version>,
+    browsers: BTreeMap<VisitorId, Browser>,
+    names: BTreeMap<LeadId, Name>,
+    words: Vec<Word>,
+    of_servers: Vec<Award>,
+    seen_by_servers: Vec<Presence>,
+    withdrawn: Vec<Position>,
+    pub verdicts: Vec<Verdict>,
     pub people: BTreeMap<LeadId, Person>,
 }
 
-const HOUR: u64 = 3_600_000;
-const SESSION_GAP: u64 = HOUR / 2;
-const VISITOR_LIFE: u64 = 400 * 24 * HOUR;
+impl Oracle {
+    pub fn new(parts: &Parts, hints: BTreeMap<LeadId, Vec<u64>>) -> Oracle {
+        let first = Version { number: 1, from: 0, parts: parts.clone() };
+        Oracle { hints, versions: vec![first], ..Oracle::default() }
+    }
 
-impl<'a> Oracle<'a> {
-    pub fn new(parts: &'a Parts, seen: BTreeMap<LeadId, Vec<Crossing>>) -> Oracle<'a> {
-        Oracle { parts, seen, pasts: BTreeMap::new(), people: BTreeMap::new() }
+    /// Takes everything that was recorded, as far as it decides what is derived: nobody asks
+    /// what was told of it.
+    pub fn take_all<'a>(&mut self, entries: impl Iterator<Item = &'a Entry>) {
+        for entry in entries {
+            match entry {
+                Entry::Hit { position, hit } => drop(self.understand(*position, hit)),
+                other => self.take(other),
+            }
+        }
+    }
+
+    pub fn take(&mut self, entry: &Entry) {
+        match entry {
+            Entry::Hit { position, hit } => self.take_hit(*position, hit),
+            Entry::Link { visitor, name, hits, sure } => {
+                let bound = self.tied(*name, *sure);
+                if let Some(browser) = self.browsers.get_mut(visitor) {
+                    browser.give(hits, bound);
+                }
+            }
+            Entry::Unlink { visitor, hits, bound } => {
+                if let Some(browser) = self.browsers.get_mut(visitor) {
+                    browser.take(hits, *bound);
+                }
+            }
+            Entry::Merge { goes, stays } => self.merge(*goes, *stays),
+            Entry::Unmerge { name } => {
+                if let Some(name) = self.names.get_mut(name) {
+                    (name.parent, name.people) = (None, false);
+                }
+            }
+            Entry::Withdraw { hits, out } => {
+                self.withdrawn.retain(|known| !hits.contains(known));
+                self.withdrawn.extend(hits.iter().filter(|_| *out));
+            }
+            Entry::Publish { from, parts } => {
+                let number = self.versions.len() as u32 + 1;
+                self.versions.push(Version { number, from: *from, parts: (**parts).clone() });
+            }
+        }
+    }
+
+    /// The head of a name, if it is known.
+    pub fn head(&self, name: LeadId) -> Option<LeadId> {
+        let mut head = name;
+        while let Some(parent) = self.names.get(&head)?.parent {
+            head = parent;
+        }
+        Some(head)
+    }
+
+    /// The head of a name as if nobody had been found to be somebody else.
+    fn own(&self, name: LeadId) -> Option<LeadId> {
+        let mut own = name;
+        while let Name { parent: Some(parent), people: false, .. } = self.names.get(&own)? {
+            own = *parent;
+        }
+        Some(own)
+    }
+
+    /// The heads of all names.
+    pub fn heads(&self) -> Vec<LeadId> {
+        self.names.iter().filter(|(_, name)| name.parent.is_none()).map(|(id, _)| *id).collect()
+    }
+
+    /// Every name there is.
+    pub fn all_names(&self) -> Vec<LeadId> {
+        self.names.keys().copied().collect()
+    }
+
+    fn members(&self, head: LeadId) -> Vec<LeadId> {
+        self.names.keys().filter(|name| self.head(**name) == Some(head)).copied().collect()
+    }
+
+    /// Whether every step from a name to its head is proved.
+    fn is_proved(&self, name: LeadId) -> bool {
+        let Some(known) = self.names.get(&name) else {
+            return true;
+        };
+        known
+            .parent
+            .is_none_or(|parent| known.sure == Assurance::Verified && self.is_proved(parent))
+    }
+
+    /// Whether somebody proved that the person of a name exists, apart from whom they may have
+    /// been found to be.
+    fn is_verified(&self, own: LeadId) -> bool {
+        self.words.iter().any(|word| {
+            word.identity == Assurance::Verified
+                && self.own(word.origin) == Some(own)
+                && self.counts(word)
+        })
+    }
+
+    /// Whether a word counts: what was said on a browser goes with the hit that said it.
+    fn counts(&self, word: &Word) -> bool {
+        let Some(visitor) = word.with else {
+            return true;
+        };
+        let past = self.browsers.get(&visitor).into_iter().flat_map(|browser| &browser.past);
+        let mut own = past.filter(|past| past.position == word.position);
+        own.any(|past| past.owner() == Some(word.origin))
+    }
+
+    /// Everything that decides what a person is worth and where they stand.
+    pub fn life(&self, head: LeadId) -> Life {
+        let members = self.members(head);
+        let own = |origin: &LeadId| members.contains(origin);
+        let since = members.iter().filter_map(|name| self.names.get(name)).map(|it| it.since);
+        let words = self.words.iter().filter(|word| own(&word.origin) && self.counts(word));
+        let mut life = Life {
+            awards: self.of_servers.iter().filter(|award| own(&award.origin)).cloned().collect(),
+            presences: self.seen_by_servers.iter().filter(|it| own(&it.origin)).copied().collect(),
+            words: words.cloned().collect(),
+            versions: self.versions.clone(),
+            unproved: Vec::new(),
+            known_since: since.min(),
+        };
+        for (visitor, browser) in &self.browsers {
+            self.add_browser(&mut life, *visitor, browser, &members);
+        }
+        for award in &mut life.awards {
+            award.withdrawn = self.withdrawn.contains(&award.position);
+        }
+        for presence in &mut life.presences {
+            presence.withdrawn = self.withdrawn.contains(&presence.position);
+        }
+        life
+    }
+
+    fn add_browser(
+        &self,
+        life: &mut Life,
+        visitor: VisitorId,
+        browser: &Browser,
+        members: &[LeadId],
+    ) {
+        let owner = |hit: usize| browser.past[hit].owner().filter(|it| members.contains(it));
+        for (award, hit) in &browser.awards {
+            if let Some(origin) = owner(*hit) {
+                life.awards.push(Award { origin, ..award.clone() });
+            }
+        }
+        for (number, past) in browser.past.iter().enumerate() {
+            if let Some(origin) = owner(number).filter(|_| past.hit.is_human()) {
+                let (when, source) = (past.hit.when.0, Some(visitor));
+                let (position, withdrawn) = (past.position, false);
+                life.presences.push(Presence { when, position, source, origin, withdrawn });
+            }
+        }
+        for origin in members {
+            let sure = browser.sure_of(*origin);
+            if sure.is_some_and(|sure| sure != Assurance::Verified || !self.is_proved(*origin)) {
+                life.unproved.push((visitor, *origin));
+            }
+        }
+    }
+
+    /// Every award of a hit that is somebody's, by whose it is.
+    pub fn owned(&self) -> Vec<(LeadId, Position, u16)> {
+        let mut owned = Vec::new();
+        for award in &self.of_servers {
+            owned.extend(self.head(award.origin).map(|head| (head, award.position, award.order)));
+        }
+        for browser in self.browsers.values() {
+            for (award, hit) in &browser.awards {
+                let head = browser.past[*hit].owner().and_then(|owner| self.head(owner));
+                owned.extend(head.map(|head| (head, award.position, award.order)));
+            }
+        }
+        owned.sort_unstable();
+        owned
+    }
+
+    /// A browser's hits: which is whose.
+    pub fn hits_of(&self, visitor: VisitorId) -> Vec<(Position, Option<LeadId>)> {
+        let past = self.browsers.get(&visitor).into_iter().flat_map(|browser| &browser.past);
+        past.map(|past| (past.position, past.owner())).collect()
+    }
+
+    /// Whom a browser is bound to, if it is bound to a name of this lead.
+    pub fn bound_to(&self, visitor: VisitorId, head: LeadId) -> Option<LeadId> {
+        let bound = self.browsers.get(&visitor)?.bound.as_ref()?;
+        Some(bound.origin).filter(|origin| self.head(*origin) == Some(head))
     }
 
     /// Whether a hit is one of its browser's last 64 within a day.
     pub fn is_repeat(&self, hit: &Hit) -> bool {
-        let Some(past) = hit.visitor.and_then(|visitor| self.pasts.get(&visitor)) else {
-            return false;
-        };
-        if past.is_forgotten(hit.received.0) {
-            return false;
-        }
-        let named = past.hits.iter().rev().map(|(_, known)| known).filter(|known| known.id != 0);
-        let mut recent = named.take(64);
-        let fresh = |known: &Hit| hit.received.0.saturating_sub(known.received.0) < 24 * HOUR;
-        hit.id != 0 && recent.any(|known| known.id == hit.id && fresh(known))
+        let browser = hit.visitor.and_then(|visitor| self.browsers.get(&visitor));
+        browser.is_some_and(|browser| browser.is_repeat(hit))
     }
 
-    /// Takes a hit that was recorded.
-    pub fn take(&mut self, position: Position, hit: &Hit) {
+    fn take_hit(&mut self, position: Position, hit: &Hit) {
+        // What was known before the hit, and only then the hit.
+        let was = self.clone();
+        let Some(origin) = self.understand(position, hit) else {
+            return;
+        };
+        let now = hit.received.0;
+        let head = self.head(origin).unwrap_or(origin);
+        let before = was.head(head).map(|head| was.life(head));
+        if let Some(life) = &before {
+            self.pass_for(head, life, now);
+        }
+        let before = before.unwrap_or_else(|| self.life_before(head, position));
+        self.cross(head, &before, now);
+    }
+
+    /// Takes a hit, with what it says: whose it is, or of whom it speaks.
+    fn understand(&mut self, position: Position, hit: &Hit) -> Option<LeadId> {
+        let mut verdict = Verdict { position, ..Verdict::default() };
+        let mut hit = hit.clone();
+        let touched = match hit.visitor {
+            None => self.told_by_server(&hit, &mut verdict),
+            Some(visitor) => {
+                let mut browser = self.browsers.get(&visitor).cloned().unwrap_or_default();
+                if browser.is_forgotten(hit.received.0) {
+                    browser = Browser::default();
+                }
+                let touched = self.whose(&mut browser, &mut hit, &mut verdict);
+                verdict.shared = browser.shared;
+                let said = browser.bound.as_ref().filter(|bound| !bound.by_step);
+                verdict.bound = said.map(|bound| (bound.origin, bound.names));
+                self.browsers.insert(visitor, browser);
+                touched
+            }
+        };
+        if let (Some((origin, identity)), Some(claim)) = (verdict.heard, &hit.claim) {
+            self.hear(position, &hit, claim, (origin, identity), verdict.guest);
+        }
+        self.add_hit(position, &hit, touched, &verdict);
+        if hit.claim.is_some() {
+            self.verdicts.push(verdict);
+        }
+        touched
+    }
+
+    /// The life of a person nobody knew before this record: their history alone.
+    fn life_before(&self, head: LeadId, position: Position) -> Life {
+        let mut life = self.life(head);
+        life.awards.retain(|award| award.position != position);
+        life.presences.retain(|presence| presence.position != position);
+        life.words.clear();
+        life.known_since = None;
+        // A browser's own ledger knows no claims.
+        life.unproved.clear();
+        life
+    }
+
+    /// Whom a server speaks of, and that it is heard.
+    fn told_by_server(&mut self, hit: &Hit, verdict: &mut Verdict) -> Option<LeadId> {
+        let claim = hit.claim.as_ref()?;
+        let identity = self.person(claim, hit, verdict);
+        verdict.heard = Some((claim.names[0].id, identity));
+        Some(claim.names[0].id)
+    }
+
+    /// Whose a browser's hit is, and what it says of whom.
+    fn whose(
+        &mut self,
+        browser: &mut Browser,
+        hit: &mut Hit,
+        verdict: &mut Verdict,
+    ) -> Option<LeadId> {
+        if browser.shared && browser.opens_session(hit.received.0) {
+            browser.sever();
+        }
+        if let Some(claim) = hit.claim.clone().filter(|_| hit.kind != HitKind::Reset)
+            && let Some(why) = self.hear_on(browser, &claim, hit, verdict)
+        {
+            hit.excluded = hit.excluded.or(Some(why));
+            if verdict.guest {
+                return verdict.heard.map(|(origin, _)| origin);
+            }
+        }
+        let bound = browser.bound.as_ref().filter(|_| hit.kind != HitKind::Reset)?;
+        Some(bound.origin)
+    }
+
+    /// What a statement means on a browser; why it is worth nothing, if it is not for it.
+    fn hear_on(
+        &mut self,
+        browser: &mut Browser,
+        claim: &Claim,
+        hit: &Hit,
+        verdict: &mut Verdict,
+    ) -> Option<Exclusion> {
+        let now = hit.received.0;
+        let bound = browser.bound.clone().filter(|_| !claim.kiosk);
+        if let Some(bound) = bound {
+            let own = self.own(bound.origin)?;
+            let told = claim.names.iter().find(|name| self.own(name.id) == Some(own)).copied();
+            if told.is_none() && claim.by_link {
+                return Some(Exclusion::Forwarded);
+            }
+            if !self.is_another(claim, &bound, told) {
+                self.know_more(browser, claim, hit, (bound, told), verdict);
+                return None;
+            }
+        }
+        let origin = claim.names[0].id;
+        let identity = self.person(claim, hit, verdict);
+        verdict.heard = Some((origin, identity));
+        let named = browser.named_with(origin, now);
+        browser.shared |= !claim.kiosk && named >= 4;
+        if claim.kiosk || named > 5 {
+            verdict.guest = true;
+            return Some(Exclusion::Guest);
+        }
+        let mut names = [None; 3];
+        for name in self.theirs(claim) {
+            names[name.kind as usize] = Some(name.id);
+        }
+        let sure = claim.names[0].assurance;
+        verdict.tied = Some(sure);
+        browser.bind(Bound { origin, names, sure, by_step: false }, now);
+        None
+    }
+
+    /// Whether a statement on a bound browser is by somebody else, or must stand for itself.
+    fn is_another(&self, claim: &Claim, bound: &Bound, told: Option<Named>) -> bool {
+        let other_value =
+            |name: &Named| bound.names[name.kind as usize].is_some_and(|known| known != name.id);
+        let proved_elsewhere =
+            |name: &Named| name.assurance == Assurance::Verified && self.own(name.id).is_some();
+        match told {
+            Some(told) => other_value(&told) || bound.by_step,
+            None => claim.names.iter().any(|name| other_value(name) || proved_elsewhere(name)),
+        }
+    }
+
+    /// The one who is bound says more of themselves.
+    fn know_more(
+        &mut self,
+        browser: &mut Browser,
+        claim: &Claim,
+        hit: &Hit,
+        (bound, told): (Bound, Option<Named>),
+        verdict: &mut Verdict,
+    ) {
+        let mut now = bound.clone();
+        let proved = told.is_some_and(|told| told.assurance == Assurance::Verified);
+        if let Some(told) = told {
+            now.sure = now.sure.max(told.assurance);
+            now.names[told.kind as usize] = Some(told.id);
+        }
+        let mut identity = told.map(|told| told.assurance).unwrap_or_default();
+        verdict.tied = told.map(|told| told.assurance);
+        let own = self.own(bound.origin).unwrap_or(bound.origin);
+        for name in &claim.names {
+            if self.own(name.id) == Some(own) {
+                identity = identity.max(name.assurance);
+            }
+        }
+        let joined = self.join_names(claim, own, proved, hit, verdict);
+        for name in &joined {
+            identity = identity.max(name.assurance);
+            now.names[name.kind as usize].get_or_insert(name.id);
+        }
+        if told.is_some() || !joined.is_empty() {
+            verdict.heard = Some((bound.origin, identity));
+        }
+        browser.bound = Some(now);
+    }
+
+    /// The names of a statement that are the first one's person's: known as theirs, or proved.
+    fn theirs<'a>(&self, claim: &'a Claim) -> Vec<&'a Named> {
+        let first = &claim.names[0];
+        let proved = |name: &Named| {
+            first.assurance == Assurance::Verified && name.assurance == Assurance::Verified
+        };
+        let is_theirs = |name: &&Named| {
+            name.id == first.id || self.own(name.id) == self.own(first.id) || proved(name)
+        };
+        claim.names.iter().filter(is_theirs).collect()
+    }
+
+    /// Makes the person a statement names, if nobody has its first name, and joins its names.
+    /// How sure it is that it is them.
+    fn person(&mut self, claim: &Claim, hit: &Hit, verdict: &mut Verdict) -> Assurance {
+        let first = claim.names[0];
+        if self.head(first.id).is_none() {
+            let proved = |other: &Named| {
+                first.assurance == Assurance::Verified && other.assurance == Assurance::Verified
+            };
+            let owner = claim.names[1..].iter().find_map(|other| {
+                let own = self.own(other.id)?;
+                let sure = if proved(other) { first.assurance } else { Assurance::Claimed };
+                (proved(other) || !self.is_verified(own)).then_some((own, sure))
+            });
+            match owner {
+                Some((own, sure)) => {
+                    verdict.joined.push((first.id, own, sure));
+                    self.add_name(Named { assurance: sure, ..first }, Some(own), hit);
+                }
+                None => self.add_name(first, None, hit),
+            }
+        }
+        let own = self.own(first.id).unwrap_or(first.id);
+        let mut sure = first.assurance;
+        for name in &claim.names {
+            if self.own(name.id) == Some(own) {
+                sure = sure.max(name.assurance);
+            }
+        }
+        let proved = first.assurance == Assurance::Verified;
+        let joined = self.join_names(claim, own, proved, hit, verdict);
+        joined.iter().map(|name| name.assurance).fold(sure, Assurance::max)
+    }
+
+    /// Names nobody has become the person's.
+    fn join_names(
+        &mut self,
+        claim: &Claim,
+        own: LeadId,
+        proved: bool,
+        hit: &Hit,
+        verdict: &mut Verdict,
+    ) -> Vec<Named> {
+        let mut joined = Vec::new();
+        for name in &claim.names {
+            if self.head(name.id).is_none() {
+                let sure = if proved { name.assurance } else { Assurance::Claimed };
+                self.add_name(Named { assurance: sure, ..*name }, Some(own), hit);
+                verdict.joined.push((name.id, own, sure));
+                joined.push(*name);
+            }
+        }
+        joined
+    }
+
+    fn add_name(&mut self, name: Named, parent: Option<LeadId>, hit: &Hit) {
+        let since = (hit.received.0, UNPLACED);
+        let (kind, sure) = (name.kind as usize, name.assurance);
+        self.names.insert(name.id, Name { kind, parent, sure, people: false, since });
+    }
+
+    /// What a step that ties a browser to a name binds it to.
+    fn tied(&self, name: LeadId, sure: Assurance) -> Bound {
+        let mut names = [None; 3];
+        if let Some(known) = self.names.get(&name) {
+            names[known.kind] = Some(name);
+        }
+        Bound { origin: name, names, sure, by_step: true }
+    }
+
+    fn hear(
+        &mut self,
+        position: Position,
+        hit: &Hit,
+        claim: &Claim,
+        (origin, identity): (LeadId, Assurance),
+        guest: bool,
+    ) {
+        self.words.push(Word {
+            time: hit.received.0,
+            position,
+            with: hit.visitor.filter(|_| !guest),
+            origin,
+            identity,
+            attributes_by: claim.attributes_by,
+            level: claim.level,
+            consent: claim.consent,
+            attributes: claim.attributes.clone(),
+        });
+    }
+
+    /// Adds a hit and what it matched.
+    fn add_hit(
+        &mut self,
+        position: Position,
+        hit: &Hit,
+        touched: Option<LeadId>,
+        verdict: &Verdict,
+    ) {
+        for name in self.names.values_mut().filter(|name| name.since.1 == UNPLACED) {
+            name.since.1 = position;
+        }
+        let version = self.versions.iter().rfind(|version| version.from <= hit.received.0);
+        let version = version.unwrap_or(&self.versions[0]).clone();
+        let rules = &version.parts.rules;
+        let award = |(order, place): (usize, usize)| Award {
+            when: hit.when.0,
+            position,
+            order: order as u16,
+            rule: rules[place].id,
+            category: rules[place].category,
+            base: rules[place].points.0,
+            source: hit.visitor,
+            origin: touched.unwrap_or_default(),
+            version: version.number,
+            withdrawn: false,
+        };
         let Some(visitor) = hit.visitor else {
-            if let Some(claim) = &hit.claim {
-                let awards = self.matched(position, hit, None);
-                self.earn(claim.lead, hit, Brought { awards, ..Brought::default() });
+            self.of_servers.extend(matched(rules, hit, None).into_iter().enumerate().map(award));
+            if let Some(origin) = touched.filter(|_| hit.is_human()) {
+                let (when, source, withdrawn) = (hit.when.0, None, false);
+                let presence = Presence { when, position, source, origin, withdrawn };
+                self.seen_by_servers.push(presence);
             }
             return;
         };
-        let mut past = self.pasts.remove(&visitor).unwrap_or_default();
-        if past.is_forgotten(hit.received.0) {
-            past = Past::default();
-        }
-        let awards = self.matched(position, hit, Some(&past));
-        let was = past.bound;
-        past.bind(hit);
-        if let Some((lead, _, assurance)) = past.bound {
-            let mut brought = Brought { awards: awards.clone(), ..Brought::default() };
-            brought.opens_visit = past.opens_session(past.hits.len(), hit.received.0);
-            brought.opens_visit |= was.is_some_and(|known| known.0 != lead);
-            if past.bound != was {
-                brought.link = Some((visitor, assurance));
-            }
-            if was.is_none() {
-                brought.carried = past.awards[past.nobody.1..].to_vec();
-                brought.score = self.score_of_nobody(&past, hit.received.0);
-                brought.history = past.hits[past.nobody.0..].to_vec();
-                brought.visits = past.visits_of_nobody();
-                brought.opens_visit |= brought.visits == 0;
-            }
-            self.earn(lead, hit, brought);
-        }
-        past.hits.push((position, hit.clone()));
-        past.awards.extend(awards);
+        let Some(browser) = self.browsers.get_mut(&visitor) else {
+            return;
+        };
+        let rules_of = |number: u32| {
+            let version = self.versions.iter().find(|version| version.number == number);
+            version.map_or(&[][..], |version| version.parts.rules.as_slice())
+        };
+        let past: Vec<Then<'_>> =
+            browser.past.iter().map(|past| (&past.hit, rules_of(past.version))).collect();
+        let number = browser.past.len();
+        let awards = matched(rules, hit, Some(&past)).into_iter().enumerate().map(award);
+        let awards: Vec<_> = awards.map(|award| (award, number)).collect();
+        browser.awards.extend(awards);
+        let bound = browser.bound.as_ref().map(|bound| bound.origin);
+        browser.add((position, hit), version.number, bound.zip(verdict.tied));
         if hit.kind == HitKind::Reset {
-            past.nobody = (past.hits.len(), past.awards.len());
+            browser.sever();
         }
-        self.pasts.insert(visitor, past);
+    }
+
+    fn merge(&mut self, goes: LeadId, stays: LeadId) {
+        if self.head(stays) == Some(goes) {
+            return;
+        }
+        if let Some(name) = self.names.get_mut(&goes).filter(|name| name.parent.is_none()) {
+            (name.parent, name.sure, name.people) = (Some(stays), Assurance::Verified, true);
+        }
     }
 
     /// Lets time pass for everybody.
     pub fn pass(&mut self, now: Timestamp) {
-        let leads: Vec<LeadId> = self.people.keys().copied().collect();
-        for lead in leads {
-            self.pass_for(lead, now.0);
+        for head in self.heads() {
+            let life = self.life(head);
+            self.pass_for(head, &life, now.0);
         }
     }
 
-    /// What a hit matched, by reading its browser's past again.
-    fn matched(&self, position: Position, hit: &Hit, past: Option<&Past>) -> Vec<Award> {
-        if hit.excluded.is_some() {
-            return Vec::new();
-        }
-        let last = past.and_then(|past| past.hits.iter().map(|(_, known)| known.when.0).max());
-        let gap = last.map(|last| hit.when.0.saturating_sub(last));
-        let before = past.map_or(0, |past| past.engaged_before(hit));
-        let rules = self.parts.rules.iter().filter(|rule| {
-            let stay = past.map_or(0, |_| hit.engaged_ms);
-            let enough = match (rule.when.distinct_pages, past) {
-                (None, _) => true,
-                (Some(_), None) => false,
-                (Some((pages, within)), Some(past)) => {
-                    past.pages_seen(rule, hit, within.as_millis() as u64) >= pages as usize
-                }
-            };
-            enough && holds(&rule.when, hit, gap, (before, stay))
-        });
-        let award = |(order, rule): (usize, &Rule)| Award {
-            when: hit.when.0,
-            position,
-            order: order as u16,
-            rule: rule.id,
-            source: hit.visitor,
-            not_away: false,
-        };
-        rules.enumerate().map(award).collect()
-    }
-
-    /// What a nobody's history is worth by the browser's own ledger.
-    fn score_of_nobody(&self, past: &Past, now: u64) -> i64 {
-        let all = self.grants(&past.awards, &|_| false);
-        let theirs = |award: &Award| past.awards[past.nobody.1..].contains(award);
-        let rows: Vec<_> = all.into_iter().filter(|(award, ..)| theirs(award)).collect();
-        self.score(&rows).at(now)
-    }
-
-    fn earn(&mut self, lead: LeadId, hit: &Hit, brought: Brought) {
-        let now = hit.received.0;
-        self.pass_for(lead, now);
-        let history_human = brought.history.iter().map(|(_, hit)| hit).filter(|hit| hit.is_human());
-        let history_human = history_human.map(|hit| hit.when.0).max();
-        let before = match self.people.get(&lead) {
-            Some(person) => Standing {
-                score: self.score_of(person).at(now),
-                identified: true,
-                consent: person.consent,
-                last_human: person.last_human,
-            },
-            None => Standing {
-                score: brought.score,
-                identified: false,
-                consent: true,
-                last_human: history_human,
-            },
-        };
-        let known = self.people.contains_key(&lead);
-        let mut person = self.people.remove(&lead).unwrap_or_default();
-        person.consent |= !known;
-        for mut award in brought.carried.into_iter().chain(brought.awards) {
-            let rule = self.rule(award.rule);
-            let away = rule.when.return_after.map_or(0, |away| away.as_millis() as u64);
-            let since = award.when.checked_sub(person.last_when);
-            award.not_away = known && since.is_some_and(|since| since < away);
-            person.awards.push(award);
-        }
-        if let Some((visitor, assurance)) = brought.link {
-            let link = person.links.entry(visitor).or_default();
-            *link = (*link).max(assurance);
-        }
-        person.attached += brought.history.len() as u32;
-        person.visits += brought.visits + u32::from(brought.opens_visit);
-        person.last_human = person.last_human.max(history_human);
-        let this = (Position::NONE, hit.clone());
-        for (_, hit) in brought.history.iter().chain([&this]) {
-            person.hits += 1;
-            person.pages += u32::from(hit.kind == HitKind::PageView);
-            if hit.visitor.is_some() {
-                person.last_when = person.last_when.max(hit.when.0);
-            }
-        }
-        if hit.is_human() {
-            person.last_human = person.last_human.max(Some(hit.when.0));
-        }
-        if let Some(claim) = &hit.claim {
-            person.consent = claim.consent.unwrap_or(person.consent);
-            if claim.lead == lead {
-                person.assurance = person.assurance.max(claim.assurance);
-            }
-        }
-        self.cross(&mut person, &before, now);
-        person.clock = person.clock.max(now);
-        self.people.insert(lead, person);
-    }
-
-    /// Crosses what is to be crossed at the very moment of a hit.
-    fn cross(&self, person: &mut Person, before: &Standing, now: u64) {
-        let score = self.score_of(person).at(now);
-        let after = Standing {
-            score,
-            identified: true,
-            consent: person.consent,
-            last_human: person.last_human,
-        };
-        for line in &self.parts.thresholds {
-            let place = person.places.entry(line.id).or_default();
-            if place.inside {
-                let held = now < place.since.saturating_add(line.dwell.as_millis() as u64);
-                if !held && score < line.fall.0 {
-                    let crossing = place.fall(line, now);
-                    person.crossings.push(crossing);
-                }
-                continue;
-            }
-            let open = |gate: &Gate, standing: &Standing| standing.open(*gate, line, now);
-            if Gate::ALL.iter().all(|gate| open(gate, &after)) {
-                let opened = Gate::ALL.iter().find(|gate| !open(gate, before));
-                let crossing = place.rise(line, now, *opened.unwrap_or(&Gate::Score));
-                person.crossings.push(crossing);
-            }
-        }
+    fn hints(&self, head: LeadId) -> Vec<u64> {
+        self.hints.get(&head).cloned().unwrap_or_default()
     }
 
     /// Acts on every moment up to now, each in its turn.
-    fn pass_for(&mut self, lead: LeadId, now: u64) {
-        let Some(mut person) = self.people.remove(&lead) else {
-            return;
-        };
-        let score = self.score_of(&person);
-        let hints = self.seen.get(&lead).cloned().unwrap_or_default();
-        let mut from = person.clock;
+    fn pass_for(&mut self, head: LeadId, life: &Life, now: u64) {
+        let mut person = self.people.remove(&head).unwrap_or_default();
+        let (_, changes) = life.history(now, &self.hints(head));
+        let mut changes: Vec<(u64, ThresholdId)> =
+            changes.into_iter().filter(|change| change.0 > person.clock).collect();
+        let published: Vec<u64> = self.versions.iter().map(|version| version.from).collect();
         loop {
-            let hint = hints.get(person.crossings.len());
-            let mut next: Option<(u64, Crossing, Place)> = None;
-            for line in &self.parts.thresholds {
-                let mut place = person.places.get(&line.id).cloned().unwrap_or_default();
-                let hint = hint.filter(|hint| hint.threshold == line.id);
-                let found = place.next(line, &score, person.view(), (from, now), hint);
-                let first =
-                    |(at, _): &(u64, Crossing)| next.as_ref().is_none_or(|best| *at < best.0);
-                if let Some((at, crossing)) = found.filter(first) {
-                    next = Some((at, crossing, place));
+            let release = person.next_release(life, now, changes.first().map(|it| it.0));
+            let flip = changes.first().copied();
+            match (flip, release) {
+                (Some((at, id)), release) if release.is_none_or(|(when, _)| at <= when) => {
+                    changes.remove(0);
+                    let rules = published.contains(&at);
+                    person.flip(life, id, (at, at), rules.then_some(Gate::Rules));
                 }
+                (_, Some((at, id))) => person.release(life, id, at),
+                (_, None) => break,
             }
-            let Some((at, crossing, place)) = next else {
-                break;
-            };
-            person.places.insert(crossing.threshold, place);
-            person.crossings.push(crossing);
-            from = at;
         }
         person.clock = person.clock.max(now);
-        self.people.insert(lead, person);
+        self.people.insert(head, person);
     }
 
-    fn rule(&self, id: RuleId) -> &Rule {
-        self.parts.rules.iter().find(|rule| rule.id == id).unwrap()
-    }
-
-    fn score_of(&self, person: &Person) -> Score {
-        self.score(&self.ledger(person))
-    }
-
-    /// A person's rows with their grants, in order.
-    pub fn ledger(&self, person: &Person) -> Vec<(Award, i64, Cut)> {
-        let claimed = |source: Option<VisitorId>| {
-            source.is_some_and(|visitor| person.links.get(&visitor) != Some(&Assurance::Verified))
-        };
-        self.grants(&person.awards, &claimed)
-    }
-
-    fn score(&self, rows: &[(Award, i64, Cut)]) -> Score {
-        let of = |id| {
-            let own = rows.iter().filter(|(award, ..)| self.rule(award.rule).category == id);
-            own.map(|(award, granted, _)| (award.when, *granted)).collect::<Vec<_>>()
-        };
-        let counted = self.parts.categories.iter().filter(|category| category.in_total);
-        let faded =
-            counted.map(|category| Faded::new(category.half_life.millis(), &of(category.id)));
-        Score(faded.collect())
-    }
-
-    /// Grants every award, from the first to the last.
-    fn grants(
-        &self,
-        awards: &[Award],
-        claimed: &dyn Fn(Option<VisitorId>) -> bool,
-    ) -> Vec<(Award, i64, Cut)> {
-        let mut awards = awards.to_vec();
-        awards.sort_by_key(|award| (award.when, award.position, award.order));
-        let mut granted: Vec<(Award, i64, Cut)> = Vec::new();
-        for award in awards {
-            let rule = self.rule(award.rule);
-            let (points, cut) = if award.not_away {
-                (0, Cut::NotAway)
-            } else if self.has_counted(&granted, &award, rule) {
-                (0, Cut::Counted)
-            } else if rule.points.0 <= 0 {
-                (rule.points.0, Cut::None)
-            } else {
-                self.fitting(&granted, &award, rule, claimed)
-            };
-            granted.push((award, points, cut));
-        }
-        granted
-    }
-
-    fn has_counted(&self, before: &[(Award, i64, Cut)], award: &Award, rule: &Rule) -> bool {
-        let counted = |(other, _, cut): &&(Award, i64, Cut)| {
-            other.rule == award.rule && !matches!(cut, Cut::Counted | Cut::NotAway)
-        };
-        let times: Vec<u64> = before.iter().filter(counted).map(|(other, ..)| other.when).collect();
-        let holds = |then: u64, period: Period| match period {
-            Period::Day => day(then, self.parts.offset) == day(award.when, self.parts.offset),
-            Period::Rolling(length) => award.when - then < length.as_millis() as u64,
-        };
-        let guards = &rule.guards;
-        let once = guards.once.is_some_and(|once| match once {
-            Once::Ever => !times.is_empty(),
-            Once::Rearmed(after) => times.iter().any(|then| holds(*then, Period::Rolling(after))),
-        });
-        let per = guards.once_per.is_some_and(|per| times.iter().any(|then| holds(*then, per)));
-        let many = guards.at_most.is_some_and(|(most, per)| {
-            times.iter().filter(|then| holds(**then, per)).count() >= most as usize
-        });
-        once || per || many
-    }
-
-    /// The whole points that fit under rule, category, total and claims, in that order.
-    fn fitting(
-        &self,
-        before: &[(Award, i64, Cut)],
-        award: &Award,
-        rule: &Rule,
-        claimed: &dyn Fn(Option<VisitorId>) -> bool,
-    ) -> (i64, Cut) {
-        let category_of = |other: &Award| self.rule(other.rule).category;
-        let worth = |id, which: &dyn Fn(&Award, i64) -> bool| {
-            let half_life = self.category(id).half_life.millis();
-            let rows: Vec<(u64, i64)> = before
-                .iter()
-                .filter(|(other, granted, _)| category_of(other) == id && which(other, *granted))
-                .map(|(other, granted, _)| (other.when, *granted))
-                .collect();
-            value(half_life, &rows, award.when)
-        };
-        let total = |which: &dyn Fn(&Award, i64) -> bool| -> i64 {
-            let counted = self.parts.categories.iter().filter(|category| category.in_total);
-            counted.map(|category| worth(category.id, which)).sum()
-        };
-        let all = |_: &Award, _: i64| true;
-        let mut limits = Vec::new();
-        if let Some(max) = rule.guards.max {
-            let same = |other: &Award, _| other.rule == rule.id;
-            limits.push((max.0 - worth(rule.category, &same), Cut::RuleMax));
-        }
-        let category = self.category(rule.category);
-        if let Some(max) = category.max {
-            limits.push((max.0 - worth(category.id, &all), Cut::CategoryMax));
-        }
-        if category.in_total {
-            if let Some(max) = self.parts.total_max {
-                limits.push((max.0 - total(&all), Cut::TotalMax));
-            }
-            if let Some(max) = self.parts.claims_max.filter(|_| claimed(award.source)) {
-                let theirs = |other: &Award, _| claimed(other.source);
-                limits.push((max.0 - total(&theirs), Cut::ClaimsMax));
+    /// Crosses what news at a moment changes.
+    fn cross(&mut self, head: LeadId, before: &Life, now: u64) {
+        let life = self.life(head);
+        let sides = life.sides(now, &self.hints(head));
+        let mut person = self.people.remove(&head).unwrap_or_default();
+        let (was, is) = (before.standing(now), life.standing(now));
+        for line in life.lines(now) {
+            let known = person.lines.entry(line.id).or_default().place;
+            let side = sides.get(&line.id).copied().unwrap_or_default();
+            if known.inside != side.inside {
+                let opened = Gate::ASKED
+                    .into_iter()
+                    .find(|gate| !was.open(*gate, line, now) && is.open(*gate, line, now));
+                person.flip(&life, line.id, (now, side.since), opened.or(Some(Gate::Score)));
+            } else if known.since != side.since {
+                person.settle(line, now, side.since);
             }
         }
-        let mut fits = (rule.points.0, Cut::None);
-        for (room, cut) in limits {
-            let room = room.max(0) / 1_000 * 1_000;
-            if room < fits.0 {
-                fits = (room, cut);
-            }
-        }
-        fits
-    }
-
-    fn category(&self, id: engine::id::CategoryId) -> &engine::scoring::Category {
-        self.parts.categories.iter().find(|category| category.id == id).unwrap()
+        person.clock = person.clock.max(now);
+        self.people.insert(head, person);
     }
 }
 
-/// What a hit brings a person.
-#[derive(Default)]
-struct Brought {
-    awards: Vec<Award>,
-    carried: Vec<Award>,
-    history: Vec<(Position, Hit)>,
-    /// What the history is worth by the browser's own ledger.
-    score: i64,
-    visits: u32,
-    opens_visit: bool,
-    link: Option<(VisitorId, Assurance)>,
-}
-
-/// A score as a function of time.
-pub struct Score(Vec<Faded>);
-
-impl Score {
-    pub fn at(&self, at: u64) -> i64 {
-        self.0.iter().map(|faded| faded.at(at)).sum()
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Standing {
-    score: i64,
-    identified: bool,
-    consent: bool,
-    last_human: Option<u64>,
-}
-
-impl Standing {
-    fn open(&self, gate: Gate, line: &Threshold, now: u64) -> bool {
-        match gate {
-            Gate::Score => self.score >= line.rise.0,
-            Gate::Grade => {
-                line.grades.is_empty() || line.grades.contains(&engine::grade::Grade::Unknown)
-            }
-            Gate::Identity => self.identified,
-            Gate::Consent => self.consent,
-            Gate::Recent => line.recent.is_none_or(|within| {
-                let since = self.last_human.map(|seen| now.saturating_sub(seen));
-                since.is_some_and(|since| since <= within.as_millis() as u64)
-            }),
-        }
-    }
-}
-
-impl Person {
-    /// What the gates but the score look at.
-    fn view(&self) -> Standing {
-        Standing { score: 0, identified: true, consent: self.consent, last_human: self.last_human }
-    }
-}
-
-impl Place {
-    fn rise(&mut self, line: &Threshold, at: u64, opened: Gate) -> Crossing {
-        let free = self.last_told.map(|told| told + line.cooldown.as_millis() as u64);
-        self.waits = free.filter(|free| line.tell.is_some() && *free > at);
-        self.told = line.tell.is_some() && self.waits.is_none();
-        self.inside = true;
-        self.since = at;
-        self.number += 1;
-        self.last_told = if self.told { Some(at) } else { self.last_told };
-        Crossing {
-            opened_by: Some(opened),
-            waits_until: self.waits.map(Timestamp),
-            ..self.crossing(line, Direction::Rise, at, self.told)
-        }
-    }
-
-    fn fall(&mut self, line: &Threshold, at: u64) -> Crossing {
-        self.inside = false;
-        self.waits = None;
-        self.crossing(line, Direction::Fall, at, self.told)
-    }
-
-    fn release(&mut self, line: &Threshold, at: u64) -> Crossing {
-        self.told = true;
-        self.waits = None;
-        self.last_told = Some(at);
-        self.crossing(line, Direction::Release, at, true)
-    }
-
-    fn crossing(&self, line: &Threshold, what: Direction, at: u64, told: bool) -> Crossing {
-        Crossing {
-            threshold: line.id,
-            direction: what,
-            at: Timestamp(at),
-            number: self.number,
-            opened_by: None,
-            told,
-            waits_until: None,
-        }
-    }
-
-    /// The next thing time does at this line within the moments given, both included.
-    fn next(
-        &mut self,
-        line: &Threshold,
-        score: &Score,
-        view: Standing,
-        (from, until): (u64, u64),
-        hint: Option<&Crossing>,
-    ) -> Option<(u64, Crossing)> {
-        let hint = |what| hint.filter(|hint| hint.direction == what).map(|hint| hint.at.0);
-        if !self.inside {
-            let may = |at: u64| {
-                let standing = Standing { score: score.at(at), ..view };
-                Gate::ALL.iter().all(|gate| standing.open(*gate, line, at))
-            };
-            let at = first(&may, from, until, hint(Direction::Rise))?;
-            return Some((at, self.rise(line, at, Gate::Score)));
-        }
-        let earliest = from.max(self.since.saturating_add(line.dwell.as_millis() as u64));
-        let below = |at: u64| score.at(at) < line.fall.0;
-        let fall = first(&below, earliest, until, hint(Direction::Fall));
-        let release = self.waits.map(|waits| waits.max(from)).filter(|at| *at <= until);
-        match (fall, release) {
-            (Some(fall), None) => Some((fall, self.fall(line, fall))),
-            (Some(fall), Some(release)) if fall <= release => Some((fall, self.fall(line, fall))),
-            (_, Some(release)) => Some((release, self.release(line, release))),
-            (None, None) => None,
-        }
-    }
-}
-
-/// The first moment at which something holds: a walk by the quarter of an hour, then bisection.
-/// Roundings can make a value waver by a thousandth just before, so an instant that somebody
-/// else found up to ten minutes earlier is taken if the thing comes true at that millisecond.
-fn first(holds: &dyn Fn(u64) -> bool, from: u64, until: u64, hint: Option<u64>) -> Option<u64> {
-    const STEP: u64 = HOUR / 4;
-    if from > until {
-        return None;
-    }
-    let (mut low, mut high) = (from, from);
-    while !holds(high) {
-        if high == until {
-            return None;
-        }
-        low = high;
-        high = until.min(high + STEP);
-    }
-    let mut found = high;
-    while low + 1 < found {
-        let middle = low + (found - low) / 2;
-        if holds(middle) { found = middle } else { low = middle }
-    }
-    let exact = |at: &u64| {
-        (from..=found).contains(at)
-            && found - at <= HOUR / 6
-            && holds(*at)
-            && (*at == from || !holds(*at - 1))
-    };
-    Some(hint.filter(exact).unwrap_or(found))
-}
-
-impl Past {
-    fn is_forgotten(&self, now: u64) -> bool {
-        let last = self.hits.iter().map(|(_, hit)| hit.received.0).max();
-        last.is_some_and(|last| now.saturating_sub(last) >= VISITOR_LIFE)
-    }
-
-    /// Whether a hit received then, after so many of the hits, opened a session.
-    fn opens_session(&self, hits: usize, received: u64) -> bool {
-        let last = self.hits[..hits].iter().map(|(_, hit)| hit.received.0).max();
-        last.is_none_or(|last| received.saturating_sub(last) >= SESSION_GAP)
-    }
-
-    fn visits_of_nobody(&self) -> u32 {
-        let opened = |index: &usize| self.opens_session(*index, self.hits[*index].1.received.0);
-        (self.nobody.0..self.hits.len()).filter(opened).count() as u32
-    }
-
-    fn engaged_before(&self, hit: &Hit) -> u32 {
-        let same =
-            |known: &Hit| known.page == hit.page && (hit.page != 0 || known.path == hit.path);
-        let mut engaged = 0;
-        for (_, known) in self.hits.iter().filter(|(_, known)| same(known)) {
-            match known.kind {
-                // Without a nonce a new view of the same path begins anew.
-                HitKind::PageView if known.page == 0 => engaged = 0,
-                HitKind::Engagement => engaged = engaged.max(known.engaged_ms),
-                _ => {}
-            }
-        }
-        engaged
-    }
-
-    /// How many different pages the rule has seen lately, with this one.
-    fn pages_seen(&self, rule: &Rule, hit: &Hit, within: u64) -> usize {
-        let lately = |known: &Hit| hit.when.0.saturating_sub(known.when.0) < within;
-        let rest = Condition { distinct_pages: None, ..rule.when.clone() };
-        let past = self.hits.iter().map(|(_, known)| known);
-        let seen = past.filter(|known| {
-            known.excluded.is_none() && lately(known) && holds(&rest, known, None, (0, 0))
-        });
-        let mut pages: Vec<&str> = seen.map(|known| known.path.as_str()).collect();
-        pages.push(&hit.path);
-        pages.sort_unstable();
-        pages.dedup();
-        pages.len()
-    }
-
-    fn bind(&mut self, hit: &Hit) {
-        if hit.kind == HitKind::Reset {
-            self.bound = None;
-            return;
-        }
-        let Some((claim, kind)) = hit.claim.as_ref().and_then(|claim| Some((claim, claim.kind?)))
-        else {
-            return;
-        };
-        self.bound = Some(match self.bound {
-            Some((lead, known, assurance)) if lead == claim.lead => {
-                (lead, known, assurance.max(claim.assurance))
-            }
-            Some(known) if known.1 != kind => known,
-            _ => (claim.lead, kind, claim.assurance),
-        });
-    }
-}
-
-fn day(at: u64, offset: UtcOffset) -> i64 {
-    (at as i64 + offset.0).div_euclid(86_400_000)
-}
-
-/// Whether a hit meets a condition, but for `distinct_pages`.
-fn holds(when: &Condition, hit: &Hit, gap: Option<u64>, (before, stay): (u32, u32)) -> bool {
-    let pages = !when.path.is_empty()
-        || !when.not_path.is_empty()
-        || when.authenticated.is_some()
-        || when.distinct_pages.is_some();
-    let kind = if !when.event.is_empty() {
-        hit.kind == HitKind::Event && when.event.contains(&hit.event)
-    } else if let Some(line) = when.engaged {
-        let line = line.as_millis() as u32;
-        hit.kind == HitKind::Engagement && before < line && line <= stay
-    } else if pages {
-        hit.kind == HitKind::PageView
-    } else if when.return_after.is_some() {
-        matches!(hit.kind, HitKind::PageView | HitKind::Event)
-    } else {
-        true
-    };
-    let on = |globs: &[String]| globs.iter().any(|glob| glob_matches(glob, &hit.path));
-    kind && (when.path.is_empty() || on(&when.path))
-        && !on(&when.not_path)
-        && when.authenticated.is_none_or(|wanted| wanted == hit.authenticated)
-        && when
-            .return_after
-            .is_none_or(|away| gap.is_some_and(|gap| gap >= away.as_millis() as u64))
-        && (when.any.is_empty()
-            || when.any.iter().any(|inner| holds(inner, hit, gap, (before, stay))))
-}
-
-/// Globs of whole segments, of `*` for any one segment, and of `**` for any number.
-fn glob_matches(glob: &str, path: &str) -> bool {
-    fn segments<'a>(glob: &[&'a str], path: &[&'a str]) -> bool {
-        match (glob, path) {
-            ([], []) => true,
-            (["**", rest @ ..], _) => (0..=path.len()).any(|skip| segments(rest, &path[skip..])),
-            ([first, glob @ ..], [segment, path @ ..]) => {
-                (first == segment || *first == "*") && segments(glob, path)
-            }
-            _ => false,
-        }
-    }
-    let glob: Vec<&str> = glob.split('/').skip(1).collect();
-    let path: Vec<&str> = path.split('/').skip(1).collect();
-    segments(&glob, &path)
-}
+/// Where a name stands whose record is still being taken.
+const UNPLACED: Position = Position(u64::MAX);

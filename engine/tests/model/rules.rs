@@ -1,16 +1,19 @@
 //! `scoring.example.toml` as literal types, and a wilder set whose points fade at mixed speeds
 //! and signs.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
+use engine::attribute::{AttributeTest, Test};
 use engine::decay::HalfLife;
-use engine::grade::Grade;
+use engine::glob::Globs;
+use engine::grade::{Fit, FitRule, Grade};
 use engine::id::{CategoryId, RuleId, ThresholdId};
-use engine::rule::{Condition, Globs, Guards, Once, Period, Points, Rule, RuleSet};
-use engine::scoring::{Category, Scoring, Urgency};
-use engine::threshold::Threshold;
-use engine::time::UtcOffset;
+use engine::points::Points;
+use engine::rule::{Condition, Guards, OnRemove, Once, Period, Rule, RuleSet};
+use engine::scoring::{Category, Labels, Scoring, Urgency};
+use engine::terms::{CategoryTerms, Terms, Versions};
+use engine::threshold::{Again, Threshold};
+use engine::time::{Timestamp, UtcOffset};
 
 pub const DAY: Duration = Duration::from_hours(24);
 pub const MINUTE: Duration = Duration::from_mins(1);
@@ -25,33 +28,58 @@ pub const HOT: ThresholdId = ThresholdId(1);
 #[derive(Clone, Debug)]
 pub struct Parts {
     pub rules: Vec<Rule>,
-    pub categories: Vec<Category>,
+    pub categories: Vec<CategoryTerms>,
     pub thresholds: Vec<Threshold>,
+    pub fit: Fit,
     pub total_max: Option<Points>,
     pub claims_max: Option<Points>,
     pub offset: UtcOffset,
 }
 
 impl Parts {
+    /// As the only version, in force since ever.
     pub fn build(&self, version: u32) -> Scoring {
-        let scoring = Scoring {
+        self.build_after(&Versions::default(), version, Timestamp(0))
+    }
+
+    /// As the next version, in force from a moment on.
+    pub fn build_after(&self, before: &Versions, version: u32, published: Timestamp) -> Scoring {
+        let label = |category: &CategoryTerms| Category {
+            id: category.id,
+            name: format!("category{}", category.id.0),
+            ja: String::new(),
+            en: String::new(),
+        };
+        let labels = Labels {
+            categories: self.categories.iter().map(label).collect(),
+            urgency: Urgency { medium: Points::whole(20), high: Points::whole(40) },
+            ..Labels::default()
+        };
+        let excluded = ["/preview/**".to_owned()];
+        Scoring::new(
+            before,
+            self.terms(version, published),
+            RuleSet::new(self.rules.clone()).unwrap(),
+            Globs::new(&excluded).unwrap(),
+            labels,
+        )
+        .unwrap()
+    }
+
+    /// The terms, but for those of the rules, which come with the rules.
+    pub fn terms(&self, version: u32, published: Timestamp) -> Terms {
+        Terms {
             version,
-            rules: RuleSet::new(self.rules.clone(), self.offset).unwrap(),
+            published,
+            offset: self.offset,
             categories: self.categories.clone(),
             total_max: self.total_max,
             claims_max: self.claims_max,
-            urgency: Urgency {
-                half_life: days(2),
-                medium: Points::whole(20),
-                high: Points::whole(40),
-            },
+            urgency: days(2),
+            rules: Vec::new(),
             thresholds: self.thresholds.clone(),
-            excluded_paths: Globs::new(&["/preview/**".to_owned()]).unwrap(),
-            texts: BTreeMap::new(),
-            stage_names: BTreeMap::new(),
-        };
-        scoring.check().unwrap();
-        scoring
+            fit: self.fit.clone(),
+        }
     }
 
     pub fn rule(&self, name: &str) -> &Rule {
@@ -68,16 +96,8 @@ fn days(days: u64) -> HalfLife {
     HalfLife::from_millis(days * 86_400_000).unwrap()
 }
 
-fn category(id: CategoryId, name: &str, half_life: HalfLife, max: i64) -> Category {
-    Category {
-        id,
-        name: name.into(),
-        half_life,
-        max: Some(Points::whole(max)),
-        in_total: true,
-        ja: String::new(),
-        en: String::new(),
-    }
+fn category(id: CategoryId, half_life: HalfLife, max: i64) -> CategoryTerms {
+    CategoryTerms { id, half_life, max: Some(Points::whole(max)), in_total: true }
 }
 
 fn paths(list: &[&str]) -> Vec<String> {
@@ -125,8 +145,11 @@ fn rules(lines: Vec<Line>) -> Vec<Rule> {
         name: name.into(),
         points: Points::whole(points),
         category,
-        guards,
+        guards: Guards { away: when.return_after, ..guards },
         tell: tell.map(str::to_owned),
+        on_remove: OnRemove::Keep,
+        from: None,
+        until: None,
         when,
         ja: String::new(),
         en: name.into(),
@@ -185,16 +208,12 @@ fn intent_rules() -> Vec<Line> {
 
 /// The example rules.
 pub fn example() -> Parts {
-    let recruit = Category { in_total: false, ..category(RECRUIT, "recruit", days(90), 100) };
+    let recruit = CategoryTerms { in_total: false, ..category(RECRUIT, days(90), 100) };
     let mut lines = interest_rules();
     lines.extend(intent_rules());
     Parts {
         rules: rules(lines),
-        categories: vec![
-            category(INTENT, "intent", days(14), 80),
-            category(INTEREST, "interest", days(30), 50),
-            recruit,
-        ],
+        categories: vec![category(INTENT, days(14), 80), category(INTEREST, days(30), 50), recruit],
         thresholds: vec![
             line(WARM, "warm", (30, 20)),
             Threshold {
@@ -203,9 +222,14 @@ pub fn example() -> Parts {
                 grades: vec![Grade::A, Grade::B, Grade::C, Grade::Unknown],
                 recent: Some(7 * DAY),
                 tell: Some("sales".into()),
+                again: Some(Again {
+                    every: Points::whole(20),
+                    at_most: Some((1, Period::Rolling(3 * DAY))),
+                }),
                 ..line(HOT, "hot", (60, 40))
             },
         ],
+        fit: fit(),
         total_max: Some(Points::whole(100)),
         claims_max: Some(Points::whole(80)),
         offset: UtcOffset::parse("+09:00").unwrap(),
@@ -224,6 +248,29 @@ pub fn line(id: ThresholdId, name: &str, (rise, fall): (i64, i64)) -> Threshold 
         grades: Vec::new(),
         recent: None,
         tell: None,
+        again: None,
+    }
+}
+
+fn fit() -> Fit {
+    let rule = |attribute: &str, test, points| FitRule {
+        test: AttributeTest::new(attribute.into(), test),
+        points: Points::whole(points),
+    };
+    let free_mail = Test::Is(paths(&["gmail.com", "yahoo.co.jp"]));
+    let leads = ["代表", "役員", "取締役", "部長", "CEO", "VP", "Director"];
+    Fit {
+        known_min: 2,
+        lines: [60, 40, 20].map(Points::whole),
+        rules: vec![
+            rule("title", Test::Has(paths(&leads)), 30),
+            rule("title", Test::Has(paths(&["課長", "マネージャー", "Manager"])), 20),
+            rule("employees", Test::Between(Some(100), Some(5_000)), 30),
+            rule("industry", Test::Is(paths(&["manufacturing", "it"])), 20),
+            rule("credit_rank", Test::Is(paths(&["A", "B"])), 10),
+            rule("email_domain", free_mail, -20),
+            rule("email_domain", Test::Ends(paths(&[".ac.jp", ".edu"])), -30),
+        ],
     }
 }
 

@@ -1,14 +1,20 @@
 //! A small world: an engine, a journal in memory, and sentences to walk visitors through it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use engine::attribute::Attributes;
 use engine::engine::{Arrival, Engine, Ingested};
-use engine::hit::{Attributes, Claim, Hit, HitKind};
+use engine::engine::{Authority, Means};
+use engine::hit::{Claim, Hit, HitKind, Named};
 use engine::id::{Key, LeadId, Position, SiteId, VisitorId};
 use engine::identity::{Assurance, Identity, IdentityKind};
-use engine::record::{Body, Crossed, LeadPart, Record};
-use engine::rule::Points;
+use engine::lead::Lead;
+use engine::points::Points;
+use engine::record::{Body, Content, LeadPart, Message, Record, Step};
 use engine::scoring::Scoring;
+use engine::stage::Stage;
+use engine::threshold::Crossing;
 use engine::time::Timestamp;
 
 /// A journal in memory: each record's bytes; positions count from 1.
@@ -26,7 +32,12 @@ impl Journal {
 
     /// The records, decoded and unsealed, with their positions.
     pub fn records(&self) -> impl Iterator<Item = (Position, Record)> {
-        self.0.iter().enumerate().map(|(index, bytes)| {
+        self.records_from(0)
+    }
+
+    /// The records after so many.
+    pub fn records_from(&self, read: usize) -> impl Iterator<Item = (Position, Record)> {
+        self.0.iter().enumerate().skip(read).map(|(index, bytes)| {
             let record = unsealed(Record::decode(bytes).unwrap());
             (Position::new(0, index as u64 + 1), record)
         })
@@ -70,13 +81,25 @@ fn unseal(sealed: &[u8]) -> Attributes {
 
 /// The record with its attributes opened: what the collector does before replaying it.
 pub fn unsealed(mut record: Record) -> Record {
-    if let Body::Hit(record) = &mut record.body {
-        let first = record.first.as_mut().map(|first| &mut first.hit);
-        for hit in first.into_iter().chain([&mut record.hit]) {
-            if let Some(claim) = &mut hit.claim {
-                claim.attributes = unseal(&claim.sealed);
+    match &mut record.body {
+        Body::Hit(record) => {
+            let first = record.first.as_mut().map(|first| &mut first.hit);
+            for hit in first.into_iter().chain([&mut record.hit]) {
+                if let Some(claim) = &mut hit.claim {
+                    claim.attributes = unseal(&claim.sealed);
+                }
             }
         }
+        Body::Step(record) => {
+            let content = match &mut record.step {
+                Step::TakeIn(parcel) => &mut parcel.content,
+                _ => &mut Content::default(),
+            };
+            for said in content.said.iter_mut().chain(&mut content.aside.said) {
+                said.attributes = Arc::new(unseal(&said.sealed));
+            }
+        }
+        _ => {}
     }
     record
 }
@@ -99,6 +122,12 @@ pub fn lead_of(mail: &str) -> LeadId {
     identity.lead(&Key([7; 16]), "site")
 }
 
+/// A name of any kind.
+pub fn named(kind: IdentityKind, value: &str, assurance: Assurance) -> Named {
+    let identity = Identity::parse(kind, value).unwrap();
+    Named { kind, id: identity.lead(&Key([7; 16]), "site"), assurance }
+}
+
 /// A browser by number, spread over the slots.
 pub fn browser(number: u64) -> VisitorId {
     let high = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -109,13 +138,21 @@ pub fn browser(number: u64) -> VisitorId {
 pub fn claim(mail: &str, assurance: Assurance) -> Claim {
     let attributes: Attributes = [("email".to_owned(), mail.to_owned())].into_iter().collect();
     Claim {
-        lead: lead_of(mail),
-        kind: Some(IdentityKind::Email),
-        assurance,
-        consent: None,
+        names: vec![Named { kind: IdentityKind::Email, id: lead_of(mail), assurance }],
+        attributes_by: assurance,
         sealed: seal(&attributes),
         attributes,
+        ..Claim::default()
     }
+}
+
+/// The same with more attributes.
+pub fn claim_with(mail: &str, assurance: Assurance, words: &[(&str, &str)]) -> Claim {
+    let mut claim = claim(mail, assurance);
+    let words = words.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+    claim.attributes.extend(words);
+    claim.sealed = seal(&claim.attributes);
+    claim
 }
 
 /// An engine with its journal, under one version of the scoring.
@@ -155,6 +192,12 @@ impl World {
         self
     }
 
+    /// Goes to a moment without acting on time.
+    pub fn skip_to(&mut self, now: Timestamp) -> &mut World {
+        self.now = now;
+        self
+    }
+
     /// From now on this browser acts.
     pub fn on(&mut self, number: u64) -> &mut World {
         self.who = browser(number);
@@ -162,13 +205,13 @@ impl World {
     }
 
     pub fn view(&mut self, path: &str) -> &mut World {
-        engine::rule::normal_path(path).clone_into(&mut self.path);
+        engine::glob::normal_path(path).clone_into(&mut self.path);
         self.send(Hit::default())
     }
 
     /// A view in the area for people who have logged in.
     pub fn view_logged_in(&mut self, path: &str) -> &mut World {
-        engine::rule::normal_path(path).clone_into(&mut self.path);
+        engine::glob::normal_path(path).clone_into(&mut self.path);
         self.send(Hit { authenticated: true, ..Hit::default() })
     }
 
@@ -247,29 +290,62 @@ impl World {
 
     /// Somebody's score at a moment, of the rows of now.
     pub fn score_at(&self, mail: &str, at: Timestamp) -> Points {
-        let lead = self.engine.lead(lead_of(mail)).unwrap();
-        engine::lead::explain(&lead.rows, &self.scoring, at).score
+        engine::lead::explain(&self.lead(mail).content.rows, self.scoring.terms(), at).score
+    }
+
+    /// Somebody.
+    pub fn lead(&self, mail: &str) -> Lead {
+        self.engine.lead(lead_of(mail)).unwrap()
+    }
+
+    /// Where somebody stands.
+    pub fn stage(&self, mail: &str) -> Stage {
+        self.scoring.terms().stage(&self.lead(mail).bands)
+    }
+
+    /// Does a step as an operator.
+    pub fn step<T>(&mut self, act: impl FnOnce(&Engine, &Authority, &mut Means<'_, '_>) -> T) -> T {
+        let why = Authority {
+            actor: "operator".into(),
+            reason: "told by phone".into(),
+            ..Authority::default()
+        };
+        let (journal, now) = (&mut self.journal, self.now);
+        let mut push = |record: &Record| journal.push(record);
+        act(&self.engine, &why, &mut Means { scoring: &self.scoring, now, push: &mut push })
     }
 
     /// What a browser's own rows are worth now.
     pub fn own_score(&self, number: u64) -> Points {
         let visitor = self.engine.visitor(browser(number), self.now).unwrap();
-        engine::lead::explain(&visitor.rows, &self.scoring, self.now).score
+        engine::lead::explain(&visitor.rows, self.scoring.terms(), self.now).score
     }
 
     /// Every crossing so far, in order.
-    pub fn crossings(&self) -> Vec<(LeadId, Crossed)> {
+    pub fn crossings(&self) -> Vec<(LeadId, Crossing)> {
         let parts = self.journal.parts().into_iter();
         parts
-            .flat_map(|(_, _, part)| {
-                part.crossings.into_iter().map(move |crossed| (part.lead, crossed))
-            })
+            .flat_map(|(_, _, part)| part.crossings.into_iter().map(move |it| (part.lead, it)))
             .collect()
     }
 
-    /// The crossings told so far.
-    pub fn messages(&self) -> Vec<Crossed> {
-        let told = |(_, crossed): (LeadId, Crossed)| crossed.told.is_some().then_some(crossed);
-        self.crossings().into_iter().filter_map(told).collect()
+    /// The messages so far, in order, each with the crossing it tells.
+    pub fn messages(&self) -> Vec<Told> {
+        let mut all = Vec::new();
+        for (_, _, part) in self.journal.parts() {
+            for message in &part.messages {
+                let crossing = message.crossing.map(|it| part.crossings[usize::from(it)]);
+                all.push(Told { lead: part.lead, crossing, message: message.clone() });
+            }
+        }
+        all
     }
+}
+
+/// A message, whom it is about, and what crossing it tells.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    pub lead: LeadId,
+    pub crossing: Option<Crossing>,
+    pub message: Message,
 }

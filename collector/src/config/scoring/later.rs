@@ -1,19 +1,18 @@
-//! What scoring.toml says beyond what the engine acts on in this version: fit, companies, sales'
-//! answers, telling again. It is read and checked like the rest, so that a file which is accepted
-//! today is accepted by the version that acts on it.
+//! What scoring.toml says beyond what the engine acts on in this version: companies, sales'
+//! answers. It is read and checked like the rest, so that a file which is accepted today is
+//! accepted by the version that acts on it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use engine::rule::{Period, Points};
+use engine::points::Points;
 
 use super::super::problem::nearest;
 use super::super::table::{Field, Table};
-use super::rules::at_most_of;
-use super::{band, points, rule_points, tell};
+use super::rules::rule_points;
+use super::thresholds::band;
+use super::{points, tell};
 
-/// Most lines of [fit].
-const FIT_RULES_MAX: usize = 2_000;
 /// The days a week's hours may be of.
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 /// What sales may answer.
@@ -34,51 +33,10 @@ const ANSWERS: [&str; 11] = [
 /// Read, checked, and not acted on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Later {
-    /// Who a person is.
-    pub fit: Option<Fit>,
     /// Lines of companies, by name.
     pub accounts: BTreeMap<String, AccountLine>,
     /// What sales' answers do.
     pub sales: Option<Sales>,
-    /// When a lead that is in is told again, by threshold.
-    pub again: BTreeMap<String, Again>,
-}
-
-/// Who a person is: points for attributes, and what they make.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fit {
-    /// So many attributes must be known for a grade.
-    pub known_min: u32,
-    /// From here on it is A, B, C; less is D.
-    pub grades: [Points; 3],
-    /// In the file's order.
-    pub rules: Vec<FitRule>,
-}
-
-/// One line of [fit].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FitRule {
-    /// What is looked at.
-    pub attribute: String,
-    /// What it must be.
-    pub test: FitTest,
-    /// What it gives.
-    pub points: Points,
-}
-
-/// What an attribute must be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FitTest {
-    /// One of these is in it.
-    Has(Vec<String>),
-    /// It is one of these.
-    Is(Vec<String>),
-    /// It ends in one of these.
-    Ends(Vec<String>),
-    /// It is a number from here to there, both included.
-    Between(Option<i64>, Option<i64>),
-    /// It stands in a list of this name in `lists/`.
-    List(String),
 }
 
 /// A line of companies.
@@ -100,15 +58,6 @@ pub struct AccountLine {
     pub person_max: Option<Points>,
     /// Who is told.
     pub tell: Option<String>,
-}
-
-/// Telling again while in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Again {
-    /// This far above the score last told.
-    pub every: Points,
-    /// So often in a period.
-    pub at_most: Option<(u32, Period)>,
 }
 
 /// What sales' answers do.
@@ -142,109 +91,25 @@ pub struct Hours {
 impl Later {
     /// The sections that were written and are not acted on, for people to know.
     pub fn sections(&self) -> Vec<&'static str> {
-        let written = [
-            ("[fit]", self.fit.is_some()),
-            ("[accounts]", !self.accounts.is_empty()),
-            ("[sales]", self.sales.is_some()),
-            ("[thresholds] again", !self.again.is_empty()),
-        ];
+        let written =
+            [("[accounts]", !self.accounts.is_empty()), ("[sales]", self.sales.is_some())];
         let written = written.into_iter().filter(|(_, written)| *written);
         written.map(|(name, _)| name).collect()
     }
 
-    pub(super) fn read(&mut self, root: &Table<'_>) {
-        self.fit = root.get("fit").and_then(|field| read_fit(&field));
+    pub(super) fn read(root: &Table<'_>) -> Later {
+        let mut later = Later::default();
         if let Some(table) = root.get("accounts").and_then(|field| field.table()) {
             for entry in table.entries() {
                 if let Some(line) = account_line(&entry) {
-                    self.accounts.insert(entry.name.to_owned(), line);
+                    later.accounts.insert(entry.name.to_owned(), line);
                 }
             }
             table.finish();
         }
-        self.sales = root.get("sales").and_then(|field| read_sales(&field));
+        later.sales = root.get("sales").and_then(|field| read_sales(&field));
+        later
     }
-
-    pub(super) fn read_again(&mut self, threshold: &str, field: &Field<'_>) {
-        let Some(table) = field.table() else {
-            return;
-        };
-        let every = table.need("every").and_then(|field| points(&field, 1));
-        let at_most = table.get("at_most").and_then(|field| at_most_of(&field));
-        table.finish();
-        if let Some(every) = every {
-            let again = Again { every, at_most };
-            self.again.insert(threshold.to_owned(), again);
-        }
-    }
-}
-
-fn read_fit(field: &Field<'_>) -> Option<Fit> {
-    let table = field.table()?;
-    let known_min = table.need("known_min").and_then(|field| field.whole(0..=64));
-    let grades = table.need("grades").and_then(|field| {
-        let grades = field.table()?;
-        let lines = ["A", "B", "C"].map(|grade| grades.need(grade));
-        let lines = lines.map(|field| rule_points(&field?));
-        grades.finish();
-        let [a, b, c] = lines;
-        let lines = [a?, b?, c?];
-        if lines[0] <= lines[1] || lines[1] <= lines[2] {
-            field.problem("\"A\" must be above \"B\", and \"B\" above \"C\"");
-        }
-        Some(lines)
-    });
-    let list = table.need("rules").and_then(|field| field.list());
-    let list = list.unwrap_or_default();
-    if list.len() > FIT_RULES_MAX {
-        field.problem_of_word(format!("at most {FIT_RULES_MAX} lines"), None);
-    }
-    let rules = list.iter().take(FIT_RULES_MAX).filter_map(fit_rule);
-    let rules = rules.collect();
-    table.finish();
-    Some(Fit { known_min: known_min? as u32, grades: grades?, rules })
-}
-
-fn fit_rule(field: &Field<'_>) -> Option<FitRule> {
-    let table = field.table()?;
-    let attribute = table.need("attribute").and_then(|field| field.name());
-    let points = table.need("points").and_then(|field| rule_points(&field));
-    let words = |word| {
-        let list = table.get(word).map(|field: Field<'_>| field.one_or_more());
-        let text = |field: &Field<'_>| field.text().map(str::to_owned);
-        list.map(|list| list.unwrap_or_default().iter().filter_map(text).collect())
-    };
-    let number = |word| table.get(word).map(|field| field.whole(i64::MIN..=i64::MAX));
-    let (from, to) = (number("from"), number("to"));
-    if let (Some(Some(from)), Some(Some(to)), Some(field)) = (from, to, table.get("to"))
-        && from > to
-    {
-        field.problem("\"to\" must not be below \"from\"");
-    }
-    let between =
-        (from.is_some() || to.is_some()).then(|| FitTest::Between(from.flatten(), to.flatten()));
-    let list = table.get("list").and_then(|field| field.name());
-    let tests: Vec<FitTest> = [
-        words("has").map(FitTest::Has),
-        words("is").map(FitTest::Is),
-        words("ends").map(FitTest::Ends),
-        between,
-        list.map(|name| FitTest::List(name.to_owned())),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    if tests.len() != 1 {
-        table.problem(
-            "a line needs one of \"has\", \"is\", \"ends\", \"list\", \"from\" and \"to\"",
-        );
-    }
-    table.finish();
-    Some(FitRule {
-        attribute: attribute?.to_owned(),
-        test: tests.into_iter().next()?,
-        points: points?,
-    })
 }
 
 fn account_line(entry: &Field<'_>) -> Option<AccountLine> {

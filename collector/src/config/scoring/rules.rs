@@ -1,29 +1,26 @@
-//! The lines of [behaviour]: what earns points. A condition the engine cannot match is refused by
-//! name: a rule that silently never counts costs a month before anybody notices.
+//! The lines of [behaviour]: what earns points, how often, for whom and for how long.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use engine::id::{CategoryId, RuleId};
-use engine::rule::{Condition, Guards, Once, Period, RULES_MAX, Rule, RuleSet};
+use engine::points::Points;
+use engine::rule::{Guards, OnRemove, Once, Period, RULE_POINTS_MAX, RULES_MAX, Rule, RuleSet};
 use engine::scoring::Category;
-use engine::time::UtcOffset;
+use engine::terms::CategoryTerms;
+use engine::time::{Timestamp, UtcOffset};
 
-use super::super::problem::nearest;
-use super::super::sites::globs;
+use super::super::problem::{half_width, nearest};
 use super::super::table::{Field, Table, quoted};
-use super::{label, points, rule_points, tell};
-
-/// Conditions that are words of ours, and that no version of the engine up to this one matches.
-const LATER_CONDITIONS: [&str; 8] =
-    ["query", "referrer", "campaign", "property", "scroll", "count", "area", "via"];
-/// The same of the rule itself.
-const LATER_WORDS: [&str; 3] = ["only", "from", "until"];
-/// How deep `any` may stand in `any`.
-const DEPTH_MAX: usize = 4;
+use super::condition::{self, some_time};
+use super::{Reading, fit, label, points, tell};
 
 /// Reads `[behaviour]`.
-pub(super) fn read(field: &Field<'_>, categories: &[Category]) -> Vec<Rule> {
+pub(super) fn read(
+    field: &Field<'_>,
+    categories: &[(Category, CategoryTerms)],
+    reading: &Reading<'_>,
+) -> Vec<Rule> {
     let Some(table) = field.table() else {
         return Vec::new();
     };
@@ -36,48 +33,49 @@ pub(super) fn read(field: &Field<'_>, categories: &[Category]) -> Vec<Rule> {
     let mut ids = BTreeMap::new();
     let mut rules = Vec::with_capacity(list.len());
     for (place, line) in list.iter().enumerate().take(RULES_MAX) {
-        let table = line.table();
-        rules.extend(table.and_then(|table| rule(line, table, place, categories, &mut ids)));
+        let id = |table: &Table<'_>| rule_id(table, place, &mut ids);
+        rules.extend(rule(line, place, id, categories, reading));
     }
     rules
 }
 
+/// An id that no rule before this one has.
+fn rule_id(table: &Table<'_>, place: usize, ids: &mut BTreeMap<String, usize>) -> Option<String> {
+    let field = table.need("id")?;
+    let id = field.name()?;
+    if let Some(first) = ids.insert(id.to_owned(), place) {
+        let first = first + 1;
+        field.problem(format!("the id \"{id}\" is used already, by rule number {first}"));
+    }
+    Some(id.to_owned())
+}
+
 fn rule(
     line: &Field<'_>,
-    table: Table<'_>,
     place: usize,
-    categories: &[Category],
-    ids: &mut BTreeMap<String, usize>,
+    id: impl FnOnce(&Table<'_>) -> Option<String>,
+    categories: &[(Category, CategoryTerms)],
+    reading: &Reading<'_>,
 ) -> Option<Rule> {
+    let table = line.table()?;
     let before = line.problems_so_far();
-    let id = table.need("id").and_then(|field| {
-        let id = field.name()?;
-        if let Some(first) = ids.insert(id.to_owned(), place) {
-            let first = first + 1;
-            let message = format!("the id \"{id}\" is used already, by rule number {first}");
-            field.problem(message);
-        }
-        Some(id.to_owned())
-    });
+    let id = id(&table);
     let points = table.need("points").and_then(|field| rule_points(&field));
     let label = label(&table);
     let category = table.need("category").and_then(|field| category(&field, categories));
-    let guards = guards(&table);
+    let mut guards = guards(&table, reading);
     if let (Some(true), Some(field)) = (points.map(|it| it.0 < 0), table.get("max")) {
         field.problem("\"max\" does nothing here: minus points are never cut");
     }
     let tell = tell(&table);
-    for word in LATER_WORDS {
-        refuse_later(&table, word);
-    }
-    if let Some(field) = table.get("on_remove")
-        && field.word(&["keep", "withdraw"]) == Some("withdraw")
-    {
-        field.problem("\"withdraw\" is not available in this version");
-    }
+    let (from, until) = dates(&table, reading.offset.get());
+    let on_remove = table.get("on_remove").and_then(|field| field.word(&["keep", "withdraw"]));
     let when_field = table.need("when");
-    let when = when_field.and_then(|field| condition(&field, 0));
+    let when = when_field.and_then(|field| condition::read(&field, reading.around));
     table.finish();
+    let when = when?;
+    // A person was away only if they were so on every browser of theirs.
+    guards.away = when.return_after;
     let rule = Rule {
         id: RuleId(place as u16),
         name: id?,
@@ -85,7 +83,13 @@ fn rule(
         category: category?,
         guards,
         tell,
-        when: when?,
+        on_remove: match on_remove {
+            Some("withdraw") => OnRemove::Withdraw,
+            _ => OnRemove::Keep,
+        },
+        from,
+        until,
+        when,
         ja: label.ja,
         en: label.en,
     };
@@ -93,31 +97,31 @@ fn rule(
     // asked about something else than was meant.
     if line.problems_so_far() == before {
         let alone = Rule { id: RuleId(0), ..rule.clone() };
-        if let Err(error) = RuleSet::new(vec![alone], UtcOffset(0)) {
+        if let Err(error) = RuleSet::forgetful(vec![alone]) {
             when_field.unwrap_or(*line).problem(error.to_string());
         }
     }
     Some(rule)
 }
 
-fn refuse_later(table: &Table<'_>, word: &'static str) {
-    if let Some(field) = table.get(word) {
-        field.problem_of_word(format!("\"{word}\" is not available in this version"), None);
-    }
+/// Points of a rule, either way.
+pub(super) fn rule_points(field: &Field<'_>) -> Option<Points> {
+    let number = field.whole(-RULE_POINTS_MAX..=RULE_POINTS_MAX)?;
+    Some(Points::whole(number))
 }
 
-fn category(field: &Field<'_>, categories: &[Category]) -> Option<CategoryId> {
+fn category(field: &Field<'_>, categories: &[(Category, CategoryTerms)]) -> Option<CategoryId> {
     let text = field.text()?;
-    let known = categories.iter().find(|category| category.name == text);
+    let known = categories.iter().find(|(category, _)| category.name == text);
     if known.is_none() {
-        let names = categories.iter().map(|category| category.name.as_str());
+        let names = categories.iter().map(|(category, _)| category.name.as_str());
         let near = nearest(text, names).map(str::to_owned);
         field.problem_meant(format!("there is no category {}", quoted(text)), near);
     }
-    Some(known?.id)
+    Some(known?.0.id)
 }
 
-fn guards(table: &Table<'_>) -> Guards {
+fn guards(table: &Table<'_>, reading: &Reading<'_>) -> Guards {
     let (once, rearm) = (table.get("once"), table.get("rearm_after"));
     let (once_per, at_most) = (table.get("once_per"), table.get("at_most"));
     let once_flag = once.and_then(|field| field.flag());
@@ -131,6 +135,7 @@ fn guards(table: &Table<'_>) -> Guards {
             field.problem_of_word(message, None);
         }
     }
+    let only = table.get("only").map(|field| fit::read_only(&field, &reading.lists));
     Guards {
         once: match (once_flag, rearmed) {
             (Some(true), Some(after)) => Some(Once::Rearmed(after)),
@@ -140,6 +145,8 @@ fn guards(table: &Table<'_>) -> Guards {
         once_per: once_per.and_then(|field| period(&field)),
         at_most: at_most.and_then(|field| at_most_of(&field)),
         max: table.get("max").and_then(|field| points(&field, 1)),
+        only: only.unwrap_or_default(),
+        away: None,
     }
 }
 
@@ -160,120 +167,46 @@ fn period(field: &Field<'_>) -> Option<Period> {
     Some(Period::Rolling(length))
 }
 
-/// A time that is not nothing.
-fn some_time(field: &Field<'_>) -> Option<Duration> {
-    let duration = field.duration()?;
-    if duration.is_zero() {
-        field.problem(format!("\"{}\" needs a time above zero", field.name));
-    }
-    Some(duration)
-}
-
-fn condition(field: &Field<'_>, depth: usize) -> Option<Condition> {
-    let before = field.problems_so_far();
-    let table = field.table()?;
-    for word in LATER_CONDITIONS {
-        refuse_later(&table, word);
-    }
-    let paths = |word| table.get(word).map(|field| globs(&field));
-    let path = paths("path");
-    let not_path = paths("not_path");
-    let event = table.get("event").map(|field| {
-        let list = field.one_or_more().unwrap_or_default();
-        let event = |field: &Field<'_>| field.name().map(str::to_owned);
-        list.iter().filter_map(event).collect::<Vec<_>>()
-    });
-    let engaged = table.get("engaged").and_then(|field| some_time(&field));
-    let away = table.get("return_after");
-    let return_after = away.and_then(|field| some_time(&field));
-    let distinct_pages = distinct_pages(&table);
-    let authenticated = table.get("authenticated").and_then(|field| field.flag());
-    let any_field = table.get("any");
-    let any = any_field.map(|field| {
-        if depth >= DEPTH_MAX {
-            field.problem("\"any\" stands too deep in \"any\"");
-            return Vec::new();
-        }
-        let list = field.one_or_more().unwrap_or_default();
-        let inner = |field: &Field<'_>| condition(field, depth + 1);
-        list.iter().filter_map(inner).collect::<Vec<_>>()
-    });
-    table.finish();
-    let condition = Condition {
-        path: path.unwrap_or_default(),
-        not_path: not_path.unwrap_or_default(),
-        event: event.unwrap_or_default(),
-        engaged,
-        return_after,
-        distinct_pages,
-        authenticated,
-        any: any.unwrap_or_default(),
+/// `from` and `until`: days where the file's day begins, both included.
+fn dates(table: &Table<'_>, offset: UtcOffset) -> (Option<Timestamp>, Option<Timestamp>) {
+    const DAY: Duration = Duration::from_hours(24);
+    let day = |word| {
+        let field: Field<'_> = table.get(word)?;
+        Some((field, start_of_day(&field, offset)?))
     };
-    if let Some(any) = any_field
-        && field.problems_so_far() == before
-        && Hits::of(&condition).is_empty()
+    let (from, until) = (day("from"), day("until"));
+    if let (Some((_, from)), Some((field, until))) = (from, until)
+        && until < from
     {
-        any.problem_of_word("nothing in \"any\" can happen together with the rest", None);
+        field.problem("\"until\" must not be before \"from\"");
     }
-    Some(condition)
+    (from.map(|it| it.1), until.map(|(_, start)| start.plus(DAY)))
 }
 
-fn distinct_pages(table: &Table<'_>) -> Option<(u32, Duration)> {
-    let (pages, within) = (table.get("distinct_pages"), table.get("within"));
-    let count = pages.and_then(|field| field.whole(2..=1_000));
-    let time = within.and_then(|field| some_time(&field));
-    match (pages, within) {
-        (Some(field), None) => {
-            field.problem_of_word("\"distinct_pages\" needs \"within\" beside it", None);
-        }
-        (None, Some(field)) if table.get("count").is_none() => {
-            field.problem_of_word("\"within\" needs \"distinct_pages\" beside it", None);
-        }
-        (Some(_), Some(_)) | (None, _) => {}
+/// `2026-12-01`, with or without quotes.
+fn start_of_day(field: &Field<'_>, offset: UtcOffset) -> Option<Timestamp> {
+    let text = field.date_text()?;
+    let plain = half_width(&text).unwrap_or_else(|| text.clone());
+    let parsed = plain.parse::<jiff::civil::Date>().ok();
+    let at = parsed.filter(|_| plain == text).and_then(|date| {
+        let zone = jiff::tz::Offset::from_seconds((offset.0 / 1_000) as i32).ok()?;
+        let start = zone.to_timestamp(date.to_datetime(jiff::civil::Time::midnight())).ok()?;
+        u64::try_from(start.as_millisecond()).ok().map(Timestamp)
+    });
+    if at.is_none() {
+        let message = format!("\"{}\" needs a day such as \"2026-12-01\"", field.name);
+        field.problem_meant(message, likely_date(&plain));
     }
-    Some((count? as u32, time?))
+    at
 }
 
-/// The kinds of hits a condition can hold for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Hits {
-    pages: bool,
-    events: bool,
-    stays: bool,
-}
-
-impl Hits {
-    const ALL: Hits = Hits { pages: true, events: true, stays: true };
-    const NONE: Hits = Hits { pages: false, events: false, stays: false };
-
-    /// As the engine sees it: an event's name asks for events, a stay for stays, a path alone
-    /// for page views.
-    fn of(condition: &Condition) -> Hits {
-        let speaks_of_pages = !condition.path.is_empty()
-            || !condition.not_path.is_empty()
-            || condition.authenticated.is_some()
-            || condition.distinct_pages.is_some();
-        let mut own = if !condition.event.is_empty() {
-            Hits { events: true, ..Hits::NONE }
-        } else if condition.engaged.is_some() {
-            Hits { stays: true, ..Hits::NONE }
-        } else if speaks_of_pages {
-            Hits { pages: true, ..Hits::NONE }
-        } else if condition.return_after.is_some() {
-            Hits { stays: false, ..Hits::ALL }
-        } else {
-            Hits::ALL
-        };
-        if !condition.any.is_empty() {
-            let inner: Vec<Hits> = condition.any.iter().map(Hits::of).collect();
-            own.pages &= inner.iter().any(|hits| hits.pages);
-            own.events &= inner.iter().any(|hits| hits.events);
-            own.stays &= inner.iter().any(|hits| hits.stays);
-        }
-        own
-    }
-
-    fn is_empty(self) -> bool {
-        self == Hits::NONE
-    }
+/// What was meant by `2026/12/1`, `2026.12.01`, `2026年12月1日`.
+fn likely_date(text: &str) -> Option<String> {
+    let parts: Vec<&str> =
+        text.split(|letter: char| !letter.is_ascii_digit()).filter(|it| !it.is_empty()).collect();
+    let [year, month, day] = parts[..] else {
+        return None;
+    };
+    let made = format!("{year:0>4}-{month:0>2}-{day:0>2}");
+    made.parse::<jiff::civil::Date>().ok().map(|_| made)
 }

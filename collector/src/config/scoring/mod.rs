@@ -1,28 +1,34 @@
 //! scoring.toml: who earns points, when a lead is hot, what sales is told. The whole file is read
 //! and checked; what the engine acts on becomes its types, the rest is kept aside by name.
 
+mod condition;
+mod fit;
 pub mod later;
 mod rules;
+mod texts;
+mod thresholds;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use engine::decay::HalfLife;
-use engine::grade::Grade;
+use engine::glob::Globs;
+use engine::grade::Fit;
 use engine::id::{CategoryId, RuleId, ThresholdId};
-use engine::rule::{Globs, Points, RULE_POINTS_MAX, Rule, RuleSet};
-use engine::scoring::{CATEGORIES_MAX, Category, Scoring, THRESHOLDS_MAX, Text, Urgency};
+use engine::points::Points;
+use engine::rule::{Rule, RuleSet};
+use engine::scoring::{CATEGORIES_MAX, Category, Labels, Scoring, Text, Urgency};
+use engine::terms::{CategoryTerms, Terms, Versions};
 use engine::threshold::Threshold;
-use engine::time::UtcOffset;
+use engine::time::{Timestamp, UtcOffset};
 
 use self::later::Later;
 use super::super::net::Network;
-use super::Fingerprint;
 use super::mikomi_toml::networks;
 use super::problem::{Problem, Problems, half_width, nearest};
 use super::sites::globs;
 use super::table::{Field, Source, Table, quoted};
+use super::{Fingerprint, Surroundings};
 
 /// The most points anything may be worth or need; far beyond every sum of limits.
 const POINTS_MAX: i64 = 1_000_000;
@@ -32,24 +38,6 @@ const EXCLUDED_MAX: usize = 10_000;
 const NOBODY: &str = "nobody";
 /// The audiences messages are commonly for; others are fine, unless they look like one of these.
 const AUDIENCES: [&str; 4] = ["sales", "hr", "mailer", NOBODY];
-/// The messages that have a first line.
-const TEXTS: [&str; 7] = ["hot", "action", "escalated", "signal", "cooled", "reminder", "account"];
-/// What a first line may name.
-const VARIABLES: [&str; 9] =
-    ["company", "name", "score", "cell", "reason", "last", "days", "hours", "people"];
-/// Where a lead may stand.
-const STAGES: [&str; 10] = [
-    "anonymous",
-    "known",
-    "warm",
-    "hot",
-    "accepted",
-    "rejected",
-    "working",
-    "won",
-    "lost",
-    "recycled",
-];
 
 /// What a number is given to, once and for ever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,6 +48,15 @@ pub enum NameKind {
     Category,
     /// A threshold. Its numbers are 0 to 255.
     Threshold,
+}
+
+/// What the file refers to that stands elsewhere.
+#[derive(Clone, Copy)]
+pub struct Around<'a> {
+    /// The folder whose `lists/` it names, else the compiled-in lists.
+    pub surroundings: &'a Surroundings,
+    /// The areas of all sites; nothing if they are not known.
+    pub areas: Option<&'a BTreeSet<String>>,
 }
 
 /// What is recorded and marked, and worth nothing.
@@ -80,7 +77,7 @@ pub struct Excluded {
 pub struct ScoringFile {
     /// The text as it was read; the journal keeps it when it is published.
     pub text: Arc<str>,
-    /// Of the text.
+    /// Of the text, and of the lists it names.
     pub fingerprint: Fingerprint,
     /// Where a day begins.
     pub utc_offset: UtcOffset,
@@ -89,13 +86,15 @@ pub struct ScoringFile {
     /// What unproven rows may be worth together.
     pub claims_max: Option<Points>,
     /// In the file's order.
-    pub categories: Vec<Category>,
+    pub categories: Vec<(Category, CategoryTerms)>,
     /// In the file's order.
     pub rules: Vec<Rule>,
     /// In the file's order.
     pub thresholds: Vec<Threshold>,
-    /// Is it now?
-    pub urgency: Urgency,
+    /// What makes a grade.
+    pub fit: Fit,
+    /// Is it now? The short half-life, and the words for it.
+    pub urgency: (HalfLife, Urgency),
     /// Worth nothing.
     pub excluded: Excluded,
     /// First lines of messages.
@@ -108,25 +107,37 @@ pub struct ScoringFile {
 
 impl ScoringFile {
     /// Reads a file, or says everything that is wrong with it.
-    pub fn parse(file: &str, text: &str) -> Result<ScoringFile, Vec<Problem>> {
+    pub fn parse(file: &str, text: &str, around: Around<'_>) -> Result<ScoringFile, Vec<Problem>> {
         let problems = Problems::default();
         let source = Source::new(file, text, &problems);
-        let scoring = source.parse().and_then(|entries| read(Table::root(source, &entries), text));
+        let reading = Reading::new(around);
+        let entries = source.parse();
+        let scoring = entries.and_then(|entries| reading.read(Table::root(source, &entries), text));
         problems.judge(scoring)
     }
 
-    /// Makes it the engine's. `intern` gives a name its number: the same for ever, from a
-    /// journaled catalogue. Fails when the catalogue has given out all numbers of 8 bits.
+    /// Makes it the engine's, after the versions before it. `intern` gives a name its number: the
+    /// same for ever, from a journaled catalogue. Fails when the catalogue has given out all
+    /// numbers of 8 bits.
     pub fn publish(
         &self,
-        version: u32,
+        before: &Versions,
+        (version, published): (u32, Timestamp),
         intern: &mut dyn FnMut(NameKind, &str) -> u16,
     ) -> Result<Scoring, Problem> {
         let refused = |message: String| Problem::of_file("scoring.toml", message);
-        let mut categories = self.categories.clone();
-        for category in &mut categories {
+        let mut labels = Labels {
+            categories: self.categories.iter().map(|(category, _)| category.clone()).collect(),
+            urgency: self.urgency.1,
+            texts: self.texts.clone(),
+            stage_names: self.stage_names.clone(),
+        };
+        let mut categories: Vec<CategoryTerms> =
+            self.categories.iter().map(|(_, terms)| *terms).collect();
+        for (category, terms) in labels.categories.iter_mut().zip(&mut categories) {
             let number = intern(NameKind::Category, &category.name);
             category.id = CategoryId(narrow(number, &category.name)?);
+            terms.id = category.id;
         }
         let mut thresholds = self.thresholds.clone();
         for threshold in &mut thresholds {
@@ -138,23 +149,22 @@ impl ScoringFile {
             rule.id = RuleId(intern(NameKind::Rule, &rule.name));
             rule.category = categories[usize::from(rule.category.0)].id;
         }
-        let scoring = Scoring {
+        let terms = Terms {
             version,
-            rules: RuleSet::new(rules, self.utc_offset).map_err(|it| refused(it.to_string()))?,
+            published,
+            offset: self.utc_offset,
             categories,
             total_max: self.total_max,
             claims_max: self.claims_max,
-            urgency: self.urgency,
+            urgency: self.urgency.0,
+            rules: Vec::new(),
             thresholds,
-            excluded_paths: Globs::new(&self.excluded.paths)
-                .map_err(|it| refused(it.to_string()))?,
-            texts: self.texts.clone(),
-            stage_names: self.stage_names.clone(),
+            fit: self.fit.clone(),
         };
-        match scoring.check() {
-            Ok(()) => Ok(scoring),
-            Err(error) => Err(refused(error.to_string())),
-        }
+        let rules = RuleSet::new(rules).map_err(|it| refused(it.to_string()))?;
+        let paths = Globs::new(&self.excluded.paths).map_err(|it| refused(it.to_owned()))?;
+        let scoring = Scoring::new(before, terms, rules, paths, labels);
+        scoring.map_err(|error| refused(error.to_string()))
     }
 
     /// The names of the thresholds, in the file's order.
@@ -171,40 +181,62 @@ fn narrow(number: u16, name: &str) -> Result<u8, Problem> {
     })
 }
 
-fn read(root: Table<'_>, text: &str) -> Option<ScoringFile> {
-    let utc_offset = root.need("utc_offset").and_then(|field| offset(&field));
-    let total_max = root.get("total_max").and_then(|field| points(&field, 1));
-    let categories =
-        root.need("categories").map(|field| read_categories(&field)).unwrap_or_default();
-    let urgency = root.need("urgency").and_then(|field| read_urgency(&field));
-    let excluded = root.get("exclude").and_then(|field| read_excluded(&field));
-    let rules =
-        root.need("behaviour").map(|field| rules::read(&field, &categories)).unwrap_or_default();
-    let mut later = Later::default();
-    let thresholds = root
-        .need("thresholds")
-        .map(|field| read_thresholds(&field, total_max, &mut later))
-        .unwrap_or_default();
-    let claims_max = root.get("claims").and_then(|field| read_claims(&field));
-    let texts = root.get("texts").map(|field| read_texts(&field));
-    let stages = root.get("stages").and_then(|field| read_stages(&field));
-    later.read(&root);
-    root.finish();
-    Some(ScoringFile {
-        text: Arc::from(text),
-        fingerprint: Fingerprint::of(text.as_bytes()),
-        utc_offset: utc_offset?,
-        total_max,
-        claims_max,
-        categories,
-        rules,
-        thresholds,
-        urgency: urgency?,
-        excluded: excluded.unwrap_or_default(),
-        texts: texts.unwrap_or_default(),
-        stage_names: stages.unwrap_or_default(),
-        later,
-    })
+/// What reading needs besides the text.
+struct Reading<'a> {
+    around: Around<'a>,
+    /// Where a day begins: dates of rules are days there.
+    offset: std::cell::Cell<UtcOffset>,
+    lists: fit::Lists<'a>,
+}
+
+impl<'a> Reading<'a> {
+    fn new(around: Around<'a>) -> Reading<'a> {
+        Reading {
+            around,
+            offset: std::cell::Cell::new(UtcOffset(0)),
+            lists: fit::Lists::new(around.surroundings),
+        }
+    }
+
+    fn read(&self, root: Table<'_>, text: &str) -> Option<ScoringFile> {
+        let utc_offset = root.need("utc_offset").and_then(|field| offset(&field));
+        self.offset.set(utc_offset.unwrap_or(UtcOffset(0)));
+        let total_max = root.get("total_max").and_then(|field| points(&field, 1));
+        let categories =
+            root.need("categories").map(|field| read_categories(&field)).unwrap_or_default();
+        let urgency = root.need("urgency").and_then(|field| read_urgency(&field));
+        let excluded = root.get("exclude").and_then(|field| read_excluded(&field));
+        let rules = root
+            .need("behaviour")
+            .map(|field| rules::read(&field, &categories, self))
+            .unwrap_or_default();
+        let fit = root.get("fit").and_then(|field| fit::read(&field, &self.lists));
+        let thresholds = root
+            .need("thresholds")
+            .map(|field| thresholds::read(&field, total_max))
+            .unwrap_or_default();
+        let claims_max = root.get("claims").and_then(|field| read_claims(&field));
+        let texts = root.get("texts").map(|field| texts::read(&field));
+        let stages = root.get("stages").and_then(|field| texts::read_stages(&field));
+        let later = Later::read(&root);
+        root.finish();
+        Some(ScoringFile {
+            text: Arc::from(text),
+            fingerprint: Fingerprint::of_all(text.as_bytes(), &self.lists.read()),
+            utc_offset: utc_offset?,
+            total_max,
+            claims_max,
+            categories,
+            rules,
+            thresholds,
+            fit: fit.unwrap_or_default(),
+            urgency: urgency?,
+            excluded: excluded.unwrap_or_default(),
+            texts: texts.unwrap_or_default(),
+            stage_names: stages.unwrap_or_default(),
+            later,
+        })
+    }
 }
 
 fn offset(field: &Field<'_>) -> Option<UtcOffset> {
@@ -260,7 +292,7 @@ fn tell(table: &Table<'_>) -> Option<String> {
     (text != NOBODY).then(|| text.to_owned())
 }
 
-fn read_categories(field: &Field<'_>) -> Vec<Category> {
+fn read_categories(field: &Field<'_>) -> Vec<(Category, CategoryTerms)> {
     let Some(table) = field.table() else {
         return Vec::new();
     };
@@ -276,7 +308,7 @@ fn read_categories(field: &Field<'_>) -> Vec<Category> {
     categories
 }
 
-fn category(entry: &Field<'_>, place: usize) -> Option<Category> {
+fn category(entry: &Field<'_>, place: usize) -> Option<(Category, CategoryTerms)> {
     let table = entry.table()?;
     entry.check_name(entry.name);
     let half_life = table.need("half_life").and_then(|field| half_life(&field));
@@ -284,16 +316,15 @@ fn category(entry: &Field<'_>, place: usize) -> Option<Category> {
     let in_total = table.get("in_total").and_then(|field| field.flag());
     let label = label(&table);
     table.finish();
-    Some(Category {
-        id: CategoryId(place as u8),
-        name: entry.name.to_owned(),
+    let id = CategoryId(place as u8);
+    let terms = CategoryTerms {
+        id,
         // A category whose half-life is wrong still has a name that rules may give.
         half_life: half_life.or_else(|| HalfLife::from_millis(1_000))?,
         max,
         in_total: in_total.unwrap_or(true),
-        ja: label.ja,
-        en: label.en,
-    })
+    };
+    Some((Category { id, name: entry.name.to_owned(), ja: label.ja, en: label.en }, terms))
 }
 
 fn half_life(field: &Field<'_>) -> Option<HalfLife> {
@@ -305,7 +336,7 @@ fn half_life(field: &Field<'_>) -> Option<HalfLife> {
     half_life
 }
 
-fn read_urgency(field: &Field<'_>) -> Option<Urgency> {
+fn read_urgency(field: &Field<'_>) -> Option<(HalfLife, Urgency)> {
     let table = field.table()?;
     let half_life = table.need("half_life").and_then(|field| half_life(&field));
     let levels = table.need("levels").and_then(|field| {
@@ -322,7 +353,7 @@ fn read_urgency(field: &Field<'_>) -> Option<Urgency> {
     });
     table.finish();
     let (medium, high) = levels?;
-    Some(Urgency { half_life: half_life?, medium, high })
+    Some((half_life?, Urgency { medium, high }))
 }
 
 fn read_excluded(field: &Field<'_>) -> Option<Excluded> {
@@ -360,173 +391,9 @@ fn domain(field: &Field<'_>) -> Option<String> {
     Some(text)
 }
 
-fn read_thresholds(
-    field: &Field<'_>,
-    total_max: Option<Points>,
-    later: &mut Later,
-) -> Vec<Threshold> {
-    let Some(table) = field.table() else {
-        return Vec::new();
-    };
-    let entries = table.entries();
-    table.finish();
-    if !(1..=THRESHOLDS_MAX).contains(&entries.len()) {
-        field.problem_of_word(format!("there are 1 to {THRESHOLDS_MAX} thresholds"), None);
-    }
-    let mut thresholds: Vec<Threshold> = Vec::new();
-    for (place, entry) in entries.iter().enumerate().take(THRESHOLDS_MAX) {
-        thresholds.extend(threshold(entry, place, total_max, later));
-    }
-    let line = |name: &str| thresholds.iter().find(|line| line.name == name);
-    if let (Some(warm), Some(hot)) = (line("warm"), line("hot"))
-        && warm.rise >= hot.rise
-        && let Some(entry) = entries.iter().find(|entry| entry.name == "warm")
-    {
-        entry.problem_of_word("\"warm\" must rise below \"hot\"", None);
-    }
-    thresholds
-}
-
-fn threshold(
-    entry: &Field<'_>,
-    place: usize,
-    total_max: Option<Points>,
-    later: &mut Later,
-) -> Option<Threshold> {
-    let table = entry.table()?;
-    entry.check_name(entry.name);
-    let (rise, fall) = band(&table, total_max);
-    let dwell = table.get("dwell").and_then(|field| field.duration());
-    let cooldown = table.get("cooldown").and_then(|field| field.duration());
-    let grades = table.get("grades").map(|field| grades(&field));
-    let recent = table.get("recent").and_then(|field| field.duration());
-    let tell = tell(&table);
-    if let Some(field) = table.get("again") {
-        later.read_again(entry.name, &field);
-    }
-    table.finish();
-    Some(Threshold {
-        id: ThresholdId(place as u8),
-        name: entry.name.to_owned(),
-        rise: rise?,
-        fall: fall?,
-        dwell: dwell.unwrap_or(Duration::ZERO),
-        cooldown: cooldown.unwrap_or(Duration::ZERO),
-        grades: grades.unwrap_or_default(),
-        recent,
-        tell,
-    })
-}
-
-/// The two lines of a dead band: fall below rise, rise within what a score can be.
-fn band(table: &Table<'_>, total_max: Option<Points>) -> (Option<Points>, Option<Points>) {
-    let (rise_field, fall_field) = (table.need("rise"), table.need("fall"));
-    let rise = rise_field.and_then(|field| points(&field, 1));
-    let fall = fall_field.and_then(|field| points(&field, -POINTS_MAX));
-    if let (Some(rise), Some(fall), Some(field)) = (rise, fall, fall_field)
-        && fall >= rise
-    {
-        let message = format!(
-            "\"fall\" must be below \"rise\" ({}): between the two a lead stays where it is",
-            rise.shown()
-        );
-        field.problem(message);
-    }
-    if let (Some(rise), Some(most), Some(field)) = (rise, total_max, rise_field)
-        && rise > most
-    {
-        let most = most.shown();
-        field.problem(format!("no score passes \"total_max\" ({most}): nobody gets here"));
-    }
-    (rise, fall)
-}
-
-fn grades(field: &Field<'_>) -> Vec<Grade> {
-    let grade = |field: &Field<'_>| {
-        let text = field.text()?;
-        let parsed = Grade::parse(text);
-        if parsed.is_none() {
-            let plain = half_width(text).unwrap_or_else(|| text.to_owned());
-            let meant = plain.trim().to_uppercase();
-            let meant = Grade::parse(&meant).map(|grade| grade.letter().to_owned());
-            let message = "a grade is \"A\", \"B\", \"C\", \"D\" or \"?\"";
-            field.problem_meant(message, meant);
-        }
-        parsed
-    };
-    let list = field.one_or_more().unwrap_or_default();
-    list.iter().filter_map(grade).collect()
-}
-
 fn read_claims(field: &Field<'_>) -> Option<Points> {
     let table = field.table()?;
     let max = table.need("max").and_then(|field| points(&field, 0));
     table.finish();
     max
-}
-
-fn read_texts(field: &Field<'_>) -> BTreeMap<String, Text> {
-    let mut texts = BTreeMap::new();
-    let Some(table) = field.table() else {
-        return texts;
-    };
-    for name in TEXTS {
-        let Some(inner) = table.get(name).and_then(|field| field.table()) else {
-            continue;
-        };
-        for field in ["ja", "en"].into_iter().filter_map(|word| inner.get(word)) {
-            check_variables(&field);
-        }
-        texts.insert(name.to_owned(), label(&inner));
-        inner.finish();
-    }
-    table.finish();
-    texts
-}
-
-/// Every `{word}` of a text is one that will be filled in.
-fn check_variables(field: &Field<'_>) {
-    // Texts that are none are reported where they are read as labels.
-    let text = if field.is_text() { field.text() } else { None };
-    let mut rest = text.unwrap_or_default();
-    while let Some(open) = rest.find(['{', '}', '｛', '｝']) {
-        let inner = &rest[open..];
-        let Some(length) = inner.strip_prefix('{').and_then(|it| it.find(['{', '}'])) else {
-            let brace: String = inner.chars().take(1).collect();
-            let message = format!("a \"{brace}\" without its partner; a name stands in {{ }}");
-            field.problem_within(inner, message, None);
-            return;
-        };
-        let word = &inner[1..=length];
-        if !VARIABLES.contains(&word) {
-            let whole = &inner[..=length];
-            let message = format!("nothing is called {} here", quoted(word));
-            let near = nearest(word, VARIABLES).map(|near| format!("{{{near}}}"));
-            field.problem_within(whole, message, near);
-        }
-        rest = &inner[length + 2..];
-    }
-}
-
-fn read_stages(field: &Field<'_>) -> Option<BTreeMap<String, String>> {
-    let table = field.table()?;
-    let names = table.get("names").and_then(|field| {
-        let names = field.table()?;
-        let mut found = BTreeMap::new();
-        for stage in STAGES {
-            if let Some(text) = names.get(stage).and_then(|field| field.text()) {
-                found.insert(stage.to_owned(), text.to_owned());
-            }
-        }
-        names.finish();
-        Some(found)
-    });
-    table.finish();
-    names
-}
-
-/// Points of a rule, either way.
-fn rule_points(field: &Field<'_>) -> Option<Points> {
-    let number = field.whole(-RULE_POINTS_MAX..=RULE_POINTS_MAX)?;
-    Some(Points::whole(number))
 }

@@ -1,0 +1,151 @@
+//! The hit itself, whoever it belongs to: what it is, where and when it happened, and whether a
+//! person was there.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use engine::hit::{AREAS_MAX, Exclusion, Hit, HitKind, TEXT_BYTES_MAX};
+use engine::time::Timestamp;
+
+use super::click::{Clicked, MAIL_CLICK};
+use super::{Batch, RawHit, Reject, raw};
+use crate::app::SiteEntry;
+use crate::link::{Kind, SignedLink, uses};
+use crate::privacy::{Page, agent_class, came_from};
+
+/// How far back a browser's clock is believed.
+const LATE_MAX: Duration = Duration::from_hours(24);
+
+impl Batch<'_> {
+    /// The hit, but for whose it is, and the link of ours that was clicked or led to its page.
+    pub(super) fn describe(
+        &self,
+        raw: &RawHit,
+        site: &SiteEntry,
+        by_server: bool,
+        clicked: Option<Clicked>,
+    ) -> Result<(Hit, Option<SignedLink>), Reject> {
+        let privacy = &self.app.settings.privacy;
+        let page = match raw.url.as_str() {
+            "" if by_server || clicked.is_some() => Page::default(),
+            "" => return Err(Reject::MissingField("u")),
+            url => Page::parse(url, privacy).ok_or(Reject::MalformedField("u"))?,
+        };
+        let (kind, event) = kind(raw)?;
+        let address = match raw.ip.as_str() {
+            _ if !by_server => Some(self.sender.address),
+            "" => None,
+            text => Some(text.parse().map_err(|_| Reject::MalformedField("ip"))?),
+        };
+        // A server that names no agent vouches for a person.
+        let agent = if by_server { &raw.agent } else { &self.sender.agent };
+        let (referrer, campaign) = came_from(&raw.referrer, &page);
+        let visitor_key = &self.app.install.visitor;
+        let hash = |name: &[u8], text: &str| match text {
+            "" => 0,
+            text => visitor_key.hash64(&[name, text.as_bytes()]).max(1),
+        };
+        let (authenticated, mut areas) = site.areas(&page.path);
+        areas.truncate(AREAS_MAX);
+        let (link, scanner) = match clicked {
+            Some(clicked) => (Some(clicked.link), clicked.scanner),
+            None => (self.landing(&page, site), false),
+        };
+        let campaign = match &link {
+            _ if kind != HitKind::PageView && raw.event != MAIL_CLICK => String::new(),
+            Some(link) if page.campaign.is_none() => link.campaign(),
+            _ => campaign,
+        };
+        let used = link.iter().map(|it| (uses::PROPERTY.to_owned(), format!("{:016x}", it.id)));
+        let properties = raw.properties.iter().cloned().chain(used).collect();
+        let excluded = self.excluded(agent, &page, address, by_server);
+        let hit = Hit {
+            site: site.number,
+            received: self.now,
+            when: self.when(raw, by_server),
+            kind,
+            event: event.to_owned(),
+            authenticated,
+            areas,
+            title: raw::cut(&raw.title, TEXT_BYTES_MAX),
+            referrer,
+            campaign,
+            id: hash(b"hit", &raw.id),
+            page: hash(b"page", &raw.nonce),
+            engaged_ms: raw.engaged_ms,
+            scroll: raw.scroll,
+            by_server,
+            silent: by_server && raw.silent,
+            test: site.test,
+            excluded: excluded.or(scanner.then_some(Exclusion::Scanner)),
+            properties,
+            via_our_link: link.is_some(),
+            network: address.map(|it| privacy.network(it).to_string()).unwrap_or_default(),
+            agent: agent_class(agent),
+            path: page.path,
+            url: page.url,
+            ..Hit::default()
+        };
+        Ok((hit, link))
+    }
+
+    /// The client's time, corrected by when it says it sent the hit, and believed within limits.
+    fn when(&self, raw: &RawHit, by_server: bool) -> Timestamp {
+        let Some(at) = raw.at else {
+            return self.now;
+        };
+        if by_server {
+            return Timestamp(at).min(self.now);
+        }
+        let ago = raw.sent.map_or(self.now.0.saturating_sub(at), |sent| sent.saturating_sub(at));
+        self.now.minus(Duration::from_millis(ago).min(LATE_MAX))
+    }
+
+    fn excluded(
+        &self,
+        agent: &str,
+        page: &Page,
+        address: Option<IpAddr>,
+        by_server: bool,
+    ) -> Option<Exclusion> {
+        let own = |address: IpAddr| self.in_force.networks.iter().any(|net| net.contains(address));
+        let robot = self.in_force.robots && !(by_server && agent.is_empty());
+        if robot && self.app.robots.knows(agent) {
+            Some(Exclusion::Robot)
+        } else if address.is_some_and(own) {
+            Some(Exclusion::Network)
+        } else if self.in_force.scoring.excluded_paths.any(&page.path) {
+            Some(Exclusion::Path)
+        } else {
+            None
+        }
+    }
+
+    /// The link of ours that led to a page, if its token is good.
+    fn landing(&self, page: &Page, site: &SiteEntry) -> Option<SignedLink> {
+        let token = page.token.as_deref()?;
+        let link = SignedLink::open(token, Kind::Landing, &self.app.install, self.now);
+        link.filter(|link| link.is_for(site)).or_else(|| {
+            crate::app::count(&self.app.metrics.links_void);
+            None
+        })
+    }
+}
+
+fn kind(raw: &RawHit) -> Result<(HitKind, &str), Reject> {
+    let (kind, event) = match raw.event.as_str() {
+        "" if raw.url.is_empty() && !raw.identities.is_empty() => (HitKind::Identify, ""),
+        "" | "page_view" => (HitKind::PageView, ""),
+        "engagement" => (HitKind::Engagement, ""),
+        "identify" => (HitKind::Identify, ""),
+        "reset" => (HitKind::Reset, ""),
+        name => (HitKind::Event, name),
+    };
+    if kind == HitKind::PageView && raw.url.is_empty() {
+        return Err(Reject::MissingField("u"));
+    }
+    if kind == HitKind::Identify && raw.identities.is_empty() {
+        return Err(Reject::MissingField("id"));
+    }
+    Ok((kind, event))
+}

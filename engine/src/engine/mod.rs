@@ -1,0 +1,491 @@
+//! The Engine holds the visitors and leads. The only file that knows the maps and lock order:
+//! identity, visitor, naming, lead, timers, and last the journal's tail, inside `push`. Never
+//! two keys of one map, never a guard across a wait.
+
+mod step;
+mod merge;
+mod link;
+mod timer;
+
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::catalog::Catalog;
+use crate::hit::{Hit, Named};
+use crate::id::{Key, LeadId, Position, VisitorId};
+use crate::lead::{Lead, Receipt};
+use crate::locks::{Mutex, RwLock, RwLockWriteGuard, Shards};
+use crate::record::{
+    Body, FirstHit, HitRecord, Joint, LeadPart, Name, Published, Question, Record, Review, Step,
+    StepRecord,
+};
+use crate::scoring::Scoring;
+use crate::time::Timestamp;
+use crate::visitor::{Known, LeadEvent, Visit, Visitor, server_event};
+
+use self::step::step_lead;
+pub use self::step::{Authority, StepError};
+use self::timer::Timers;
+
+/// Locks each map is divided into. Eight would hold one for 29 ms while five million entries
+/// are read; so many hold it for 0.06 ms.
+pub const SHARDS_DEFAULT: usize = 1_024;
+
+/// How long an expired visitor stays in memory. Hits in flight, and a clock that steps back,
+/// are behind by less.
+pub const SWEEP_MARGIN: Duration = Duration::from_hours(24);
+
+/// Takes a record and says where it stands. The journal's tail, or a test.
+pub type Push<'a> = dyn FnMut(&Record) -> Position + 'a;
+
+/// Everything in memory.
+pub struct Engine {
+    /// Held while people are joined and parted: one such step at a time.
+    identity: Mutex<()>,
+    /// Held while a name that nobody had becomes somebody's: one at a time, or names could go
+    /// round in a circle.
+    naming: Mutex<()>,
+    visitors: Shards<VisitorId, Visitor>,
+    leads: Shards<LeadId, Lead>,
+    timers: Timers,
+    catalog: RwLock<Catalog>,
+    version: AtomicU32,
+    /// How often people were parted.
+    partings: AtomicU64,
+    links_refused: AtomicU64,
+}
+
+/// A hit on its way in, with the first hit of the visitor whom it admits.
+#[derive(Clone, Debug, Default)]
+pub struct Arrival {
+    /// The hit.
+    pub hit: Hit,
+    /// The first hit, recorded on its own before.
+    pub first: Option<FirstHit>,
+}
+
+/// What became of a hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ingested {
+    /// Recorded there.
+    Recorded(Position),
+    /// Recorded there before; nothing was recorded now.
+    Duplicate(Position),
+    /// A newer version of the scoring is in force: it must be decided under that.
+    Stale,
+}
+
+/// What is decided under and written with: for everything that pushes records.
+pub struct Means<'a, 'b> {
+    /// The rules in force.
+    pub scoring: &'a Scoring,
+    /// The moment.
+    pub now: Timestamp,
+    /// The journal's tail.
+    pub push: &'a mut Push<'b>,
+}
+
+/// Aborts the process if dropped by a panic: a half-applied record is worse than none, and
+/// replay will decide.
+struct AllOrNothing;
+
+impl Drop for AllOrNothing {
+    fn drop(&mut self) {
+        // A drop in good order is disarmed by `mem::forget`; only unwinding comes here.
+        std::process::abort();
+    }
+}
+
+impl Means<'_, '_> {
+    /// Pushes a record and applies it, all or nothing.
+    fn record<T>(
+        &mut self,
+        body: Body,
+        apply: impl FnOnce(&Record, Position) -> T,
+    ) -> (Position, T) {
+        let record = Record { time: self.now, version: self.in_force(), body };
+        let guard = AllOrNothing;
+        let position = (self.push)(&record);
+        let done = apply(&record, position);
+        std::mem::forget(guard);
+        (position, done)
+    }
+
+    fn stamp(&self) -> (Timestamp, u32) {
+        (self.now, self.in_force())
+    }
+
+    /// The version in force at the moment: what comes late may be decided under newer rules.
+    fn in_force(&self) -> u32 {
+        let terms = self.scoring.versions.at(self.now, 0);
+        terms.map_or(self.scoring.version, |terms| terms.version)
+    }
+}
+
+impl Engine {
+    /// An empty engine. `shards` is a power of two, at least 2.
+    pub fn new(shards: usize) -> Engine {
+        let shards = shards.next_power_of_two().max(2);
+        Engine {
+            identity: Mutex::new(()),
+            naming: Mutex::new(()),
+            visitors: Shards::new(shards),
+            leads: Shards::new(shards),
+            timers: Timers::default(),
+            catalog: RwLock::new(Catalog::default()),
+            version: AtomicU32::new(0),
+            partings: AtomicU64::new(0),
+            links_refused: AtomicU64::new(0),
+        }
+    }
+
+    /// Decides a hit, pushes its record and applies it, all under the locks of whom it touches.
+    /// A hit without visitor and claim, or of a visitor who is not admitted, is only recorded.
+    pub fn ingest(&self, arrival: Arrival, scoring: &Scoring, push: &mut Push<'_>) -> Ingested {
+        let mut means = Means { scoring, now: arrival.hit.received, push };
+        let merges;
+        let ingested = {
+            let mut record =
+                HitRecord { hit: arrival.hit, first: arrival.first, ..HitRecord::default() };
+            match record.hit.visitor {
+                None => {
+                    let decided = server_event(&record.hit, scoring, &|name| self.known(name));
+                    let (event, review) = decided.unzip();
+                    record.review = review.unwrap_or_default();
+                    merges = merging(event.as_ref());
+                    self.ingest_for_lead(None, event, record, &mut means)
+                }
+                Some(id) => {
+                    let mut visitor = self.visitors.entry(id);
+                    if visitor.is_expired(means.now) {
+                        *visitor = Visitor::default();
+                    }
+                    // Who is here already was admitted by another hit.
+                    record.first = record.first.filter(|_| visitor.hits == 0);
+                    let heads = |name| self.known(name);
+                    match visitor.visit(record.first.as_ref(), &record.hit, scoring, &heads) {
+                        Visit::Duplicate(position) => return Ingested::Duplicate(position),
+                        Visit::New(decided) => {
+                            record.visit = Some(decided.part);
+                            record.review = decided.review;
+                            record.hit.excluded = record.hit.excluded.or(decided.excluded);
+                            merges = merging(decided.event.as_ref());
+                            let event = decided.event;
+                            self.ingest_for_lead(Some(&mut visitor), event, record, &mut means)
+                        }
+                    }
+                }
+            }
+        };
+        // The locks of visitor and lead are free again: people are joined under their own.
+        if let (Some((head, others)), Ingested::Recorded(_)) = (merges, ingested) {
+            for other in others {
+                // Who is one already needs no joining, and nothing else is wrong with it.
+                let _ = self.merge(head, other, &Authority::proof(), &mut means);
+            }
+        }
+        ingested
+    }
+
+    fn ingest_for_lead(
+        &self,
+        visitor: Option<&mut Visitor>,
+        event: Option<LeadEvent>,
+        mut record: HitRecord,
+        means: &mut Means<'_, '_>,
+    ) -> Ingested {
+        if self.is_stale(means.scoring) {
+            return Ingested::Stale;
+        }
+        let mut event = event;
+        if let Some(event) = &mut event {
+            self.take_names(event, &mut record, means);
+        }
+        let mut lead = None;
+        if let Some(event) = &event {
+            // Whose the name is now, whoever was joined or parted since the visitor was asked.
+            let (id, held) = self.head_of(event.origin);
+            match held.receive(id, event, &record, means.scoring, means.now) {
+                Receipt::Part(part) => record.lead = Some(*part),
+                Receipt::Refused(review) => {
+                    self.links_refused.fetch_add(1, Ordering::Relaxed);
+                    record.review.push(review);
+                    if let Some(visit) = &mut record.visit {
+                        visit.bound = None;
+                    }
+                }
+            }
+            lead = Some(held);
+        }
+        let stamp = means.stamp();
+        let scoring = means.scoring;
+        let (position, ()) = means.record(Body::Hit(Box::new(record)), |whole, position| {
+            let Body::Hit(record) = &whole.body else {
+                return;
+            };
+            if let Some(visitor) = visitor {
+                visitor.evolve(record, position);
+            }
+            if let (Some(lead), Some(part)) = (&mut lead, &record.lead) {
+                lead.evolve(part, Some(record), stamp, position);
+                if lead.is_due_stale(part, record) {
+                    self.timers.queue(part.lead, lead, scoring);
+                }
+            }
+        });
+        Ingested::Recorded(position)
+    }
+
+    /// Whether a newer version of the scoring is in force.
+    fn is_stale(&self, scoring: &Scoring) -> bool {
+        self.version.load(Ordering::Acquire) > scoring.version
+    }
+
+    /// Names that nobody had become names of the event's person, each under its own lock. One
+    /// that somebody has meanwhile is a question instead.
+    fn take_names(&self, event: &mut LeadEvent, record: &mut HitRecord, means: &mut Means<'_, '_>) {
+        let (head, own) = (event.head.unwrap_or(event.origin), event.own);
+        let mut taken = Vec::new();
+        for name in std::mem::take(&mut event.joins) {
+            if self.take_name(&name, own, means) {
+                taken.push(name);
+            } else {
+                let (question, other) = (Question::AnotherName, Some(name.id));
+                record.review.push(Review { question, lead: head, other });
+            }
+        }
+        event.joins = taken;
+    }
+
+    fn take_name(&self, name: &Named, own: LeadId, means: &mut Means<'_, '_>) -> bool {
+        let _naming = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+        // Two statements at once may join the same names the one way and the other.
+        let (top, lead) = self.head_of(own);
+        drop(lead);
+        if top == name.id {
+            return true;
+        }
+        let mut entry = self.leads.entry(name.id);
+        if entry.exists() {
+            return entry.stub == Some(own);
+        }
+        let joint = Joint { under: own, assurance: name.assurance, people: false };
+        let part = LeadPart { lead: name.id, origin: name.id, ..LeadPart::default() };
+        let record = StepRecord { step: Step::MergeAway(joint), ..StepRecord::default() };
+        step_lead(&mut entry, record, part, means);
+        true
+    }
+
+    /// Whose a name is, if it is anybody's.
+    pub fn known(&self, name: LeadId) -> Option<Known> {
+        let (mut id, mut own) = (name, None);
+        let mut verified = false;
+        // No chain of names is longer than this without being a circle, and there are none.
+        for _ in 0..CHAIN_MAX {
+            let entry = self.leads.get(&id).filter(|entry| entry.exists())?;
+            if entry.stub.is_none() || entry.people {
+                own.get_or_insert(id);
+            }
+            // What is on its way is still known where it comes from.
+            if let Some(own) = own {
+                let sent = entry.outgoing.as_ref().is_some_and(|it| it.content.proves(own));
+                verified |= sent || entry.content.proves(own);
+            }
+            let Some(next) = entry.stub else {
+                let own = own.unwrap_or(id);
+                let awaited = entry.awaits.map(|(from, _)| from);
+                drop(entry);
+                verified |= awaited.is_some_and(|from| self.holds_proof(from, own));
+                return Some(Known { head: id, own, verified });
+            };
+            id = next;
+        }
+        None
+    }
+
+    /// Whether somebody who holds what is another's own knows a proof of them.
+    fn holds_proof(&self, holder: LeadId, own: LeadId) -> bool {
+        self.leads.get(&holder).is_some_and(|entry| {
+            let sent = entry.outgoing.as_ref().is_some_and(|it| it.content.proves(own));
+            sent || entry.content.proves(own)
+        })
+    }
+
+    /// The head of a name, as far as names are joined.
+    pub fn head(&self, name: LeadId) -> LeadId {
+        self.known(name).map_or(name, |known| known.head)
+    }
+
+    /// The head of a name under its lock, whoever is joined or parted meanwhile.
+    fn head_of(&self, name: LeadId) -> (LeadId, impl std::ops::DerefMut<Target = Lead> + '_) {
+        let mut id = name;
+        let mut partings = self.partings.load(Ordering::Acquire);
+        loop {
+            let entry = self.leads.entry(id);
+            if let Some(next) = entry.stub {
+                id = next;
+                continue;
+            }
+            // Who is parted takes along what is theirs when their lead is locked next: later
+            // than this, or before, and then the name must be followed anew.
+            let since = self.partings.load(Ordering::Acquire);
+            if since == partings {
+                return (id, entry);
+            }
+            (id, partings) = (name, since);
+        }
+    }
+
+    /// Applies a record at its position: the whole of replay.
+    pub fn evolve(&self, record: &Record, position: Position) {
+        let stamp = (record.time, record.version);
+        match &record.body {
+            Body::Hit(hit_record) => {
+                if let (Some(id), Some(_)) = (hit_record.hit.visitor, &hit_record.visit) {
+                    let mut visitor = self.visitors.entry(id);
+                    if visitor.is_expired(record.time) {
+                        *visitor = Visitor::default();
+                    }
+                    visitor.evolve(hit_record, position);
+                }
+                if let Some(part) = &hit_record.lead {
+                    let mut lead = self.leads.entry(part.lead);
+                    lead.forget_due();
+                    lead.evolve(part, Some(hit_record), stamp, position);
+                }
+            }
+            Body::Due(part) => {
+                let mut lead = self.leads.entry(part.lead);
+                lead.forget_due();
+                lead.evolve(part, None, stamp, position);
+            }
+            Body::Step(step) => self.evolve_step(step, stamp, position),
+            Body::Published(published) => self.evolve_published(published),
+            Body::Named(names) => written(&self.catalog).evolve_names(names),
+            Body::Outbox(_) => {}
+        }
+    }
+
+    fn evolve_published(&self, published: &Published) {
+        let mut catalog = written(&self.catalog);
+        catalog.evolve_published(published);
+        self.version.store(catalog.version(), Ordering::Release);
+    }
+
+    /// Journals a version of the scoring and applies it.
+    pub fn publish(&self, published: Published, now: Timestamp, push: &mut Push<'_>) -> Position {
+        let version = published.terms.version;
+        let body = Body::Published(Box::new(published));
+        let record = Record { time: now, version, body };
+        let position = push(&record);
+        if let Body::Published(published) = &record.body {
+            self.evolve_published(published);
+        }
+        position
+    }
+
+    /// Journals names and applies them.
+    pub fn name(&self, names: Vec<Name>, now: Timestamp, push: &mut Push<'_>) -> Position {
+        let mut catalog = written(&self.catalog);
+        let record = Record { time: now, version: catalog.version(), body: Body::Named(names) };
+        let position = push(&record);
+        if let Body::Named(names) = &record.body {
+            catalog.evolve_names(names);
+        }
+        position
+    }
+
+    /// The names as they stand.
+    pub fn catalog(&self) -> Catalog {
+        self.catalog.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// One lead, as it is now, by any of its names.
+    pub fn lead(&self, name: LeadId) -> Option<Lead> {
+        let id = self.known(name)?.head;
+        self.leads.get(&id).filter(|lead| lead.is_person()).map(|lead| lead.clone())
+    }
+
+    /// One entry as it is, also of a name that is another's.
+    pub fn entry(&self, id: LeadId) -> Option<Lead> {
+        self.leads.get(&id).filter(|lead| lead.exists()).map(|lead| lead.clone())
+    }
+
+    /// Whether a name is known, without copying whose it is.
+    pub fn has_lead(&self, name: LeadId) -> bool {
+        self.leads.get(&name).is_some_and(|lead| lead.exists())
+    }
+
+    /// One visitor, as it is now.
+    pub fn visitor(&self, id: VisitorId, now: Timestamp) -> Option<Visitor> {
+        self.visitors.get(&id).filter(|visitor| !visitor.is_expired(now)).map(|known| known.clone())
+    }
+
+    /// Whether a visitor is in memory: whether their first hit need not be fetched.
+    pub fn knows(&self, id: VisitorId, now: Timestamp) -> bool {
+        self.visitors.get(&id).is_some_and(|visitor| !visitor.is_expired(now))
+    }
+
+    /// Forgets visitors who are absent anyway. Unobservable, but for the memory it frees: one
+    /// who has only just expired is kept, since a hit received a moment earlier may still come.
+    pub fn sweep(&self, now: Timestamp) {
+        let surely = now.minus(SWEEP_MARGIN);
+        self.visitors.retain(|_, visitor| !visitor.is_expired(surely));
+    }
+
+    /// How many visitors, expired ones included, and names of leads are in memory.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.visitors.len(), self.leads.len())
+    }
+
+    /// Ties refused because a lead had as many browsers or names as it may have.
+    pub fn links_refused(&self) -> u64 {
+        self.links_refused.load(Ordering::Relaxed)
+    }
+
+    /// The ids of all leads, in no order. For start-up, jobs and tests, not for lists.
+    pub fn lead_ids(&self) -> Vec<LeadId> {
+        let mut ids = Vec::new();
+        self.leads.each(|id, lead| ids.extend(lead.is_person().then_some(*id)));
+        ids
+    }
+
+    /// A hash of everything replay must restore, whatever the shards, threads and order: the
+    /// wrapping sum of the 128-bit hashes of all entries.
+    pub fn state_hash(&self, now: Timestamp) -> u128 {
+        const STATE: Key = Key(*b"mikomi state  v2");
+        let mut bytes = Vec::new();
+        self.catalog().canonical(&mut bytes);
+        let mut sum = STATE.hash128(&[b"catalog", &bytes]);
+        self.visitors.each(|id, visitor| {
+            if !visitor.is_expired(now) {
+                bytes.clear();
+                visitor.canonical(&mut bytes);
+                let hash = STATE.hash128(&[b"visitor", &id.0.to_le_bytes(), &bytes]);
+                sum = sum.wrapping_add(hash);
+            }
+        });
+        self.leads.each(|id, lead| {
+            if lead.exists() {
+                bytes.clear();
+                lead.canonical(&mut bytes);
+                sum = sum.wrapping_add(STATE.hash128(&[b"lead", &id.0.to_le_bytes(), &bytes]));
+            }
+        });
+        sum
+    }
+}
+
+/// Longest chain of names followed.
+const CHAIN_MAX: usize = 10_000;
+
+/// Who is proved to be one with the event's person, for when the locks are free.
+fn merging(event: Option<&LeadEvent>) -> Option<(LeadId, Vec<LeadId>)> {
+    let event = event.filter(|event| !event.merges.is_empty())?;
+    Some((event.origin, event.merges.clone()))
+}
+
+fn written(catalog: &RwLock<Catalog>) -> RwLockWriteGuard<'_, Catalog> {
+    catalog.write().unwrap_or_else(PoisonError::into_inner)
+}

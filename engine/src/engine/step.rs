@@ -1,0 +1,335 @@
+//! What people do to what is known: withdrawing hits, scoring anew, telling who was held, and
+//! undoing. Each is a journaled step with who did it and why (`merge.rs`, `link.rs`).
+
+use std::fmt;
+
+use crate::id::{LeadId, Position, ThresholdId, VisitorId};
+use crate::lead::Lead;
+use crate::ledger::{Basis, Row, settle_with};
+use crate::record::{Body, LeadPart, Step, StepRecord, VisitStep, Withdrawn};
+use crate::time::Timestamp;
+use crate::visitor::{Visitor, withdraw};
+
+use super::{Engine, Means};
+
+/// Who does a step, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Authority {
+    /// Who; empty for the engine itself.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+    /// The step that this one undoes, if it does.
+    pub undoes: Position,
+}
+
+/// Why a step cannot be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepError {
+    /// There is no such lead.
+    NoLead,
+    /// There is no such visitor.
+    NoVisitor,
+    /// Both are one already.
+    Same,
+    /// The name is a lead of its own.
+    NotMerged,
+    /// The browser did nothing that is nobody's.
+    NothingFree,
+    /// The browser did nothing as that lead.
+    NotLinked,
+    /// The lead is not held at that line.
+    NotHeld,
+    /// People of a test and real ones never meet.
+    TestAndReal,
+    /// It cannot be undone, or was already.
+    NotUndoable,
+    /// A newer version of the scoring is in force.
+    Stale,
+}
+
+impl fmt::Display for StepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoLead => "there is no such lead",
+            Self::NoVisitor => "there is no such visitor",
+            Self::Same => "both are one lead already",
+            Self::NotMerged => "it is a lead of its own",
+            Self::NothingFree => "the browser did nothing that is nobody's",
+            Self::NotLinked => "the browser did nothing as that lead",
+            Self::NotHeld => "the lead is not held at that line",
+            Self::TestAndReal => "a lead under a test key and a real one are never one",
+            Self::NotUndoable => "it cannot be undone, or was already",
+            Self::Stale => "the rules have just changed; try again",
+        })
+    }
+}
+
+impl StepError {
+    /// The name in answers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoLead => "no_such_lead",
+            Self::NoVisitor => "no_such_visitor",
+            Self::Same => "already_one",
+            Self::NotMerged => "not_merged",
+            Self::NothingFree => "nothing_free",
+            Self::NotLinked => "not_linked",
+            Self::NotHeld => "not_held",
+            Self::TestAndReal => "test_and_real",
+            Self::NotUndoable => "not_undoable",
+            Self::Stale => "rules_changed",
+        }
+    }
+}
+
+impl Authority {
+    /// A statement that proves both names at once.
+    pub fn proof() -> Authority {
+        Authority { reason: "one verified statement names both".into(), ..Authority::default() }
+    }
+
+    pub(super) fn record(&self, step: Step, of: Position) -> StepRecord {
+        StepRecord {
+            step,
+            actor: self.actor.clone(),
+            reason: self.reason.clone(),
+            undoes: self.undoes,
+            of,
+            ..StepRecord::default()
+        }
+    }
+}
+
+impl Engine {
+    /// Hits of a visitor are withdrawn from its own ledger, or put back.
+    pub fn withdraw_visitor(
+        &self,
+        visitor: VisitorId,
+        withdrawn: &[Withdrawn],
+        of: Position,
+        why: &Authority,
+        means: &mut Means<'_, '_>,
+    ) -> Option<Position> {
+        let mut held = self.visitors.get_mut(&visitor)?;
+        let mut after = held.clone();
+        withdraw(&mut after.rows, &mut after.seen, withdrawn);
+        let basis = Basis::nobody(&means.scoring.versions);
+        let settled = settle_with(&after.rows, &[], Some(Timestamp(0)), &basis);
+        let visit = VisitStep {
+            visitor,
+            previous: held.last_position,
+            regrants: settled.regrants,
+            ..VisitStep::default()
+        };
+        let step = Step::Withdraw(withdrawn.to_vec());
+        let record = StepRecord { visit: Some(visit), ..why.record(step, of) };
+        Some(step_visitor(&mut held, record, means))
+    }
+
+    /// Hits are withdrawn from a lead's ledger, or put back.
+    pub fn withdraw_lead(
+        &self,
+        name: LeadId,
+        withdrawn: &[Withdrawn],
+        of: Position,
+        why: &Authority,
+        means: &mut Means<'_, '_>,
+    ) -> Option<Position> {
+        let (id, mut lead) = self.head_of(name);
+        if !lead.is_person() || self.is_stale(means.scoring) {
+            return None;
+        }
+        let part = lead.withdraw(id, withdrawn, means.scoring, means.now);
+        let record = why.record(Step::Withdraw(withdrawn.to_vec()), of);
+        let position = step_lead(&mut lead, record, part, means);
+        self.timers.queue(id, &mut lead, means.scoring);
+        Some(position)
+    }
+
+    /// What a lead earned up to a barrier is replaced by what the version in force gives for it.
+    pub fn rescore_lead(
+        &self,
+        name: LeadId,
+        matched: &[Row],
+        (barrier, of): (Position, Position),
+        why: &Authority,
+        means: &mut Means<'_, '_>,
+    ) -> Option<Position> {
+        let (id, mut lead) = self.head_of(name);
+        if !lead.is_person() || self.is_stale(means.scoring) {
+            return None;
+        }
+        let version = means.scoring.version;
+        let (rows, part) = lead.rescore(id, (version, barrier), matched, means.scoring, means.now);
+        let record = why.record(Step::Rescore { version, rows }, of);
+        let position = step_lead(&mut lead, record, part, means);
+        self.timers.queue(id, &mut lead, means.scoring);
+        Some(position)
+    }
+
+    /// What a visitor earned up to a barrier is replaced by what the version in force gives.
+    pub fn rescore_visitor(
+        &self,
+        visitor: VisitorId,
+        matched: &[Row],
+        (barrier, of): (Position, Position),
+        why: &Authority,
+        means: &mut Means<'_, '_>,
+    ) -> Option<Position> {
+        let mut held = self.visitors.get_mut(&visitor)?;
+        let later = held.rows.iter().filter(|row| row.position > barrier);
+        let mut rows: Vec<Row> = later.chain(matched).copied().collect();
+        rows.sort_by_key(Row::key);
+        let basis = Basis::nobody(&means.scoring.versions);
+        let rows = settle_with(&rows, &[], Some(Timestamp(0)), &basis).rows;
+        let visit = VisitStep { visitor, previous: held.last_position, ..VisitStep::default() };
+        let step = Step::Rescore { version: means.scoring.version, rows };
+        let record = StepRecord { visit: Some(visit), ..why.record(step, of) };
+        Some(step_visitor(&mut held, record, means))
+    }
+
+    /// A lead that is held at a line is told, or is not to be told.
+    pub fn release(
+        &self,
+        name: LeadId,
+        threshold: ThresholdId,
+        told: bool,
+        why: &Authority,
+        means: &mut Means<'_, '_>,
+    ) -> Result<Position, StepError> {
+        if self.is_stale(means.scoring) {
+            return Err(StepError::Stale);
+        }
+        let (id, mut lead) = self.head_of(name);
+        let held = lead.bands.iter().any(|band| band.threshold() == threshold && band.held);
+        let part = if told {
+            lead.release(id, threshold, means.scoring, means.now)
+        } else {
+            held.then(|| LeadPart { lead: id, origin: id, ..LeadPart::default() })
+        };
+        let part = part.ok_or(StepError::NotHeld)?;
+        let record = why.record(Step::Release { threshold, told }, Position::NONE);
+        let position = step_lead(&mut lead, record, part, means);
+        self.timers.queue(id, &mut lead, means.scoring);
+        Ok(position)
+    }
+
+    /// A step that touches nobody: a job begins or ends, a question is answered.
+    pub fn note(
+        &self,
+        step: Step,
+        of: Position,
+        why: &Authority,
+        means: &mut Means<'_, '_>,
+    ) -> Position {
+        let record = why.record(step, of);
+        means.record(Body::Step(Box::new(record)), |_, _| {}).0
+    }
+
+    /// Undoes a step, as it is recorded at its position.
+    pub fn undo(
+        &self,
+        (step, position): (&StepRecord, Position),
+        why: &Authority,
+        means: &mut Means<'_, '_>,
+    ) -> Result<Position, StepError> {
+        let why = Authority { undoes: position, ..why.clone() };
+        let of_lead = step.lead.as_ref().map(|part| part.lead);
+        let of_visitor = step.visit.as_ref().map(|visit| visit.visitor);
+        match (&step.step, of_lead, of_visitor) {
+            (Step::MergeAway(_), Some(lead), _) => self.undo_joining(lead, position, &why, means),
+            (Step::Restore { was, .. }, Some(lead), _) => {
+                self.undo_parting(lead, (position, *was), &why, means)
+            }
+            (Step::Link | Step::Unlink, _, Some(visitor)) => {
+                self.undo_on_browser(visitor, position, &why, means)
+            }
+            _ => Err(StepError::NotUndoable),
+        }
+    }
+
+    /// Applies a step's record: the whole of its replay.
+    pub(super) fn evolve_step(
+        &self,
+        step: &StepRecord,
+        stamp: (Timestamp, u32),
+        position: Position,
+    ) {
+        if let Some(visit) = &step.visit {
+            self.visitors.entry(visit.visitor).evolve_step(step, position);
+        }
+        if let Some(part) = &step.lead {
+            let mut lead = self.leads.entry(part.lead);
+            lead.forget_due();
+            lead.evolve_step(step, part, stamp, position);
+        }
+    }
+}
+
+/// A step that only moves what the lead holds.
+pub(super) fn step_of(
+    id: LeadId,
+    lead: &mut Lead,
+    record: StepRecord,
+    means: &mut Means<'_, '_>,
+) -> Position {
+    let previous = lead.last_position;
+    let part = LeadPart { lead: id, origin: id, previous, ..LeadPart::default() };
+    step_lead(lead, record, part, means)
+}
+
+/// Pushes a step's record and applies it to the lead it is about.
+pub(super) fn step_lead(
+    lead: &mut Lead,
+    record: StepRecord,
+    part: LeadPart,
+    means: &mut Means<'_, '_>,
+) -> Position {
+    let stamp = means.stamp();
+    let record = StepRecord { lead: Some(part), ..record };
+    let (position, ()) = means.record(Body::Step(Box::new(record)), |whole, position| {
+        if let Body::Step(step) = &whole.body
+            && let Some(part) = &step.lead
+        {
+            lead.evolve_step(step, part, stamp, position);
+        }
+    });
+    position
+}
+
+/// The same of a visitor.
+pub(super) fn step_visitor(
+    held: &mut Visitor,
+    record: StepRecord,
+    means: &mut Means<'_, '_>,
+) -> Position {
+    let (position, ()) = means.record(Body::Step(Box::new(record)), |whole, position| {
+        if let Body::Step(step) = &whole.body {
+            held.evolve_step(step, position);
+        }
+    });
+    position
+}
+
+/// The same of both.
+pub(super) fn step_both(
+    held: &mut Visitor,
+    lead: &mut Lead,
+    record: StepRecord,
+    part: LeadPart,
+    means: &mut Means<'_, '_>,
+) -> Position {
+    let stamp = means.stamp();
+    let record = StepRecord { lead: Some(part), ..record };
+    let (position, ()) = means.record(Body::Step(Box::new(record)), |whole, position| {
+        let Body::Step(step) = &whole.body else {
+            return;
+        };
+        held.evolve_step(step, position);
+        if let Some(part) = &step.lead {
+            lead.evolve_step(step, part, stamp, position);
+        }
+    });
+    position
+}

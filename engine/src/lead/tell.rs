@@ -1,0 +1,306 @@
+//! Who is told what: crossings, rules that tell at once, rising far above what was told, and
+//! messages that turn out to have been wrong. One message a hit, lead and audience.
+
+use std::time::Duration;
+
+use crate::alert::AlertKind;
+use crate::explain::{explain, reasons, urgency};
+use crate::id::{LeadId, Position, ThresholdId};
+use crate::ledger::Row;
+use crate::points::Points;
+use crate::record::{Because, Message, Sent, Subject, Told};
+use crate::stage::Stage;
+use crate::threshold::{Band, Crossing, Direction};
+use crate::time::Timestamp;
+
+use super::draft::{Cause, Draft};
+use super::walk::Walked;
+
+/// What came along with a history tells somebody at once if it is not older than this.
+const TOLD_LATE_MAX: Duration = Duration::from_hours(24);
+
+/// Somebody is to be told that rules counted which tell at once, or that a lead rose far.
+struct Wish {
+    audience: String,
+    kind: AlertKind,
+    row: Option<Row>,
+    lines: Vec<ThresholdId>,
+    last_told: Option<Points>,
+}
+
+impl Draft<'_> {
+    /// Tells what happened at one moment: crossings, then whatever else is to be told.
+    pub(super) fn tell(
+        &mut self,
+        crossings: &[Crossing],
+        at: Timestamp,
+        stage: Stage,
+        cause: Cause<'_>,
+    ) {
+        let because = self.because(cause);
+        for crossing in crossings {
+            self.tell_crossing(*crossing, because.as_ref(), stage);
+        }
+        for wish in self.wishes(at, cause) {
+            self.grant(wish, at, stage);
+        }
+    }
+
+    /// The row of this hit that gave most.
+    fn because(&self, cause: Cause<'_>) -> Option<Row> {
+        let hit = matches!(cause, Cause::Hit(_));
+        let new = self.part.rows.iter().filter(|row| hit && row.position == Position::NONE);
+        new.filter(|row| row.granted.0 > 0).max_by_key(|row| row.granted).copied()
+    }
+
+    pub(super) fn tell_crossing(
+        &mut self,
+        crossing: Crossing,
+        because: Option<&Row>,
+        stage: Stage,
+    ) {
+        if !crossing.told {
+            return;
+        }
+        let Some(line) = self.terms.threshold(crossing.threshold) else {
+            return;
+        };
+        let audience = line.tell.clone();
+        let (kind, lines) = match crossing.direction {
+            Direction::Fall | Direction::Settle => (AlertKind::Cooled, Vec::new()),
+            Direction::Rise | Direction::Release => (AlertKind::Hot, vec![line.id]),
+        };
+        let place = self.part.crossings.iter().rposition(|other| *other == crossing);
+        let because = because.filter(|_| crossing.direction == Direction::Rise);
+        let told = Told { previous_stage: stage, ..self.figures(crossing.at, because) };
+        self.send(Message {
+            kind,
+            audience,
+            crossing: place.map(|place| place as u16),
+            lines,
+            ..message(told)
+        });
+    }
+
+    /// Rules that tell at once, and rising far above what was told.
+    fn wishes(&mut self, at: Timestamp, cause: Cause<'_>) -> Vec<Wish> {
+        let (silent, human) = match cause {
+            Cause::Hit(record) => (record.hit.silent, record.hit.is_human()),
+            Cause::News => (false, true),
+            Cause::Undo | Cause::Rules => (true, false),
+        };
+        let known = !self.content.members.is_empty() && self.profile().consent;
+        if silent || !human || !known {
+            return Vec::new();
+        }
+        let mut wishes = self.actions(at);
+        for wish in &mut wishes {
+            wish.lines = self.lines_told_to(&wish.audience);
+        }
+        self.escalate(&mut wishes, at);
+        wishes
+    }
+
+    /// One wish an audience: the row that gives most is the reason.
+    fn actions(&self, at: Timestamp) -> Vec<Wish> {
+        let mut wishes: Vec<Wish> = Vec::new();
+        for row in self.part.rows.iter().filter(|row| row.cut.counted() && !row.folded) {
+            let terms = self.scoring.versions.numbered(row.version);
+            let tell = terms.and_then(|terms| terms.rule(row.rule)?.tell.clone());
+            let late = row.position != Position::NONE && at.since(row.when) > TOLD_LATE_MAX;
+            let Some(audience) = tell.filter(|_| !late) else {
+                continue;
+            };
+            match wishes.iter_mut().find(|wish| wish.audience == audience) {
+                Some(wish) if wish.row.is_some_and(|known| known.base >= row.base) => {}
+                Some(wish) => wish.row = Some(*row),
+                None => wishes.push(Wish {
+                    audience,
+                    kind: AlertKind::Action,
+                    row: Some(*row),
+                    lines: Vec::new(),
+                    last_told: None,
+                }),
+            }
+        }
+        wishes
+    }
+
+    /// Lines at which a lead is in and an audience was told so.
+    fn lines_told_to(&self, audience: &str) -> Vec<ThresholdId> {
+        let told = self.bands.iter().filter(|band| band.side.inside && band.told && !band.held);
+        let of = |id: &ThresholdId| {
+            let line = self.terms.threshold(*id);
+            line.is_some_and(|line| line.tell.as_deref() == Some(audience))
+        };
+        told.map(Band::threshold).filter(of).collect()
+    }
+
+    /// Adds who must hear that the score is far above what they were told.
+    fn escalate(&mut self, wishes: &mut Vec<Wish>, at: Timestamp) {
+        let score = self.total().value(at);
+        for band in &self.bands {
+            let Some(line) = self.terms.threshold(band.threshold()) else {
+                continue;
+            };
+            let (Some(again), Some(audience)) = (line.again, &line.tell) else {
+                continue;
+            };
+            let crossed = self.part.crossings[self.by_time..]
+                .iter()
+                .any(|it| it.threshold == line.id && it.direction == Direction::Rise);
+            let in_period = again.at_most.is_some_and(|(most, period)| {
+                let holds = |then: &&Timestamp| period.holds(**then, at, self.terms.offset);
+                band.escalated.iter().filter(holds).count() >= most as usize
+            });
+            let last = band.last_points.filter(|_| band.side.inside && band.told && !band.held);
+            let far = last.is_some_and(|last| score.0 >= last.0.saturating_add(again.every.0));
+            if !far || crossed || in_period {
+                continue;
+            }
+            let wish = Wish {
+                audience: audience.clone(),
+                kind: AlertKind::Escalated,
+                row: None,
+                lines: vec![line.id],
+                last_told: last,
+            };
+            wishes.push(wish);
+        }
+    }
+
+    /// Sends what is wished for, within a message that goes to the same audience anyway if there
+    /// is one.
+    fn grant(&mut self, wish: Wish, at: Timestamp, stage: Stage) {
+        let audience = Some(wish.audience);
+        let carrier = self.part.messages.iter_mut().find(|message| {
+            message.audience == audience
+                && message.told.at == at
+                && matches!(message.kind, AlertKind::Hot | AlertKind::Action)
+                && message.crossing.is_none_or(|place| usize::from(place) >= self.by_time)
+        });
+        if let Some(message) = carrier {
+            if !message.also.contains(&wish.kind) && message.kind != wish.kind {
+                message.also.push(wish.kind);
+            }
+            let new = wish.lines.iter().filter(|id| !message.lines.contains(id));
+            let new: Vec<ThresholdId> = new.copied().collect();
+            message.lines.extend(new);
+            message.told.last_told = message.told.last_told.or(wish.last_told);
+            return;
+        }
+        let because =
+            wish.row.or_else(|| self.part.rows.iter().max_by_key(|it| it.granted).copied());
+        let figures = self.figures(at, because.as_ref());
+        let told = Told { previous_stage: stage, last_told: wish.last_told, ..figures };
+        self.send(Message { kind: wish.kind, audience, lines: wish.lines, ..message(told) });
+    }
+
+    /// Messages that what is known now would not have sent are taken back.
+    pub(super) fn take_back_what_was_wrong(
+        &mut self,
+        walked: &Walked,
+        at: Timestamp,
+        stage: Stage,
+        cause: Cause<'_>,
+    ) {
+        if !matches!(cause, Cause::Undo | Cause::Rules) {
+            return;
+        }
+        let wrong = |sent: &&Sent| match sent.about {
+            Subject::Line(line) => {
+                let of = |stay: &&(ThresholdId, Timestamp, Timestamp)| stay.0 == line;
+                let mut stays = walked.stays.iter().filter(of);
+                !stays.any(|(_, from, until)| (*from <= sent.at && sent.at < *until) || *until > at)
+            }
+            Subject::Row(position, order) => !self
+                .content
+                .rows
+                .iter()
+                .any(|row| (row.position, row.order) == (position, order) && row.cut.counted()),
+        };
+        let wrong: Vec<Sent> = self.sent.iter().filter(wrong).cloned().collect();
+        for sent in wrong {
+            if let Subject::Line(line) = sent.about {
+                let band = self.band(line);
+                let latest = band.last_told.is_none_or(|told| told == sent.at);
+                if latest {
+                    band.take_back();
+                    band.told = false;
+                }
+            }
+            let told = Told { previous_stage: stage, ..self.figures(at, None) };
+            let audience = sent.audience.clone();
+            let takes_back = Some(sent);
+            self.send(Message {
+                kind: AlertKind::Retracted,
+                audience,
+                takes_back,
+                ..message(told)
+            });
+        }
+    }
+
+    /// Tells everybody that two leads are one, or are two again.
+    pub(super) fn tell_of_names(&mut self, kind: AlertKind, other: LeadId, at: Timestamp) {
+        let stage = self.stage();
+        let told = Told { previous_stage: stage, ..self.figures(at, None) };
+        self.send(Message { kind, other: Some(other), ..message(told) });
+    }
+
+    fn send(&mut self, mut message: Message) {
+        self.sequence = self.sequence.saturating_add(1);
+        message.place = self.part.messages.len() as u16;
+        message.told.sequence = self.sequence;
+        super::note_told(&mut self.bands, &message);
+        self.part.messages.push(message);
+    }
+
+    /// The figures of a message at a moment.
+    fn figures(&self, at: Timestamp, because: Option<&Row>) -> Told {
+        let (rows, terms) = (&self.content.rows, &self.terms);
+        let explained = explain(rows, terms, at);
+        let in_total = |row: &Row| terms.is_in_total(row.category);
+        let counted = explained.shares.iter().filter(|(row, _)| in_total(row));
+        let unconfirmed = counted
+            .clone()
+            .filter(|(row, _)| self.content.is_claimed(row.source, row.origin))
+            .map(|(_, share)| share.0)
+            .sum();
+        let held = rows.iter().filter(|row| row.cut.counted() && row.base.0 > 0 && in_total(row));
+        let categories = explained.categories.iter().filter(|(id, _)| terms.is_in_total(*id));
+        Told {
+            at,
+            score: explained.score,
+            before_24h: self.before_24h(at),
+            urgency: urgency(rows, terms, at),
+            unconfirmed: Points(unconfirmed),
+            held_back: Points(held.map(|row| row.base.0 - row.granted.0).sum()),
+            grade: self.grade,
+            stage: self.stage(),
+            assurance: self.profile().assurance,
+            categories: categories.copied().collect(),
+            reasons: reasons(counted),
+            because: because.map(|row| Because {
+                rule: row.rule,
+                points: row.granted,
+                at: row.when,
+            }),
+            ..Told::default()
+        }
+    }
+}
+
+fn message(told: Told) -> Message {
+    Message {
+        place: 0,
+        kind: AlertKind::Hot,
+        audience: None,
+        also: Vec::new(),
+        crossing: None,
+        lines: Vec::new(),
+        other: None,
+        takes_back: None,
+        told,
+    }
+}

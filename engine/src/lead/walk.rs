@@ -1,0 +1,288 @@
+//! Sides are derived: a walk through a lead's life, from the beginning or from a moment on, says
+//! on which side of each line it is and since when. It looks at the rows, at the dated facts and
+//! at the versions of the scoring, and at nothing else: whoever has the same ones is on the same
+//! side, in whatever order they became known.
+
+use std::sync::Arc;
+
+use crate::decay::Total;
+use crate::facts::{Profile, Said, Seen, last_seen};
+use crate::grade::Grade;
+use crate::id::{Position, ThresholdId};
+use crate::ledger::{self, UNDECIDED};
+use crate::record::{Base, Content};
+use crate::terms::{Terms, Versions};
+use crate::threshold::{Course, Side};
+use crate::time::Timestamp;
+
+/// A moment among a lead's events: time, and the record.
+pub(super) type Key = (Timestamp, Position);
+
+/// What is walked through.
+#[derive(Clone, Copy)]
+pub(super) struct Life<'a> {
+    pub(super) content: &'a Content,
+    pub(super) visits: &'a [Seen],
+    pub(super) versions: &'a Versions,
+    /// The version under which everything was settled anew, if it was.
+    pub(super) rescored: u32,
+}
+
+/// Where a walk begins.
+pub(super) enum Start<'a> {
+    /// At the beginning of what is remembered.
+    Base(&'a Base),
+    /// With the first event at or after this one: before it nothing changed.
+    At(Key, Vec<Side>),
+}
+
+/// What a walk found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Walked {
+    /// The sides at its end, of every line of the version in force then.
+    pub(super) sides: Vec<Side>,
+    /// The times inside, each from when it began until it ended.
+    pub(super) stays: Vec<(ThresholdId, Timestamp, Timestamp)>,
+}
+
+/// Something that happened, in its place.
+#[derive(Clone, Copy)]
+enum Event {
+    Row(usize),
+    Said(usize),
+    /// A person was seen after half an hour or more.
+    Seen,
+    /// Somebody said who this is.
+    Known,
+    /// Another version came into force.
+    Version,
+}
+
+impl Life<'_> {
+    /// The version in force at a moment.
+    pub(super) fn terms(&self, at: Timestamp) -> Option<&Arc<Terms>> {
+        self.versions.at(at, self.rescored)
+    }
+
+    /// The latest event before the record that is being decided.
+    pub(super) fn last_event(&self) -> Key {
+        let mut last = (Timestamp(0), Position::NONE);
+        for (key, _) in self.events() {
+            if key.1 != UNDECIDED {
+                last = last.max(key);
+            }
+        }
+        last
+    }
+
+    fn events(&self) -> Vec<(Key, Event)> {
+        let place = |position| if position == Position::NONE { UNDECIDED } else { position };
+        let mut events = Vec::with_capacity(self.content.rows.len() + 16);
+        let rows = self.content.rows.iter().enumerate();
+        let rows = rows.filter(|(_, row)| row.granted.0 != 0);
+        events.extend(rows.map(|(at, row)| ((row.when, place(row.position)), Event::Row(at))));
+        let said = self.content.said.iter().enumerate();
+        events.extend(said.map(|(at, it)| ((it.time, place(it.position)), Event::Said(at))));
+        events.extend(self.visits.iter().map(|it| ((it.from, place(it.first)), Event::Seen)));
+        if let Some(known) = self.content.known_since() {
+            events.push(((known.since, place(known.first_position)), Event::Known));
+        }
+        let later = self.versions.all().iter().filter(|terms| terms.version > self.rescored);
+        events.extend(later.map(|terms| ((terms.published, Position::NONE), Event::Version)));
+        events.sort_by_key(|(key, _)| *key);
+        events
+    }
+
+    /// Walks until a moment, that moment included.
+    pub(super) fn walk(&self, start: &Start<'_>, until: Timestamp) -> Walked {
+        let events = self.events();
+        let first = match start {
+            Start::Base(base) if base.at == Timestamp(0) => 0,
+            Start::Base(base) => events.partition_point(|(key, _)| key.0 <= base.at),
+            Start::At(key, _) => events.partition_point(|(other, _)| other < key),
+        };
+        let begins = match start {
+            Start::Base(base) => base.at,
+            Start::At(key, _) => key.0,
+        };
+        let mut walker = Walker::new(*self, begins);
+        for (_, event) in &events[..first] {
+            walker.learn(*event);
+        }
+        walker.sides = match start {
+            Start::Base(base) => base.sides.clone(),
+            Start::At(_, sides) => sides.clone(),
+        };
+        walker.begin(begins);
+        if let Start::Base(base) = start
+            && first > 0
+        {
+            let end = events.get(first).map_or(until, |(key, _)| before(key.0).max(base.at));
+            walker.pass(base.at, end.min(until));
+        }
+        let mut rest = &events[first..];
+        while let Some(((time, _), _)) = rest.first().filter(|((time, _), _)| *time <= until) {
+            let (key, time) = (rest[0].0, *time);
+            walker.reach(time);
+            let together = rest.iter().take_while(|(other, _)| *other == key).count();
+            for (_, event) in &rest[..together] {
+                walker.learn(*event);
+            }
+            rest = &rest[together..];
+            let next = rest.first().map_or(until, |((next, _), _)| before(*next));
+            walker.pass(time, next.min(until).max(time));
+        }
+        walker.reach(until);
+        walker.finish(until)
+    }
+}
+
+fn before(time: Timestamp) -> Timestamp {
+    Timestamp(time.0.saturating_sub(1))
+}
+
+/// The walker's knowledge at a moment.
+struct Walker<'a> {
+    life: Life<'a>,
+    terms: Option<Arc<Terms>>,
+    score: Total,
+    /// How many rows, from the first on, were learned.
+    rows: usize,
+    heard: Vec<&'a Said>,
+    /// What was heard comes to; nothing while that is to be worked out anew.
+    known: Option<(Grade, bool)>,
+    identified: bool,
+    sides: Vec<Side>,
+    stays: Vec<(ThresholdId, Timestamp, Timestamp)>,
+}
+
+impl<'a> Walker<'a> {
+    fn new(life: Life<'a>, at: Timestamp) -> Walker<'a> {
+        let mut walker = Walker {
+            life,
+            terms: life.terms(at).cloned(),
+            score: Total::default(),
+            rows: 0,
+            heard: Vec::new(),
+            known: None,
+            identified: false,
+            sides: Vec::new(),
+            stays: Vec::new(),
+        };
+        walker.sum();
+        walker
+    }
+
+    /// Lines that were not there before begin outside.
+    fn begin(&mut self, at: Timestamp) {
+        self.terms = self.life.terms(at).cloned();
+        self.fit_lines(at);
+    }
+
+    /// Time has come to a moment: another version may be in force.
+    fn reach(&mut self, at: Timestamp) {
+        let terms = self.life.terms(at);
+        let version = |terms: Option<&Arc<Terms>>| terms.map_or(0, |terms| terms.version);
+        let (then, now) = (version(self.terms.as_ref()), version(terms));
+        if then == now {
+            return;
+        }
+        self.terms = terms.cloned();
+        self.known = None;
+        if !self.life.versions.fade_alike(then, now) {
+            self.sum();
+        }
+        self.fit_lines(at);
+    }
+
+    /// The sides of the lines of the version in force, and of no others.
+    fn fit_lines(&mut self, at: Timestamp) {
+        let Some(terms) = self.terms.clone() else {
+            return;
+        };
+        for side in self.sides.iter().filter(|side| side.inside) {
+            if terms.threshold(side.threshold).is_none() {
+                self.stays.push((side.threshold, side.since, at));
+            }
+        }
+        let known = |id| self.sides.iter().find(|side| side.threshold == id).copied();
+        let lines = terms.thresholds.iter();
+        self.sides = lines.map(|line| known(line.id).unwrap_or(Side::out(line.id))).collect();
+    }
+
+    /// Sums the rows learned so far under the terms in force.
+    fn sum(&mut self) {
+        let rows = &self.life.content.rows[..self.rows];
+        self.score =
+            self.terms.as_ref().map(|terms| ledger::total(rows, terms)).unwrap_or_default();
+    }
+
+    fn learn(&mut self, event: Event) {
+        match event {
+            Event::Row(at) => self.earn(at),
+            Event::Said(at) => {
+                self.heard.push(&self.life.content.said[at]);
+                self.known = None;
+            }
+            Event::Known => self.identified = true,
+            Event::Seen | Event::Version => {}
+        }
+    }
+
+    fn earn(&mut self, at: usize) {
+        let row = &self.life.content.rows[at];
+        // Rows in between were granted nothing.
+        self.rows = at + 1;
+        let Some(terms) = self.terms.clone() else {
+            return;
+        };
+        let mut counted = terms.categories.iter().filter(|category| category.in_total);
+        let Some(place) = counted.position(|category| category.id == row.category) else {
+            return;
+        };
+        let sum = &mut self.score.sums_mut()[place];
+        *sum = sum.with(row.when, row.granted).unwrap_or_else(|| {
+            let rows = &self.life.content.rows[..=at];
+            ledger::sum(rows, sum.half_life(), |other| other.category == row.category)
+        });
+    }
+
+    /// Lets time pass from an event until just before the next one.
+    fn pass(&mut self, from: Timestamp, until: Timestamp) {
+        if !self.identified && self.sides.iter().all(|side| !side.inside) {
+            return;
+        }
+        let Some(terms) = self.terms.clone() else {
+            return;
+        };
+        let (grade, consent) = self.known.unwrap_or_else(|| {
+            let profile = Profile::of(self.heard.iter().copied());
+            (terms.fit.grade(&profile.attributes), profile.consent)
+        });
+        self.known = Some((grade, consent));
+        let course = Course {
+            score: &self.score,
+            grade,
+            identified: self.identified,
+            consent,
+            last_human: last_seen(self.life.visits, from),
+        };
+        for (side, line) in self.sides.iter_mut().zip(&terms.thresholds) {
+            let mut from = from;
+            while let Some(at) = line.flip(side, &course, from, until) {
+                if side.inside {
+                    self.stays.push((side.threshold, side.since, at));
+                }
+                *side = side.flipped(at);
+                from = at;
+            }
+        }
+    }
+
+    fn finish(mut self, until: Timestamp) -> Walked {
+        for side in self.sides.iter().filter(|side| side.inside) {
+            self.stays.push((side.threshold, side.since, Timestamp(until.0.saturating_add(1))));
+        }
+        Walked { sides: self.sides, stays: self.stays }
+    }
+}

@@ -1,0 +1,20 @@
+//! Identity can be undone (law 4): whatever is undone, what is derived of everybody is what it
+//! would have been, to the last integer.
+#![allow(clippy::unwrap_used)]
+
+mod model;
+
+use model::chance::seeds;
+use model::undo::{Checked, history};
+
+#[test]
+fn what_is_undone_leaves_everything_derived_as_if_it_had_never_been() {
+    let mut all = Checked::default();
+    for seed in seeds(300) {
+        match history(seed) {
+            Ok(checked) => all += checked,
+            Err(wrong) => panic!("{wrong}"),
+        }
+    }
+    assert!(all.undone > 600 || seeds(300).end < 300, "too little is undone: {all:?}");
+}
