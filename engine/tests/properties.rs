@@ -25,6 +25,7 @@ use engine::time::Timestamp;
 use engine::wire::WireError;
 
 use model::chance::{Chance, seeds};
+use model::claims::{EVENTS, FOLLOWED, TITLES};
 use model::exact;
 use model::oracle::{Entry, Oracle};
 use model::rules::{INTENT, Parts, example, mixed};
@@ -47,10 +48,6 @@ const PATHS: [&str; 14] = [
     "/thanks/careers",
     "",
 ];
-const FOLLOWED: [&str; 3] = ["/pricing", "/case/line", "/thanks/contact"];
-const EVENTS: [&str; 4] = ["mail_click", "download", "unsubscribe", "upgrade_click"];
-/// Nobody we look for, somebody, and somebody more.
-const TITLES: [&str; 3] = ["学生", "課長", "部長"];
 const MAILS: [&str; 4] = ["a@x.example", "b@x.example", "c@x.example", "d@x.example"];
 
 /// A random hit of one of three browsers, or of none, received at a moment.

@@ -224,20 +224,11 @@ fn has_query((name, values): &(String, Vec<String>), url: &str) -> bool {
 
 impl Kinds {
     fn of(condition: &Condition) -> Kinds {
-        let pages = !condition.path.is_empty()
-            || !condition.not_path.is_empty()
-            || !condition.area.is_empty()
-            || !condition.query.is_empty()
-            || !condition.referrer.is_empty()
-            || !condition.campaign.is_empty()
-            || condition.via_our_link
-            || condition.authenticated.is_some()
-            || condition.distinct_pages.is_some();
         if !condition.event.is_empty() {
             Kinds::Events
         } else if condition.engaged.is_some() || condition.scroll.is_some() {
             Kinds::Engagements
-        } else if pages {
+        } else if condition.speaks_of_pages() {
             Kinds::PageViews
         } else if condition.return_after.is_some() || !condition.property.is_empty() {
             Kinds::PageViewsAndEvents

@@ -119,6 +119,21 @@ pub struct Condition {
     pub any: Vec<Condition>,
 }
 
+impl Condition {
+    /// Whether it says something of a page.
+    pub fn speaks_of_pages(&self) -> bool {
+        !self.path.is_empty()
+            || !self.not_path.is_empty()
+            || !self.area.is_empty()
+            || !self.query.is_empty()
+            || !self.referrer.is_empty()
+            || !self.campaign.is_empty()
+            || self.via_our_link
+            || self.authenticated.is_some()
+            || self.distinct_pages.is_some()
+    }
+}
+
 /// One rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {

@@ -27,9 +27,10 @@ const PATHS: [&str; 13] = [
     "/thanks/careers",
 ];
 /// Followed without a nonce; the others have one, so that no more than eight are open at once.
-const FOLLOWED: [&str; 3] = ["/pricing", "/case/line", "/thanks/contact"];
-const EVENTS: [&str; 4] = ["mail_click", "download", "unsubscribe", "upgrade_click"];
-const TITLES: [&str; 3] = ["学生", "課長", "部長"];
+pub const FOLLOWED: [&str; 3] = ["/pricing", "/case/line", "/thanks/contact"];
+pub const EVENTS: [&str; 4] = ["mail_click", "download", "unsubscribe", "upgrade_click"];
+/// Nobody we look for, somebody, and somebody more.
+pub const TITLES: [&str; 3] = ["学生", "課長", "部長"];
 /// How many people there are.
 const PEOPLE: u64 = 4;
 

@@ -195,20 +195,11 @@ impl Hits {
     /// As the engine sees it: an event's name asks for events, a stay for stays, what is said of
     /// pages alone for page views.
     fn of(condition: &Condition) -> Hits {
-        let speaks_of_pages = !condition.path.is_empty()
-            || !condition.not_path.is_empty()
-            || !condition.area.is_empty()
-            || !condition.query.is_empty()
-            || !condition.referrer.is_empty()
-            || !condition.campaign.is_empty()
-            || condition.via_our_link
-            || condition.authenticated.is_some()
-            || condition.distinct_pages.is_some();
         let mut own = if !condition.event.is_empty() {
             Hits { events: true, ..Hits::NONE }
         } else if condition.engaged.is_some() || condition.scroll.is_some() {
             Hits { stays: true, ..Hits::NONE }
-        } else if speaks_of_pages {
+        } else if condition.speaks_of_pages() {
             Hits { pages: true, ..Hits::NONE }
         } else if condition.return_after.is_some() || !condition.property.is_empty() {
             Hits { stays: false, ..Hits::ALL }
