@@ -14,6 +14,8 @@ mod nobodies;
 mod operations;
 #[path = "end_to_end/privacy.rs"]
 mod privacy;
+#[path = "end_to_end/past.rs"]
+mod past;
 #[path = "end_to_end/rules.rs"]
 mod rules;
 mod support;

@@ -24,7 +24,7 @@ use model::chance::{Chance, seeds};
 use model::claims::random_hit;
 use model::rules::{example, mixed};
 use model::whole::nothing_lost;
-use model::world::{Journal, at, browser, claim, lead_of, named};
+use model::world::{self, Journal, at, browser, claim, lead_of, named};
 
 const MAILS: [&str; 3] = ["a@x.example", "b@x.example", "c@x.example"];
 const PATHS: [&str; 5] = ["/pricing", "/case/line", "/thanks/contact", "/careers", "/column/a"];
@@ -197,7 +197,7 @@ fn act(shared: &Shared, chance: &mut Chance, now: Timestamp) {
         1 => drop(shared.step(now, |engine, why, it| engine.unmerge(one, why, it))),
         2 => drop(shared.step(now, |engine, why, it| engine.link(visitor, one, sure, why, it))),
         3 => drop(shared.step(now, |engine, why, it| engine.unlink(visitor, one, why, it))),
-        4 => withdraw(shared, visitor, one, hits, now),
+        4 => withdraw(shared, visitor, hits, now),
         5 => {
             let steps = earlier();
             if let Some((position, step)) = (!steps.is_empty()).then(|| chance.pick(&steps)) {
@@ -222,8 +222,8 @@ fn last_steps(journal: &Journal) -> Vec<(Position, StepRecord)> {
     steps.collect()
 }
 
-/// Withdraws a hit from the browser's ledger and from a person's.
-fn withdraw(shared: &Shared, visitor: VisitorId, name: LeadId, number: u64, now: Timestamp) {
+/// Withdraws hits of a browser from its ledger and from people's.
+fn withdraw(shared: &Shared, visitor: VisitorId, number: u64, now: Timestamp) {
     let source = Source::Visitor(visitor);
     let records: Vec<(Position, Record)> = {
         let journal = shared.journal.lock().unwrap();
@@ -242,8 +242,7 @@ fn withdraw(shared: &Shared, visitor: VisitorId, name: LeadId, number: u64, now:
     };
     let hits: Vec<Withdrawn> = records.iter().filter_map(of_hit).collect();
     shared.step(now, |engine, why, means| {
-        engine.withdraw_visitor(visitor, &hits, Position::NONE, why, means);
-        engine.withdraw_lead(name, &hits, Position::NONE, why, means);
+        world::withdraw(engine, visitor, &hits, (Position::NONE, why), means);
     });
 }
 

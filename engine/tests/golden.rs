@@ -32,7 +32,7 @@ use engine::stage::Stage;
 use engine::threshold::{Band, Crossing, Direction, Gate, Side};
 
 use model::rules::{DAY, HOT, INTENT, Parts, WARM, example};
-use model::world::{Journal, World, at, browser, claim, lead_of, named, seal};
+use model::world::{self, Journal, World, at, browser, claim, lead_of, named, seal};
 
 const TANAKA: &str = "tanaka@sample-seiki.example";
 const SUZUKI: &str = "suzuki@other.example";
@@ -239,8 +239,7 @@ fn steps(world: &mut World) {
     undo(world, parted.0);
     let hits = withdrawn(world, 1);
     world.step(|engine, why, means| {
-        engine.withdraw_visitor(browser(1), &hits, job, why, means);
-        engine.withdraw_lead(a, &hits, job, why, means);
+        world::withdraw(engine, browser(1), &hits, (job, why), means);
         engine.note(Step::Job, job, why, means);
         engine.note(Step::Dismiss { question: Position(3) }, Position::NONE, why, means);
     });
@@ -289,10 +288,11 @@ fn newer_rules(world: &mut World) {
     let (f, g) = (lead_of("f@x.example"), lead_of("g@x.example"));
     world.step(|engine, why, means| engine.release(f, HOT, true, why, means)).unwrap();
     world.step(|engine, why, means| engine.release(g, HOT, false, why, means)).unwrap();
-    let rows = world.engine.lead(f).unwrap().content.rows;
+    let lead = world.engine.lead(f).unwrap();
+    let (rows, seen) = (lead.content.rows, lead.last_position);
     world.step(|engine, why, means| {
         let barrier = (Position(u64::MAX), Position::NONE);
-        engine.rescore_lead(f, &rows, barrier, why, means).unwrap();
+        engine.rescore_lead(f, (&rows, seen), barrier, why, means).unwrap();
         engine.rescore_visitor(browser(7), &rows, barrier, why, means).unwrap();
     });
 }

@@ -19,7 +19,7 @@ use engine::time::Timestamp;
 
 use model::chance::{Chance, seeds};
 use model::rules::{HOT, Parts, WARM, example, mixed};
-use model::world::{World, at, browser, claim, lead_of, seal};
+use model::world::{self, World, at, browser, claim, lead_of, seal};
 
 const PATHS: [&str; 9] = [
     "/column/dx",
@@ -121,13 +121,14 @@ impl Life {
             4 => drop(engine.unmerge(one, why, means)),
             5 => drop(engine.release(one, HOT, true, why, means)),
             6 => {
-                engine.withdraw_visitor(visitor, &hits, Position::NONE, why, means);
-                engine.withdraw_lead(one, &hits, Position::NONE, why, means);
+                world::withdraw(engine, visitor, &hits, (Position::NONE, why), means);
             }
             7 => {
                 let barrier = (Position(u64::MAX), Position::NONE);
-                let rows = engine.lead(one).map(|lead| lead.content.rows).unwrap_or_default();
-                engine.rescore_lead(one, &rows, barrier, why, means);
+                if let Some(lead) = engine.lead(one) {
+                    let matched = (&lead.content.rows[..], lead.last_position);
+                    engine.rescore_lead(one, matched, barrier, why, means);
+                }
             }
             _ => {
                 if let Some((position, step)) = &chosen {

@@ -28,7 +28,7 @@ use engine::time::Timestamp;
 use model::chance::Chance;
 use model::rules::mixed;
 use model::whole::nothing_lost;
-use model::world::{Journal, at, browser, named};
+use model::world::{self, Journal, at, browser, named};
 
 const THREADS: u64 = 8;
 const STEPS: u64 = 5;
@@ -123,13 +123,13 @@ fn act(shared: &Shared, chance: &mut Chance, now: Timestamp) {
         6 => {
             shared.engine.advance(now, scoring(), &mut |record| shared.push(record));
         }
-        7 => withdraw(shared, visitor, one, now),
+        7 => withdraw(shared, visitor, now),
         _ => shared.ingest(hit(chance, now)),
     }
 }
 
 /// Withdraws the first hits of a browser.
-fn withdraw(shared: &Shared, visitor: VisitorId, name: LeadId, now: Timestamp) {
+fn withdraw(shared: &Shared, visitor: VisitorId, now: Timestamp) {
     let rows = shared.engine.visitor(visitor, now).map(|known| known.rows).unwrap_or_default();
     let of_row = |row: &engine::ledger::Row| Withdrawn {
         position: row.position,
@@ -141,8 +141,7 @@ fn withdraw(shared: &Shared, visitor: VisitorId, name: LeadId, now: Timestamp) {
     };
     let hits: Vec<Withdrawn> = rows.iter().take(2).map(of_row).collect();
     shared.step(now, |engine, why, means| {
-        engine.withdraw_visitor(visitor, &hits, Position::NONE, why, means);
-        engine.withdraw_lead(name, &hits, Position::NONE, why, means);
+        world::withdraw(engine, visitor, &hits, (Position::NONE, why), means);
     });
 }
 

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -13,6 +14,9 @@ use crate::config::{self, Settings};
 use crate::net::{Network, TrustedProxies};
 use crate::route::Collector;
 use crate::server::{self, Connections, HeadLimits, ServerSettings, Timeouts, Tls};
+
+/// What looks at the whole journal, such as a what-if, takes as long as that; its asker waits.
+const ADMIN_REQUEST: Duration = Duration::from_hours(1);
 
 /// What listens.
 pub(super) struct Listening {
@@ -40,8 +44,9 @@ pub(super) async fn listen(
         settings.collector.tls.as_ref(),
         &settings.collector.trusted_proxies,
     )?;
-    let admin_settings =
+    let mut admin_settings =
         server_settings(settings, settings.admin.tls.as_ref(), &settings.admin.trusted_proxies)?;
+    admin_settings.timeouts.request = ADMIN_REQUEST;
     let shutdown = |mut stopped: watch::Receiver<bool>| async move {
         // The sender goes only with the process, which is a stop too.
         let _ = stopped.wait_for(|stopped| *stopped).await;

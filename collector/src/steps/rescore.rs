@@ -2,7 +2,7 @@
 //! says who would be on another side of a line; a rescore journals what comes of it, a person at
 //! a time, and whoever goes in by it is held until somebody says that they be told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use engine::engine::{Authority, StepError};
@@ -14,6 +14,7 @@ use engine::ledger::Row;
 use engine::points::Points;
 use engine::record::{Body, HitRecord, Record, Step, StepRecord, VisitPart};
 use engine::scoring::Scoring;
+use engine::threshold::Band;
 use engine::time::Timestamp;
 use engine::visitor::{Visit, Visitor, server_event};
 
@@ -95,7 +96,7 @@ pub fn what_if(app: &App, scoring: &Scoring, since: Timestamp) -> Result<Outcome
         let in_force = app.scoring.load();
         let difference = Difference::of((&lead, &in_force.scoring), (&after, scoring), now);
         outcome.changed += usize::from(difference.before != difference.after);
-        outcome.turned.extend(difference.turned(id, (&lead, &after), scoring));
+        outcome.turned.extend(difference.turned(id, (&lead, &after)));
     }
     outcome.finish(app.clock.boot_ms() - began);
     Ok(outcome)
@@ -113,29 +114,48 @@ pub fn rescore(app: &App, since: Timestamp, why: &Authority) -> Result<Outcome, 
     let of = (matched.barrier, job);
     for visitor in matched.visitors.keys() {
         let rows = matched.rows_of_visitor(app, *visitor);
+        let known = app.engine.visitor(*visitor, app.clock.now());
+        if rows.is_empty() && known.is_none_or(|known| known.rows.is_empty()) {
+            continue;
+        }
         take_under(app, scoring, |engine, means| {
             Ok(engine.rescore_visitor(*visitor, &rows, of, why, means).is_some())
         })?;
     }
     for id in app.engine.lead_ids() {
-        let Some(lead) = app.engine.lead(id) else {
+        let Some((lead, after)) = rescore_lead(app, scoring, &matched, id, (of, why))? else {
             continue;
         };
         outcome.leads += 1;
-        let rows = matched.rows_of(app, &lead);
-        let done = take_under(app, scoring, |engine, means| {
-            Ok(engine.rescore_lead(id, &rows, of, why, means).is_some())
-        })?;
-        let Some(after) = app.engine.lead(id).filter(|_| done) else {
-            continue;
-        };
         let now = app.clock.now();
         let difference = Difference::of((&lead, scoring), (&after, scoring), now);
         outcome.changed += usize::from(difference.before != difference.after);
-        outcome.turned.extend(difference.turned(id, (&lead, &after), scoring));
+        outcome.turned.extend(difference.turned(id, (&lead, &after)));
     }
     outcome.finish(app.clock.boot_ms() - began);
     Ok(outcome)
+}
+
+/// One person before and after; nothing of who is gone by now.
+fn rescore_lead(
+    app: &App,
+    scoring: &Scoring,
+    matched: &Matched,
+    id: LeadId,
+    (of, why): ((Position, Position), &Authority),
+) -> Result<Option<(Lead, Lead)>, Failed> {
+    // Whoever gets something else meanwhile is worked out once more.
+    while let Some(lead) = app.engine.lead(id) {
+        let rows = matched.rows_of(app, &lead);
+        let seen = (&rows[..], lead.last_position);
+        let done = take_under(app, scoring, |engine, means| {
+            Ok(engine.rescore_lead(id, seen, of, why, means).is_some())
+        })?;
+        if done {
+            return Ok(app.engine.lead(id).map(|after| (lead, after)));
+        }
+    }
+    Ok(None)
 }
 
 /// A step that is about one version: when another comes into force, the whole job ends.
@@ -237,10 +257,9 @@ impl<'a> Matching<'a> {
         };
         let rows = decided.part.rows.iter().map(|row| Row { position, ..*row });
         let since = self.matched.since;
-        let rows: Vec<Row> = rows.filter(|row| row.when >= since).collect();
-        if !rows.is_empty() {
-            self.matched.visitors.entry(id).or_default().extend(rows);
-        }
+        // Also of a browser that earns nothing: what it has is replaced.
+        let own = self.matched.visitors.entry(id).or_default();
+        own.extend(rows.filter(|row| row.when >= since));
         let visit = Some(VisitPart { rows: Vec::new(), fold: None, ..decided.part });
         shadow.evolve(&HitRecord { hit, first, visit, ..HitRecord::default() }, position);
         shadow.seen.clear();
@@ -262,9 +281,8 @@ impl<'a> Matching<'a> {
 impl Matched {
     /// The rows a person has up to the barrier: those matched, and those of before.
     fn rows_of(&self, app: &App, lead: &Lead) -> Vec<Row> {
-        let kept = lead.content.rows.iter().filter(|row| self.stays(row)).copied();
-        let mut rows: Vec<Row> = kept.collect();
         let is_theirs = |name: LeadId| lead.content.member(name).is_some();
+        let mut rows: Vec<Row> = Vec::new();
         for member in &lead.content.members {
             rows.extend(self.servers.get(&member.id).into_iter().flatten());
         }
@@ -277,20 +295,30 @@ impl Matched {
                 visitors.push(visitor);
             }
         }
+        let mut browsers: BTreeMap<VisitorId, Visitor> = BTreeMap::new();
         for id in visitors {
-            let (Some(own), Some(known)) = (self.visitors.get(&id), app.engine.visitor(id, now))
-            else {
+            let Some(known) = app.engine.visitor(id, now) else {
                 continue;
             };
-            for stretch in known.stretches() {
-                let Some(origin) = stretch.owner.filter(|owner| is_theirs(*owner)) else {
-                    continue;
-                };
-                let (after, until) = known.trail.span(stretch.after);
-                let within = own.iter().filter(|it| it.position > after && it.position <= until);
-                rows.extend(within.map(|row| Row { origin, ..*row }));
+            for row in self.visitors.get(&id).into_iter().flatten() {
+                let stretch = known.trail.stretch_at(row.position);
+                let owner = stretch.and_then(|stretch| stretch.owner);
+                let origin = owner.filter(|owner| is_theirs(*owner));
+                rows.extend(origin.map(|origin| Row { origin, ..*row }));
             }
+            browsers.insert(id, known);
         }
+        // Of what a browser has forgotten nobody can say whose it is: that stays as it was.
+        let is_forgotten = |row: &Row| match row.source {
+            Source::Server => false,
+            Source::Visitor(id) => {
+                let known = browsers.get(&id);
+                known.is_none_or(|known| known.trail.stretch_at(row.position).is_none())
+            }
+        };
+        let kept = lead.content.rows.iter();
+        let kept = kept.filter(|row| row.position <= self.barrier);
+        rows.extend(kept.filter(|row| self.stays(row) || is_forgotten(row)));
         self.mark_withdrawn(&mut rows);
         rows
     }
@@ -345,26 +373,24 @@ impl Difference {
         Difference { before: scores[0], after: scores[1], by_rule }
     }
 
-    fn turned(
-        &self,
-        lead: LeadId,
-        (before, after): (&Lead, &Lead),
-        scoring: &Scoring,
-    ) -> Vec<Turned> {
+    fn turned(&self, lead: LeadId, (before, after): (&Lead, &Lead)) -> Vec<Turned> {
         let up = self.after >= self.before;
         let most =
             self.by_rule.iter().max_by_key(|(_, change)| if up { **change } else { -**change });
         let because = most.filter(|(_, change)| **change != 0);
-        let turned = scoring
-            .terms()
-            .thresholds
-            .iter()
-            .filter(|line| before.band(line).side.inside != after.band(line).side.inside);
-        turned
+        // Also a line that goes: whoever was in is out.
+        let is_in = |lead: &Lead, line: ThresholdId| {
+            lead.bands.iter().any(|band| band.threshold() == line && band.side.inside)
+        };
+        let lines = before.bands.iter().chain(&after.bands).map(Band::threshold);
+        let lines: BTreeSet<ThresholdId> = lines.collect();
+        lines
+            .into_iter()
+            .filter(|line| is_in(before, *line) != is_in(after, *line))
             .map(|line| Turned {
                 lead,
-                threshold: line.id,
-                inside: after.band(line).side.inside,
+                threshold: line,
+                inside: is_in(after, line),
                 before: self.before,
                 after: self.after,
                 because: because.map(|(rule, change)| (*rule, Points(*change))),

@@ -8,8 +8,9 @@ use engine::engine::{Authority, StepError};
 use engine::facts::Source;
 use engine::hit::Hit;
 use engine::id::{LeadId, Position, VisitorId};
-use engine::record::{Body, HitRecord, Record, Step, Withdrawn};
+use engine::record::{Body, HitRecord, Record, Step, StepRecord, Withdrawn};
 use engine::time::Timestamp;
+use engine::visitor::Visitor;
 
 use super::{Failed, alone, take};
 use crate::app::App;
@@ -51,7 +52,9 @@ pub struct Outcome {
     pub leads: usize,
 }
 
-/// Hits by where they came from: a browser, or a server that named a person.
+/// Hits by where they came from and whose ledger alone they leave: a server's that of whom it
+/// named; a browser's its own and that of whose they are, but if it has forgotten that, those
+/// of whom they were recorded for by themselves.
 type Found = BTreeMap<(Source, Option<LeadId>), Vec<Withdrawn>>;
 
 impl Selection {
@@ -65,8 +68,8 @@ impl Selection {
             && self.until.is_none()
     }
 
-    fn takes(&self, app: &App, hit: &Hit, whose: Option<LeadId>) -> bool {
-        let is_theirs = |lead: LeadId| whose.is_some_and(|it| app.engine.head(it) == lead);
+    fn takes(&self, app: &App, hit: &Hit, whose: impl Fn() -> Option<LeadId>) -> bool {
+        let is_theirs = |lead: LeadId| whose().is_some_and(|it| app.engine.head(it) == lead);
         let address = || hit.network.parse().ok();
         self.visitor.is_none_or(|visitor| hit.visitor == Some(visitor))
             && self.agent.as_deref().is_none_or(|agent| hit.agent == agent)
@@ -85,12 +88,12 @@ pub fn withdraw(app: &App, which: &Selection, why: &Authority) -> Result<Outcome
         Body::Hit(record) => gathered.note(app, which, position, record),
         Body::Step(step) if step.visit.is_some() || step.lead.is_some() => {
             if let Step::Withdraw(withdrawn) = &step.step {
-                gathered.note_withdrawn(withdrawn);
+                gathered.note_withdrawn(step, withdrawn);
             }
         }
         _ => {}
     })?;
-    apply(app, gathered.rest(), why)
+    apply(app, gathered.rest(app), why)
 }
 
 /// Puts back what a withdrawal took.
@@ -106,14 +109,11 @@ pub fn put_back(app: &App, job: Position, why: &Authority) -> Result<Position, F
         let Step::Withdraw(withdrawn) = &step.step else {
             return;
         };
-        // What a browser's record lists, its people's records repeat.
-        let of_server = step.lead.as_ref().filter(|_| step.visit.is_none());
+        let of_person = step.lead.as_ref().filter(|_| step.visit.is_none());
+        let whose = of_person.map(|part| part.lead);
         for hit in withdrawn.iter().filter(|_| step.of == job) {
-            let whose = of_server.map(|part| part.lead).filter(|_| hit.source == Source::Server);
-            if whose.is_some() || step.visit.is_some() {
-                let back = Withdrawn { out: !hit.out, ..*hit };
-                found.entry((hit.source, whose)).or_default().push(back);
-            }
+            let back = Withdrawn { out: !hit.out, ..*hit };
+            found.entry((hit.source, whose)).or_default().push(back);
         }
     })?;
     if undone || found.is_empty() {
@@ -151,31 +151,39 @@ pub fn withdraw_scan(app: &App, click: Click) -> Result<(), Failed> {
 #[derive(Default)]
 struct Gathered {
     found: Found,
-    /// Withdrawn already.
-    out: BTreeSet<(Position, Timestamp)>,
+    /// Hits of browsers, each with whom it was recorded for.
+    recorded_for: BTreeMap<Position, LeadId>,
+    /// Withdrawn already; `true`: from a person alone, because their browser had forgotten them.
+    out: BTreeSet<(Position, Timestamp, bool)>,
 }
 
 impl Gathered {
     fn note(&mut self, app: &App, which: &Selection, position: Position, record: &HitRecord) {
-        let part = record.lead.as_ref();
+        let part = record.lead.as_ref().map(|part| part.origin);
         for (hit, known_by) in hits_of(position, record) {
             let (source, whose) = match hit.visitor {
                 // A hit that is only recorded comes again with whoever it admits.
                 Some(_) if record.visit.is_none() => continue,
                 Some(visitor) => (Source::Visitor(visitor), None),
-                None => (Source::Server, part.map(|part| part.origin)),
+                None => (Source::Server, part),
             };
-            let owner = whose.or_else(|| owner(app, hit.visitor?, known_by));
-            if hit.excluded.is_none() && which.takes(app, hit, owner) {
+            if hit.excluded.is_some() {
+                continue;
+            }
+            // Asked only if it matters: a browser is copied for the answer.
+            let owner = || whose.or_else(|| owner(app, hit.visitor?, known_by, part));
+            if which.takes(app, hit, owner) {
+                self.recorded_for.extend(part.map(|part| (known_by, part)));
                 let hit = out(hit, known_by, (source, whose));
                 self.found.entry((source, whose)).or_default().push(hit);
             }
         }
     }
 
-    fn note_withdrawn(&mut self, withdrawn: &[Withdrawn]) {
+    fn note_withdrawn(&mut self, step: &StepRecord, withdrawn: &[Withdrawn]) {
         for hit in withdrawn {
-            let key = (hit.position, hit.when);
+            let of_person = step.visit.is_none() && hit.source != Source::Server;
+            let key = (hit.position, hit.when, of_person);
             if hit.out {
                 self.out.insert(key);
             } else {
@@ -185,9 +193,26 @@ impl Gathered {
     }
 
     /// What is not withdrawn yet.
-    fn rest(mut self) -> Found {
-        for hits in self.found.values_mut() {
-            hits.retain(|hit| !self.out.contains(&(hit.position, hit.when)));
+    fn rest(mut self, app: &App) -> Found {
+        let now = app.clock.now();
+        let mut forgotten = Found::new();
+        for ((source, _), hits) in &self.found {
+            let Source::Visitor(visitor) = *source else {
+                continue;
+            };
+            let known = app.engine.visitor(visitor, now);
+            for hit in hits {
+                let lies = |known: &Visitor| known.trail.stretch_at(hit.position).is_some();
+                let whose = self.recorded_for.get(&hit.position).copied();
+                if !known.as_ref().is_some_and(lies) && whose.is_some() {
+                    forgotten.entry((*source, whose)).or_default().push(*hit);
+                }
+            }
+        }
+        self.found.extend(forgotten);
+        for ((source, whose), hits) in &mut self.found {
+            let of_person = whose.is_some() && *source != Source::Server;
+            hits.retain(|hit| !self.out.contains(&(hit.position, hit.when, of_person)));
         }
         self.found.retain(|_, hits| !hits.is_empty());
         self.found
@@ -206,14 +231,16 @@ fn out(hit: &Hit, position: Position, (source, whose): (Source, Option<LeadId>))
     Withdrawn { position, when, source, origin: whose.unwrap_or_default(), human, out: true }
 }
 
-/// Whose a browser's hit is now.
-fn owner(app: &App, visitor: VisitorId, position: Position) -> Option<LeadId> {
-    let known = app.engine.visitor(visitor, app.clock.now())?;
-    known.stretches().find(|stretch| within(known.trail.span(stretch.after), position))?.owner
-}
-
-fn within((after, until): (Position, Position), position: Position) -> bool {
-    position > after && position <= until
+/// Whose a browser's hit is now; if it has forgotten that, whom it was recorded for.
+fn owner(
+    app: &App,
+    visitor: VisitorId,
+    position: Position,
+    recorded_for: Option<LeadId>,
+) -> Option<LeadId> {
+    let known = app.engine.visitor(visitor, app.clock.now());
+    let stretch = known.as_ref().and_then(|known| known.trail.stretch_at(position));
+    stretch.map_or(recorded_for, |stretch| stretch.owner)
 }
 
 /// Every durable record from a position on, or from the oldest that is kept.
@@ -241,47 +268,50 @@ pub(super) fn walk(
 }
 
 /// Withdraws or puts back, a slice at a time, each person's and each browser's in a record of its
-/// own.
+/// own. What a stop cuts short, asking again completes.
 fn apply(app: &App, found: Found, why: &Authority) -> Result<Outcome, Failed> {
     let job = take(app, |engine, means| Ok(engine.note(Step::Job, Position::NONE, why, means)))?;
     let mut outcome = Outcome { job, ..Outcome::default() };
-    let mut leads = BTreeSet::new();
+    let (mut leads, mut visitors) = (BTreeSet::new(), BTreeSet::new());
+    let mut withdrawn = BTreeSet::new();
     for ((source, whose), hits) in found {
-        outcome.hits += hits.len();
-        outcome.visitors += usize::from(source != Source::Server);
+        withdrawn.extend(hits.iter().map(|hit| (hit.position, hit.when)));
+        visitors.extend((source != Source::Server).then_some(source));
         for slice in hits.chunks(SLICE) {
-            match source {
-                Source::Visitor(visitor) => {
+            match (source, whose) {
+                (Source::Visitor(visitor), None) => {
                     leads.extend(apply_to_visitor(app, (visitor, slice), job, why)?);
                 }
-                Source::Server => leads.extend(apply_to_lead(app, (whose, slice), job, why)?),
+                (_, Some(lead)) => leads.extend(apply_to_lead(app, (lead, slice), job, why)?),
+                (Source::Server, None) => {}
             }
         }
     }
+    (outcome.hits, outcome.visitors) = (withdrawn.len(), visitors.len());
     outcome.leads = leads.len();
     Ok(outcome)
 }
 
+/// From the browser's ledger and from those of whose the hits are.
 fn apply_to_visitor(
     app: &App,
     (visitor, slice): (VisitorId, &[Withdrawn]),
     job: Position,
     why: &Authority,
 ) -> Result<BTreeSet<LeadId>, Failed> {
-    take(app, |engine, means| {
-        engine.withdraw_visitor(visitor, slice, job, why, means);
-        Ok(())
-    })?;
-    let Some(known) = app.engine.visitor(visitor, app.clock.now()) else {
-        return Ok(BTreeSet::new());
-    };
     let mut leads = BTreeSet::new();
-    for stretch in known.stretches() {
-        let span = known.trail.span(stretch.after);
-        let own: Vec<Withdrawn> =
-            slice.iter().filter(|hit| within(span, hit.position)).copied().collect();
-        if !own.is_empty() {
-            leads.extend(apply_to_lead(app, (stretch.owner, &own), job, why)?);
+    let mut rest = slice.to_vec();
+    while !rest.is_empty() {
+        let done =
+            take(app, |engine, means| engine.withdraw_visitor(visitor, &rest, job, why, means));
+        match done {
+            Ok(done) => {
+                leads.extend(done.lead);
+                rest = done.rest;
+            }
+            // Forgotten by now, with all that it earned for itself.
+            Err(Failed::Step(StepError::NoVisitor)) => break,
+            Err(failed) => return Err(failed),
         }
     }
     Ok(leads)
@@ -289,13 +319,10 @@ fn apply_to_visitor(
 
 fn apply_to_lead(
     app: &App,
-    (whose, hits): (Option<LeadId>, &[Withdrawn]),
+    (lead, hits): (LeadId, &[Withdrawn]),
     job: Position,
     why: &Authority,
 ) -> Result<Option<LeadId>, Failed> {
-    let Some(lead) = whose else {
-        return Ok(None);
-    };
     let done =
         take(app, |engine, means| match engine.withdraw_lead(lead, hits, job, why, means) {
             Some(_) => Ok(true),

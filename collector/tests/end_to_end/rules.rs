@@ -20,7 +20,7 @@ fn dearer() -> String {
 }
 
 /// Saves the rules and waits until they are in force.
-fn save(server: &Server, text: &str) -> u64 {
+pub fn save(server: &Server, text: &str) -> u64 {
     let before = server.get("/api/rules")["version"].as_u64().unwrap();
     fs::write(server.config().join("scoring.toml"), text).unwrap();
     server.post("/api/reload", &Value::Null);

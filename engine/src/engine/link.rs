@@ -2,6 +2,8 @@
 //! locks of the browser and of one lead at a time. Whose a stretch is follows from what was said
 //! and from the steps that stand (`visitor/trail.rs`); here stretches move there.
 
+use std::sync::PoisonError;
+
 use crate::facts::Source;
 use crate::id::{LeadId, Position, VisitorId};
 use crate::identity::{Assurance, IdentityKind};
@@ -23,6 +25,7 @@ impl Engine {
         why: &Authority,
         means: &mut Means<'_, '_>,
     ) -> Result<Position, StepError> {
+        let _identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
         let mut held = self.visitors.get_mut(&visitor).ok_or(StepError::NoVisitor)?;
         if self.is_stale(means.scoring) {
             return Err(StepError::Stale);
@@ -67,6 +70,7 @@ impl Engine {
         why: &Authority,
         means: &mut Means<'_, '_>,
     ) -> Result<Position, StepError> {
+        let _identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
         let mut held = self.visitors.get_mut(&visitor).ok_or(StepError::NoVisitor)?;
         if self.is_stale(means.scoring) {
             return Err(StepError::Stale);
@@ -108,6 +112,7 @@ impl Engine {
         why: &Authority,
         means: &mut Means<'_, '_>,
     ) -> Result<Position, StepError> {
+        let _identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
         let mut held = self.visitors.get_mut(&visitor).ok_or(StepError::NoVisitor)?;
         if self.is_stale(means.scoring) {
             return Err(StepError::Stale);
@@ -223,6 +228,7 @@ impl Engine {
         why: &Authority,
         means: &mut Means<'_, '_>,
     ) -> Result<Position, StepError> {
+        let _identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_stale(means.scoring) {
             return Err(StepError::Stale);
         }

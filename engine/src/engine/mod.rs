@@ -25,7 +25,7 @@ use crate::time::Timestamp;
 use crate::visitor::{Known, LeadEvent, Visit, Visitor, server_event};
 
 use self::step::step_lead;
-pub use self::step::{Authority, StepError};
+pub use self::step::{Authority, StepError, Withdrawal};
 use self::timer::Timers;
 
 /// Locks each map is divided into. Eight would hold one for 29 ms while five million entries
@@ -199,22 +199,14 @@ impl Engine {
             return Ingested::Stale;
         }
         let mut event = event;
-        if let Some(event) = &mut event {
-            self.take_names(event, &mut record, means);
-        }
+        event.take_if(|event| !self.take_names(event, &mut record, means));
         let mut lead = None;
         if let Some(event) = &event {
             // Whose the name is now, whoever was joined or parted since the visitor was asked.
             let (id, held) = self.head_of(event.origin);
             match held.receive(id, event, &record, means.scoring, means.now) {
                 Receipt::Part(part) => record.lead = Some(*part),
-                Receipt::Refused(review) => {
-                    self.links_refused.fetch_add(1, Ordering::Relaxed);
-                    record.review.push(review);
-                    if let Some(visit) = &mut record.visit {
-                        visit.bound = None;
-                    }
-                }
+                Receipt::Refused(review) => self.refuse(review, &mut record, false),
             }
             lead = Some(held);
         }
@@ -242,10 +234,36 @@ impl Engine {
         self.version.load(Ordering::Acquire) > scoring.version
     }
 
+    /// A tie or a name too many is a question; `stands`: the browser is tied all the same.
+    fn refuse(&self, review: Review, record: &mut HitRecord, stands: bool) {
+        self.links_refused.fetch_add(1, Ordering::Relaxed);
+        record.review.push(review);
+        if let Some(visit) = record.visit.as_mut().filter(|_| !stands) {
+            visit.bound = None;
+        }
+    }
+
     /// Names that nobody had become names of the event's person, each under its own lock. One
-    /// that somebody has meanwhile is a question instead.
-    fn take_names(&self, event: &mut LeadEvent, record: &mut HitRecord, means: &mut Means<'_, '_>) {
+    /// that somebody has meanwhile is a question instead; so are those of whom has too many.
+    /// Whether the event is somebody's still: not if it came under a name that is refused.
+    fn take_names(
+        &self,
+        event: &mut LeadEvent,
+        record: &mut HitRecord,
+        means: &mut Means<'_, '_>,
+    ) -> bool {
         let (head, own) = (event.head.unwrap_or(event.origin), event.own);
+        if event.joins.is_empty() {
+            return true;
+        }
+        let refused = self.head_of(own).1.refuses(event);
+        if let Some(question) = refused {
+            let nameless = event.joins.iter().any(|name| name.id == event.origin);
+            let stands = question == Question::TooManyNames && !nameless;
+            event.joins.clear();
+            self.refuse(Review { question, lead: head, other: None }, record, stands);
+            return stands;
+        }
         let mut taken = Vec::new();
         for name in std::mem::take(&mut event.joins) {
             if self.take_name(&name, own, means) {
@@ -256,6 +274,7 @@ impl Engine {
             }
         }
         event.joins = taken;
+        true
     }
 
     fn take_name(&self, name: &Named, own: LeadId, means: &mut Means<'_, '_>) -> bool {

@@ -2,6 +2,7 @@
 //! undoing. Each is a journaled step with who did it and why (`merge.rs`, `link.rs`).
 
 use std::fmt;
+use std::sync::PoisonError;
 
 use crate::id::{LeadId, Position, ThresholdId, VisitorId};
 use crate::lead::Lead;
@@ -21,6 +22,15 @@ pub struct Authority {
     pub reason: String,
     /// The step that this one undoes, if it does.
     pub undoes: Position,
+}
+
+/// What one record of a withdrawal came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Withdrawal {
+    /// Whose the hits were.
+    pub lead: Option<LeadId>,
+    /// Hits that are somebody else's.
+    pub rest: Vec<Withdrawn>,
 }
 
 /// Why a step cannot be done.
@@ -102,7 +112,9 @@ impl Authority {
 }
 
 impl Engine {
-    /// Hits of a visitor are withdrawn from its own ledger, or put back.
+    /// Hits of a browser are withdrawn or put back: from its own ledger and from that of whose
+    /// the first of them is, by one record, so that a stop leaves none withdrawn by half. Those
+    /// that are somebody else's are given back, for the next record.
     pub fn withdraw_visitor(
         &self,
         visitor: VisitorId,
@@ -110,10 +122,17 @@ impl Engine {
         of: Position,
         why: &Authority,
         means: &mut Means<'_, '_>,
-    ) -> Option<Position> {
-        let mut held = self.visitors.get_mut(&visitor)?;
+    ) -> Result<Withdrawal, StepError> {
+        let _identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.visitors.get_mut(&visitor).ok_or(StepError::NoVisitor)?;
+        if self.is_stale(means.scoring) {
+            return Err(StepError::Stale);
+        }
+        let owner = |hit: &Withdrawn| held.trail.stretch_at(hit.position)?.owner;
+        let whose = withdrawn.first().and_then(owner);
+        let (own, rest): (Vec<_>, Vec<_>) = withdrawn.iter().partition(|hit| owner(hit) == whose);
         let mut after = held.clone();
-        withdraw(&mut after.rows, &mut after.seen, withdrawn);
+        withdraw(&mut after.rows, &mut after.seen, &own);
         let basis = Basis::nobody(&means.scoring.versions);
         let settled = settle_with(&after.rows, &[], Some(Timestamp(0)), &basis);
         let visit = VisitStep {
@@ -122,12 +141,21 @@ impl Engine {
             regrants: settled.regrants,
             ..VisitStep::default()
         };
-        let step = Step::Withdraw(withdrawn.to_vec());
-        let record = StepRecord { visit: Some(visit), ..why.record(step, of) };
-        Some(step_visitor(&mut held, record, means))
+        let record = why.record(Step::Withdraw(own.clone()), of);
+        let record = StepRecord { visit: Some(visit), ..record };
+        let lead = whose.map(|name| self.head_of(name)).filter(|(_, lead)| lead.is_person());
+        let Some((id, mut lead)) = lead else {
+            step_visitor(&mut held, record, means);
+            return Ok(Withdrawal { lead: None, rest });
+        };
+        let part = lead.withdraw(id, &own, means.scoring, means.now);
+        step_both(&mut held, &mut lead, record, part, means);
+        self.timers.queue(id, &mut lead, means.scoring);
+        Ok(Withdrawal { lead: Some(id), rest })
     }
 
-    /// Hits are withdrawn from a lead's ledger, or put back.
+    /// Hits of a server, or of stretches that their browser has forgotten, are withdrawn from a
+    /// lead's ledger, or put back.
     pub fn withdraw_lead(
         &self,
         name: LeadId,
@@ -136,6 +164,7 @@ impl Engine {
         why: &Authority,
         means: &mut Means<'_, '_>,
     ) -> Option<Position> {
+        let _identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
         let (id, mut lead) = self.head_of(name);
         if !lead.is_person() || self.is_stale(means.scoring) {
             return None;
@@ -148,16 +177,18 @@ impl Engine {
     }
 
     /// What a lead earned up to a barrier is replaced by what the version in force gives for it.
+    /// `seen`: the lead's last record when that was worked out; with a newer one nothing is done.
     pub fn rescore_lead(
         &self,
         name: LeadId,
-        matched: &[Row],
+        (matched, seen): (&[Row], Position),
         (barrier, of): (Position, Position),
         why: &Authority,
         means: &mut Means<'_, '_>,
     ) -> Option<Position> {
+        let _identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
         let (id, mut lead) = self.head_of(name);
-        if !lead.is_person() || self.is_stale(means.scoring) {
+        if !lead.is_person() || lead.last_position != seen || self.is_stale(means.scoring) {
             return None;
         }
         let version = means.scoring.version;

@@ -310,8 +310,11 @@ impl Lead {
         counts
     }
 
-    fn refuses(&self, event: &LeadEvent) -> Option<Question> {
-        if self.content.members.len() + event.joins.len() > MEMBERS_MAX {
+    /// Why an event is refused, if it is. Who was joined may have more names than may be given to
+    /// one, and goes on earning under them.
+    pub(crate) fn refuses(&self, event: &LeadEvent) -> Option<Question> {
+        let names = event.joins.len();
+        if names > 0 && self.content.members.len() + names > MEMBERS_MAX {
             return Some(Question::TooManyNames);
         }
         self.is_full_of_browsers(event.link.as_ref()).then_some(Question::TooManyBrowsers)

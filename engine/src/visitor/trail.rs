@@ -265,6 +265,13 @@ impl Trail {
         (after, next.min().unwrap_or(Position(u64::MAX)))
     }
 
+    /// The stretch that a record is in; nothing if it is forgotten.
+    pub fn stretch_at(&self, position: Position) -> Option<&Stretch> {
+        let next = self.all().position(|stretch| stretch.after >= position);
+        let place = next.unwrap_or(self.past.len() + 1).checked_sub(1)?;
+        self.all().nth(place)
+    }
+
     /// Everything that replay must restore, as numbers.
     pub fn words(&self) -> Vec<u64> {
         self.all().flat_map(Stretch::words).collect()

@@ -19,7 +19,7 @@ use super::claims::random_hit;
 use super::compare::{alike, owned_once, replays_alike};
 use super::oracle::{Entry, Oracle};
 use super::rules::{Parts, example, mixed};
-use super::world::{World, at, browser};
+use super::world::{World, at, browser, withdraw};
 
 /// Browsers of a history.
 pub const BROWSERS: u64 = 3;
@@ -292,7 +292,6 @@ impl History {
     /// Marks hits as withdrawn or not, in the ledger of the browser and in those of whose they
     /// are.
     fn set_withdrawn(&mut self, positions: &[Position], out: bool) {
-        let oracle = self.oracle(None);
         let mut all = Vec::new();
         for logged in &self.log {
             if let Entry::Hit { position, hit } = &logged.entry
@@ -309,21 +308,12 @@ impl History {
             let own: Vec<Withdrawn> =
                 all.iter().filter(|hit| visitor_of(hit.source) == Some(visitor)).copied().collect();
             self.world.step(|engine, why, means| {
-                engine.withdraw_visitor(visitor, &own, Position::NONE, why, means)
+                withdraw(engine, visitor, &own, (Position::NONE, why), means);
             });
         }
         let mut by_lead: BTreeMap<LeadId, Vec<Withdrawn>> = BTreeMap::new();
-        for hit in all {
-            let owner = match visitor_of(hit.source) {
-                None => Some(hit.origin),
-                Some(visitor) => {
-                    let mut past = oracle.hits_of(visitor).into_iter();
-                    past.find(|(position, _)| *position == hit.position).and_then(|it| it.1)
-                }
-            };
-            if let Some(head) = owner.and_then(|owner| oracle.head(owner)) {
-                by_lead.entry(head).or_default().push(hit);
-            }
+        for hit in all.into_iter().filter(|hit| hit.source == Source::Server) {
+            by_lead.entry(hit.origin).or_default().push(hit);
         }
         for (lead, own) in by_lead {
             self.world.step(|engine, why, means| {

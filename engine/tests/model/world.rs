@@ -11,7 +11,9 @@ use engine::id::{Key, LeadId, Position, SiteId, VisitorId};
 use engine::identity::{Assurance, Identity, IdentityKind};
 use engine::lead::Lead;
 use engine::points::Points;
-use engine::record::{Body, Content, LeadPart, Message, Record, Step};
+use engine::record::{
+    Body, Content, HitRecord, LeadPart, Message, Record, Step, StepRecord, Withdrawn,
+};
 use engine::scoring::Scoring;
 use engine::stage::Stage;
 use engine::threshold::Crossing;
@@ -315,6 +317,24 @@ impl World {
         act(&self.engine, &why, &mut Means { scoring: &self.scoring, now, push: &mut push })
     }
 
+    /// The hits recorded so far, in order.
+    pub fn hits(&self) -> Vec<(Position, HitRecord)> {
+        let hit = |(position, record): (Position, Record)| match record.body {
+            Body::Hit(record) => Some((position, *record)),
+            _ => None,
+        };
+        self.journal.records().filter_map(hit).collect()
+    }
+
+    /// The steps taken so far, in order; not what they led to.
+    pub fn steps(&self) -> Vec<(Position, StepRecord)> {
+        let step = |(position, record): (Position, Record)| match record.body {
+            Body::Step(step) if step.of == Position::NONE => Some((position, *step)),
+            _ => None,
+        };
+        self.journal.records().filter_map(step).collect()
+    }
+
     /// What a browser's own rows are worth now.
     pub fn own_score(&self, number: u64) -> Points {
         let visitor = self.engine.visitor(browser(number), self.now).unwrap();
@@ -348,4 +368,21 @@ pub struct Told {
     pub lead: LeadId,
     pub crossing: Option<Crossing>,
     pub message: Message,
+}
+
+/// Withdraws hits of a browser, or puts them back, a record for each person whose they are.
+pub fn withdraw(
+    engine: &Engine,
+    visitor: VisitorId,
+    hits: &[Withdrawn],
+    (of, why): (Position, &Authority),
+    means: &mut Means<'_, '_>,
+) {
+    let mut rest = hits.to_vec();
+    while !rest.is_empty() {
+        match engine.withdraw_visitor(visitor, &rest, of, why, means) {
+            Ok(done) => rest = done.rest,
+            Err(_) => return,
+        }
+    }
 }

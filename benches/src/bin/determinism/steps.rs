@@ -140,15 +140,15 @@ impl Life {
         now: Timestamp,
         why: &Authority,
     ) {
-        self.under(now, |means| Ok(self.engine.withdraw_visitor(visitor, hits, job, why, means)));
-        let Some(known) = self.engine.visitor(visitor, now) else {
-            return;
-        };
-        for stretch in known.stretches() {
-            let (after, until) = known.trail.span(stretch.after);
-            let within = |hit: &&Withdrawn| hit.position > after && hit.position <= until;
-            let own: Vec<Withdrawn> = hits.iter().filter(within).copied().collect();
-            self.withdraw_of(stretch.owner, &own, job, now, why);
+        let mut rest = hits.to_vec();
+        while !rest.is_empty() {
+            let step = |means: &mut Means<'_, '_>| {
+                self.engine.withdraw_visitor(visitor, &rest, job, why, means)
+            };
+            match self.under(now, step) {
+                Some(done) => rest = done.rest,
+                None => return,
+            }
         }
     }
 
@@ -227,8 +227,10 @@ impl Life {
                 Ok(self.engine.rescore_visitor(visitor, &rows, of, why, means))
             });
         }
-        let rows = matched(&self.engine.lead(name)?.content.rows);
-        self.under(now, |means| Ok(self.engine.rescore_lead(name, &rows, of, why, means)));
+        let lead = self.engine.lead(name)?;
+        let rows = matched(&lead.content.rows);
+        let seen = lead.last_position;
+        self.under(now, |means| Ok(self.engine.rescore_lead(name, (&rows, seen), of, why, means)));
         None
     }
 }
