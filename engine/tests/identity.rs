@@ -36,7 +36,7 @@ const CROWD: u64 = 100;
 /// each by a claim `?`, a proof `!`, or a proof of what is theirs by a claim `~`. A browser: whose
 /// it is now, and whose each of its hits is; `-` is nobody, `f` what was passed on and `g` what
 /// is told of a guest, both worth nothing. Then the questions, and the titles.
-const CASES: [[&str; 3]; 68] = [
+const CASES: [[&str; 3]; 70] = [
     // What is said in browsers.
     ["a browser on which nobody says who it is makes nobody", "1 views pricing", "1 is -: -"],
     [
@@ -104,6 +104,17 @@ const CASES: [[&str; 3]; 68] = [
         "a claim joins no new name to whom somebody proved, but asks",
         "card A, 1 says UA, 1 views pricing",
         "A verified 0.000 []; U claimed 12.000 [1?]; 1 is U: UU; another_name UA",
+    ],
+    [
+        "nor does a browser that is theirs by a claim, in whatever order it says so",
+        "card A, 1 says A, 1 says U, 1 views pricing",
+        "A verified 0.000 [1?]; U claimed 12.000 [1?]; 1 is U: AUU; another_name AU",
+    ],
+    [
+        "and what is proved of that name then changes nothing of the proved person",
+        "card A director, 1 says A, 1 signs U, card U clown",
+        "A verified 0.000 [1?]; U verified 0.000 [1!]; 1 is U: AU; another_name AU; \
+         A is a director; U is a clown",
     ],
     [
         "on a browser that is somebody's, a claim of another's proved name asks",

@@ -177,7 +177,7 @@ impl Content {
     }
 
     fn tie_history(&mut self, history: &History, source: Source, stamp: Stamp) {
-        self.take_up(source, history);
+        let came_back = self.take_up(source, history);
         let tie = self.tie_of(source, history.origin, history.stretch, stamp);
         tie.given = history.given;
         tie.first_seen = history.first_seen;
@@ -185,7 +185,9 @@ impl Content {
         tie.hits = history.hits;
         tie.pages = history.pages;
         tie.visits = history.visits;
-        tie.attached = history.hits;
+        if !came_back {
+            tie.attached = history.hits;
+        }
         for seen in &history.seen {
             let known_by =
                 |position| if position == Position::NONE { stamp.position } else { position };
@@ -200,13 +202,14 @@ impl Content {
         }
     }
 
-    /// What was set aside with a stretch counts again.
-    fn take_up(&mut self, source: Source, history: &History) {
+    /// What was set aside with a stretch counts again; whether there was a tie.
+    fn take_up(&mut self, source: Source, history: &History) -> bool {
         let (origin, stretch) = (history.origin, history.stretch);
         let ties;
         (ties, self.aside.ties) = parted(&self.aside.ties, |tie| {
             tie.source == source && tie.origin == origin && tie.stretch == stretch
         });
+        let came_back = !ties.is_empty();
         self.ties.extend(ties);
         let said;
         (said, self.aside.said) = parted(&self.aside.said, |said| {
@@ -215,6 +218,7 @@ impl Content {
         for said in said {
             say(&mut self.said, said);
         }
+        came_back
     }
 
     /// Counts one hit.

@@ -142,10 +142,13 @@ impl<'a> Draft<'a> {
                 let said_before = self.person.take();
                 self.person = Some(person.after(said_before));
             }
-            Some(OnBound::Another) | None => {
-                let Some(person) = of_claim(claim, self.heads) else {
+            Some(OnBound::Another(_)) | None => {
+                let Some(mut person) = of_claim(claim, self.heads) else {
                     return;
                 };
+                if let Some(OnBound::Another(Some(review))) = on {
+                    person.review.push(review);
+                }
                 if self.is_one_too_many(&person) {
                     self.is_guest(person, which);
                     return;

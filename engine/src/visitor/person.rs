@@ -33,6 +33,9 @@ pub(super) struct Person {
     pub(super) head: Option<LeadId>,
     /// How sure it is that it is them.
     pub(super) sure: Assurance,
+    /// Whether they are proved to exist, and nothing proves that it is they who speak: a claim
+    /// gives them no name.
+    guarded: bool,
     /// The names given that are theirs, as far as that goes.
     pub(super) names: Vec<Named>,
     /// Names nobody had that are theirs from now on.
@@ -65,6 +68,7 @@ pub(super) fn of_claim(claim: &Claim, heads: &Heads<'_>) -> Option<Person> {
     }
     if let Some(known) = known {
         person.is(&known);
+        person.guarded = known.verified && !first.assurance.is_proved();
     }
     person.sure = first.assurance;
     person.names.push(*first);
@@ -84,6 +88,7 @@ pub(super) fn on_bound(claim: &Claim, bound: &Binding, heads: &Heads<'_>) -> OnB
         return OnBound::Nobody;
     };
     let contradicts = |name: &Named| bound.name(name.kind).is_some_and(|known| known != name.id);
+    let guarded = known.filter(|known| known.verified && !bound.assurance.is_proved());
     let mine = claim.names.iter().find(theirs);
     if mine.is_none() && claim.by_link {
         let owner = heads(first.id).map_or(first.id, |known| known.head);
@@ -94,10 +99,16 @@ pub(super) fn on_bound(claim: &Claim, bound: &Binding, heads: &Heads<'_>) -> OnB
         });
     }
     let Some(told) = mine else {
-        // Names of other kinds only: another name of the same person, unless it is somebody's.
+        // Names of other kinds only: another name of the same person, unless it is somebody's,
+        // or the browser may not be the person's at all.
         let elsewhere = |name: &Named| name.assurance.is_proved() && heads(name.id).is_some();
         if claim.names.iter().any(|name| contradicts(name) || elsewhere(name)) {
-            return OnBound::Another;
+            return OnBound::Another(None);
+        }
+        if let Some(known) = guarded {
+            let (question, lead) = (Question::AnotherName, known.head);
+            let other = Some(heads(first.id).map_or(first.id, |other| other.head));
+            return OnBound::Another(Some(Review { question, lead, other }));
         }
         let mut person = Person { origin: bound.origin, own, ..Person::default() };
         if let Some(known) = known {
@@ -111,13 +122,14 @@ pub(super) fn on_bound(claim: &Claim, bound: &Binding, heads: &Heads<'_>) -> OnB
     // Another value of the same kind is a second person, also where both are names of one; and
     // where a step alone has tied the browser, what is said there counts for itself.
     if contradicts(told) || bound.by_step {
-        return OnBound::Another;
+        return OnBound::Another(None);
     }
     let mut person =
         Person { origin: bound.origin, own, sure: told.assurance, ..Person::default() };
     if let Some(known) = known {
         person.is(&known);
     }
+    person.guarded = guarded.is_some() && !told.assurance.is_proved();
     for name in &claim.names {
         person.add_name(name, told.assurance.is_proved(), heads);
     }
@@ -135,8 +147,8 @@ pub(super) enum OnBound {
         /// The name of theirs by which they were told; none, if only others were given.
         told: Option<Named>,
     },
-    /// Another person.
-    Another,
+    /// Another person, and what is to be asked of the one before.
+    Another(Option<Review>),
     /// A link of another person: it was passed on, or somebody looks over a shoulder.
     Forwarded(Review),
 }
@@ -173,6 +185,7 @@ impl Person {
                 self.names.push(*name);
             }
             None if name.id == self.own => {}
+            None if self.guarded => self.asks(Question::AnotherName, head, Some(name.id)),
             None => {
                 self.sure = self.sure.max(name.assurance);
                 self.names.push(*name);

@@ -408,8 +408,17 @@ impl Oracle {
             |name: &Named| name.assurance == Assurance::Verified && self.own(name.id).is_some();
         match told {
             Some(told) => other_value(&told) || bound.by_step,
-            None => claim.names.iter().any(|name| other_value(name) || proved_elsewhere(name)),
+            None => {
+                self.own(bound.origin).is_some_and(|own| self.is_guarded(own, bound.sure))
+                    || claim.names.iter().any(|name| other_value(name) || proved_elsewhere(name))
+            }
         }
+    }
+
+    /// Whether a person is proved to exist, by a word that does not prove it is theirs: it gives
+    /// them no name.
+    fn is_guarded(&self, own: LeadId, sure: Assurance) -> bool {
+        self.is_verified(own) && sure != Assurance::Verified
     }
 
     /// The one who is bound says more of themselves.
@@ -435,7 +444,8 @@ impl Oracle {
                 identity = identity.max(name.assurance);
             }
         }
-        let joined = self.join_names(claim, own, proved, hit, verdict);
+        let guarded = self.is_guarded(own, now.sure);
+        let joined = self.join_names(claim, own, (proved, guarded), hit, verdict);
         for name in &joined {
             identity = identity.max(name.assurance);
             now.names[name.kind as usize].get_or_insert(name.id);
@@ -487,7 +497,8 @@ impl Oracle {
             }
         }
         let proved = first.assurance == Assurance::Verified;
-        let joined = self.join_names(claim, own, proved, hit, verdict);
+        let guarded = self.is_guarded(own, first.assurance);
+        let joined = self.join_names(claim, own, (proved, guarded), hit, verdict);
         joined.iter().map(|name| name.assurance).fold(sure, Assurance::max)
     }
 
@@ -496,12 +507,12 @@ impl Oracle {
         &mut self,
         claim: &Claim,
         own: LeadId,
-        proved: bool,
+        (proved, guarded): (bool, bool),
         hit: &Hit,
         verdict: &mut Verdict,
     ) -> Vec<Named> {
         let mut joined = Vec::new();
-        for name in &claim.names {
+        for name in claim.names.iter().filter(|_| !guarded) {
             if self.head(name.id).is_none() {
                 let sure = if proved { name.assurance } else { Assurance::Claimed };
                 self.add_name(Named { assurance: sure, ..*name }, Some(own), hit);
