@@ -21,8 +21,13 @@ pub struct BeaconLimits {
 /// Reads a body. A body that is no JSON is refused whole; a hit that is none, alone.
 pub fn parse(body: &[u8], limits: &BeaconLimits) -> Result<Vec<Result<RawHit, Reject>>, Reject> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    if depth(body) > limits.depth_max {
+    let shape = Shape::of(body);
+    if shape.depth > limits.depth_max {
         return Err(Reject::TooDeep);
+    }
+    // As values, a megabyte of `0,0,0` would be a hundred times as large.
+    if shape.items > limits.hits_max {
+        return Err(Reject::TooManyHits);
     }
     let mut hits = Vec::new();
     let mut values = serde_json::Deserializer::from_slice(body).into_iter::<Value>();
@@ -48,24 +53,42 @@ pub fn parse(body: &[u8], limits: &BeaconLimits) -> Result<Vec<Result<RawHit, Re
     if hits.is_empty() { Err(Reject::Empty) } else { Ok(hits) }
 }
 
-/// How deep brackets nest outside of strings. Cheaper than to parse what is refused anyway.
-fn depth(body: &[u8]) -> usize {
-    let (mut depth, mut deepest) = (0_usize, 0);
-    let (mut in_string, mut escaped) = (false, false);
-    for byte in body {
-        match (in_string, byte) {
-            (true, _) if escaped => escaped = false,
-            (true, b'\\') => escaped = true,
-            (_, b'"') => in_string = !in_string,
-            (false, b'{' | b'[') => {
-                depth += 1;
-                deepest = deepest.max(depth);
+/// What a glance at the bytes tells. Cheaper than to parse what is refused anyway.
+#[derive(Default)]
+struct Shape {
+    /// How deep brackets nest outside of strings.
+    depth: usize,
+    /// Items of the longest outermost array.
+    items: usize,
+}
+
+impl Shape {
+    fn of(body: &[u8]) -> Shape {
+        let mut shape = Shape::default();
+        let (mut depth, mut items) = (0_usize, 0);
+        let (mut in_string, mut escaped, mut in_list) = (false, false, false);
+        for byte in body {
+            match (in_string, byte) {
+                (true, _) if escaped => escaped = false,
+                (true, b'\\') => escaped = true,
+                (_, b'"') => in_string = !in_string,
+                (false, b'{' | b'[') => {
+                    if depth == 0 {
+                        (in_list, items) = (*byte == b'[', 1);
+                    }
+                    depth += 1;
+                    shape.depth = shape.depth.max(depth);
+                }
+                (false, b'}' | b']') => depth = depth.saturating_sub(1),
+                (false, b',') if depth == 1 && in_list => {
+                    items += 1;
+                    shape.items = shape.items.max(items);
+                }
+                _ => {}
             }
-            (false, b'}' | b']') => depth = depth.saturating_sub(1),
-            _ => {}
         }
+        shape
     }
-    deepest
 }
 
 /// About how many bytes a value took as text.
@@ -278,7 +301,18 @@ mod tests {
         assert_eq!(first(&format!("{{\"t\":\"{}\"}}", "x".repeat(400))), Reject::HitTooLarge);
         assert_eq!(first(&format!("[{{\"t\":\"{}\"}}]", "x".repeat(400))), Reject::HitTooLarge);
         assert_eq!(parse("[{},{},{},{}]"), Err(Reject::TooManyHits));
+        assert_eq!(parse("[{},{}]\n[{},{}]"), Err(Reject::TooManyHits));
         assert_eq!(parse(&"[".repeat(100_000)), Err(Reject::TooDeep));
         assert_eq!(parse("{\"u\":\"[[[[\\\"[[[\"}").unwrap()[0].as_ref().unwrap().url, "[[[[\"[[[");
+    }
+
+    #[test]
+    fn too_many_hits_are_refused_before_any_is_built() {
+        // Whoever had begun to build them would have come upon the end that is missing.
+        assert_eq!(parse("[0,0,0,0"), Err(Reject::TooManyHits));
+        assert_eq!(parse("[0,0,0"), Err(Reject::MalformedJson));
+        let inner = r#"[{"p":{"a":1,"b":[2,3,4,5]}},{"t":",,,,"},[1,2,3,4]]"#;
+        assert_eq!(parse(inner).unwrap().len(), 3, "only its own commas part an array");
+        assert_eq!(parse(r#"{"s":"a","e":"b","u":"c","t":"d","r":"e"}"#).unwrap().len(), 1);
     }
 }
