@@ -20,6 +20,7 @@ use engine::hit::{Exclusion, Hit};
 use engine::id::{Position, VisitorId};
 use engine::record::{Body, FirstHit, HitRecord, Record};
 use engine::time::Timestamp;
+use url::Url;
 
 use self::click::Clicked;
 pub use self::raw::RawHit;
@@ -130,7 +131,7 @@ pub fn take(
 ) -> Result<Taken, Reject> {
     let mut batch = Batch::new(app, sender, hits.len(), sender.bytes)?;
     for (place, hit) in hits.into_iter().enumerate() {
-        let told = hit.as_ref().ok().map(|raw| format!("{} {}", raw.event, raw.url));
+        let told = hit.as_ref().ok().map(told);
         if let Err(reject) = hit.and_then(|raw| batch.take(&raw)) {
             app.metrics.reject(reject);
             let what = told.as_deref().unwrap_or_default();
@@ -147,6 +148,27 @@ pub fn refused_line(app: &App, address: IpAddr, reject: Reject, what: &str) -> S
     let field = reject.field().map(|field| format!(" in \"{field}\"")).unwrap_or_default();
     let network = app.settings.privacy.network(address);
     format!("{network}  refused: {}{field}  {}", reject.name(), raw::cut(what, 200))
+}
+
+/// A hit in a few words: its event and its page's path. The rest of an address may hold names
+/// and tokens, and what a sender wrote must not steer a terminal.
+fn told(raw: &RawHit) -> String {
+    let parsed = Url::parse(&raw.url).ok();
+    let path = match &parsed {
+        Some(url) if matches!(url.scheme(), "http" | "https") => url.path(),
+        Some(url) => url.scheme(),
+        None if raw.url.starts_with('/') => raw.url.split(['?', '#']).next().unwrap_or_default(),
+        None => "",
+    };
+    let mut line = String::new();
+    for letter in format!("{} {path}", raw.event).trim_matches(' ').chars() {
+        if letter.is_control() {
+            line.extend(letter.escape_default());
+        } else {
+            line.push(letter);
+        }
+    }
+    line
 }
 
 impl<'a> Batch<'a> {
@@ -459,4 +481,23 @@ pub async fn acknowledge(app: &App, taken: &Taken, started_ns: u64) -> Result<()
     let took = app.clock.boot_ns().saturating_sub(started_ns) / 1_000;
     app.metrics.acknowledge.record(took);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_hit_is_told_by_its_path_without_what_may_name_somebody() {
+        for (event, url, line) in [
+            ("", "https://a@b.example:8443/thanks/ok?mail=tanaka%40a.example#mk=1", "/thanks/ok"),
+            ("download", "/pricing?mail=tanaka@a.example", "download /pricing"),
+            ("", "mailto:tanaka@a.example", "mailto"),
+            ("", "tanaka@a.example", ""),
+            ("a\u{1b}[2Jb\n", "/x\u{7}", "a\\u{1b}[2Jb\\n /x\\u{7}"),
+        ] {
+            let raw = RawHit { event: event.into(), url: url.into(), ..RawHit::default() };
+            assert_eq!(told(&raw), line, "{url}");
+        }
+    }
 }
