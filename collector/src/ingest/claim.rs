@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 
 use engine::attribute::{Attributes, Level};
 use engine::hit::{Claim, Exclusion, Named};
-use engine::id::LeadId;
 use engine::identity::{Assurance, Identity, IdentityKind};
 use engine::time::Timestamp;
 use ring::hmac;
@@ -57,7 +56,7 @@ impl Batch<'_> {
         };
         let names: Vec<Named> = given.iter().map(named).collect();
         let first = names[0].id;
-        self.check_new_lead(first, site, by_server)?;
+        self.check_new_leads(&names, site, by_server)?;
         let mut attributes: Attributes = raw.attributes.iter().cloned().collect();
         for Given { identity, .. } in &given {
             attributes.insert(identity.kind.name().to_owned(), identity.value().to_owned());
@@ -119,13 +118,15 @@ impl Batch<'_> {
             && domain.is_some_and(|domain| self.in_force.email_domains.contains(domain))
     }
 
-    fn check_new_lead(
+    /// Every name that is new is an entry of its own, also one that is another's: all count.
+    fn check_new_leads(
         &self,
-        lead: LeadId,
+        names: &[Named],
         site: &SiteEntry,
         by_server: bool,
     ) -> Result<(), Reject> {
-        if self.app.engine.has_lead(lead) {
+        let new = names.iter().filter(|name| !self.app.engine.has_lead(name.id)).count() as u32;
+        if new == 0 {
             return Ok(());
         }
         if self.app.full.leads.load(Ordering::Relaxed) {
@@ -133,7 +134,7 @@ impl Batch<'_> {
         }
         let quota = self.app.rates.claims.get(usize::from(site.number.0)).filter(|_| !by_server);
         let allowed = quota.map_or(Ok(()), |quota| {
-            quota.lock().unwrap_or_else(PoisonError::into_inner).allow(self.now, 1)
+            quota.lock().unwrap_or_else(PoisonError::into_inner).allow(self.now, new)
         });
         allowed.map_err(|wait| Reject::ClaimQuota(wait.seconds()))
     }

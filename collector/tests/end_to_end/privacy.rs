@@ -141,6 +141,25 @@ fn a_batch_keeps_what_is_right_and_says_what_is_not() {
 }
 
 #[test]
+fn every_new_name_counts_towards_the_people_claimed_an_hour_and_a_known_one_does_not() {
+    let mut setup = Setup::new(at("2026-12-01 09:00"), &[]);
+    let www = site("www", "assumed", "https://www.vendor.example");
+    setup.mikomi = format!("{}{www}", listeners("", "claims_per_hour_max = 2\n"));
+    let server = Server::start(&setup);
+    let mut browser = Browser::returning(&server, 1);
+    let mut says = |id: Value| {
+        let hit = browser.hit(&json!({ "e": "identify", "id": id }));
+        let answer = browser.beacon(hit.to_string().as_bytes());
+        (answer.status, answer.text().contains("claim_quota"))
+    };
+    assert_eq!(says(json!({ "user_id": "u1" })), (204, false));
+    assert_eq!(says(json!({ "user_id": "u1", "crm_id": "c1" })), (204, false));
+    assert_eq!(says(json!({ "user_id": "u1", "crm_id": "c1" })), (204, false), "none is new");
+    let third = json!({ "user_id": "u1", "crm_id": "c1", "email": "a@buyer.example" });
+    assert_eq!(says(third), (429, true));
+}
+
+#[test]
 fn a_page_listed_may_read_its_answer_and_no_other() {
     let server = two_sites();
     let mut browser = Browser::new(&server, 1);
