@@ -1,6 +1,7 @@
 //! The body of a message, frozen once: figures from the record, names from the lead as it was
 //! then, what it did lately from the journal.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use engine::alert::{AlertId, AlertKind};
@@ -75,8 +76,8 @@ pub fn points(points: Points) -> Value {
 
 impl Material<'_> {
     /// The body. `hide` names what of the lead this endpoint is not shown.
-    pub fn body(&self, hide: &std::collections::BTreeSet<String>) -> Value {
-        let (told, headline) = (self.told(), self.headline());
+    pub fn body(&self, hide: &BTreeSet<String>) -> Value {
+        let (told, headline) = (self.told(), self.headline(hide));
         let mut data = json!({
             "schema": 1,
             "alert_id": self.alert,
@@ -86,7 +87,7 @@ impl Material<'_> {
             "audience": self.message.audience,
             "headline": { "ja": headline.ja, "en": headline.en },
             "lead": self.lead(hide),
-            "company": self.company(),
+            "company": self.company(hide),
             "score": self.score(),
             "crossing": self.crossing(),
             "because": self.because(),
@@ -165,6 +166,11 @@ impl Material<'_> {
         self.attributes.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// The same, unless the endpoint is not shown it.
+    fn shown(&self, name: &str, hide: &BTreeSet<String>) -> Option<&str> {
+        self.attribute(name).filter(|_| !hide.contains(name))
+    }
+
     fn crossing(&self) -> Value {
         let Some(crossing) = self.crossing else {
             return Value::Null;
@@ -185,11 +191,13 @@ impl Material<'_> {
         })
     }
 
-    fn headline(&self) -> Text {
+    fn headline(&self, hide: &BTreeSet<String>) -> Text {
         let text = self.scoring.labels.texts.get(self.text_key()).cloned();
         let text = text.unwrap_or_else(|| built_in(self.message.kind));
-        let name = self.attribute("name").or_else(|| self.attribute("email")).unwrap_or("?");
-        let company = self.attribute("company").unwrap_or_default();
+        // Whoever may not be named still has an id, by which they can be found.
+        let id = self.lead_id.to_string();
+        let name = self.shown("name", hide).or_else(|| self.shown("email", hide)).unwrap_or(&id);
+        let company = self.shown("company", hide).unwrap_or_default();
         let told = self.told();
         let seen = self.lead.last_human();
         let seen = seen.map_or(0, |seen| told.at.since(seen).as_secs() / 86_400);
@@ -246,8 +254,8 @@ impl Material<'_> {
         self.terms().cell(self.told().grade, self.told().score)
     }
 
-    fn lead(&self, hide: &std::collections::BTreeSet<String>) -> Value {
-        let shown = |name: &str| self.attribute(name).filter(|_| !hide.contains(name));
+    fn lead(&self, hide: &BTreeSet<String>) -> Value {
+        let shown = |name: &str| self.shown(name, hide);
         let told = self.told();
         let mut ids = Map::new();
         for (kind, name) in [("crm_id", "crm"), ("user_id", "user")] {
@@ -271,15 +279,17 @@ impl Material<'_> {
         })
     }
 
-    fn company(&self) -> Value {
+    fn company(&self, hide: &BTreeSet<String>) -> Value {
+        let shown = |name: &str| self.shown(name, hide);
+        // The domain alone names nobody: it is shown beside a hidden address.
         let domain = self.attribute("email").and_then(|email| email.rsplit_once('@'));
-        let employees = self.attribute("employees").and_then(|count| count.parse::<u64>().ok());
+        let employees = shown("employees").and_then(|count| count.parse::<u64>().ok());
         json!({
             "id": null,
-            "name": self.attribute("company"),
+            "name": shown("company"),
             "domain": domain.map(|(_, domain)| domain),
-            "corporate_number": self.attribute("corporate_number"),
-            "industry": self.attribute("industry"),
+            "corporate_number": shown("corporate_number"),
+            "industry": shown("industry"),
             "employees": employees,
             "score": null,
             "people_active": null,

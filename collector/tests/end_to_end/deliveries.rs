@@ -97,6 +97,39 @@ fn an_endpoint_is_not_shown_what_is_hidden_from_it_nor_told_what_it_did_not_ask_
 }
 
 #[test]
+fn a_headline_names_nobody_by_what_is_hidden() {
+    let (all, no_mail, nobody) = (Receiver::start(), Receiver::start(), Receiver::start());
+    let endpoints = [
+        all.endpoint("all", ""),
+        no_mail.endpoint("no_mail", "hide = [\"email\"]\n"),
+        nobody.endpoint("nobody", "hide = [\"name\", \"email\", \"company\"]\n"),
+    ];
+    let server = Server::start(&Setup::new(at(MONDAY), &endpoints));
+    let mut known_by_mail = Browser::returning(&server, 1);
+    known_by_mail.form(TANAKA, &json!({}), "/thanks/contact/ok", "");
+    let mut named = Browser::returning(&server, 2);
+    let who = json!({ "name": "鈴木 一", "company": "Other" });
+    named.form("suzuki@other.example", &who, "/thanks/contact/ok", "");
+    drain(&server, &all, 1);
+    let lead = |email: &str| server.lead_by(email)["id"].as_str().unwrap().to_owned();
+    let (tanaka, suzuki) = (lead(TANAKA), lead("suzuki@other.example"));
+    let headline = |receiver: &Receiver, lead: &str| {
+        let hers = |message: &Received| message.json()["data"]["lead"]["id"] == lead;
+        let found = wait_for("a message", || receiver.all().into_iter().find(hers));
+        found.json()["data"]["headline"]["en"].as_str().unwrap().to_owned()
+    };
+    let hot = |rest: &str| format!("HOT: {rest}, 60 points (?1) (unconfirmed)");
+    assert_eq!(headline(&all, &tanaka), hot(TANAKA));
+    assert_eq!(headline(&no_mail, &tanaka), hot(&tanaka));
+    assert_eq!(headline(&no_mail, &suzuki), hot("鈴木 一, Other"));
+    assert_eq!(headline(&nobody, &suzuki), hot(&suzuki));
+    for message in nobody.all() {
+        let text = String::from_utf8(message.body).unwrap();
+        assert!(!text.contains("鈴木") && !text.contains("\"Other\""), "{text}");
+    }
+}
+
+#[test]
 fn an_endpoint_that_fails_gets_the_same_message_again_and_holds_up_no_other() {
     let (good, bad) = (Receiver::start(), Receiver::start());
     bad.answer_with(|message| {
