@@ -92,7 +92,7 @@ fn minute(number: u64) -> Timestamp {
 
 fn rules() -> (Scoring, Vec<Name>) {
     let around = Surroundings::default();
-    let around = Around { surroundings: &around, areas: None };
+    let around = Around { surroundings: &around, settings: None };
     let file = ScoringFile::parse("scoring.toml", DEFAULT_SCORING, around).unwrap();
     let mut names: Vec<Name> = Vec::new();
     let scoring = file.publish(&Versions::default(), (1, BEGIN), &mut |kind, name| {

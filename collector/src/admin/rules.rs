@@ -63,8 +63,8 @@ impl Admin {
 
     fn read_rules(&self, body: &[u8]) -> Result<ScoringFile, Refusal> {
         let text = std::str::from_utf8(body).map_err(|_| Refusal::Malformed("UTF-8"))?;
-        let areas = self.app.settings.areas();
-        let around = Around { surroundings: &self.surroundings, areas: Some(&areas) };
+        let for_rules = self.app.settings.for_rules();
+        let around = Around { surroundings: &self.surroundings, settings: Some(&for_rules) };
         ScoringFile::parse("draft", text, around).map_err(Refusal::Problems)
     }
 

@@ -26,8 +26,8 @@ pub use self::problem::Problem;
 pub use self::reload::{Changes, Contents, Watcher};
 pub use self::scoring::{Around, Excluded, NameKind, ScoringFile, later};
 pub use self::settings::{
-    Admin, Collector, Cookie, Durability, Journal, Limits, Privacy, Rate, RulesFrom, Secret,
-    SecureCookie, Settings, TlsFiles, Webhooks,
+    Admin, Collector, Cookie, Durability, ForRules, Journal, Limits, Privacy, Rate, RulesFrom,
+    Secret, SecureCookie, Settings, TlsFiles, Webhooks,
 };
 pub use self::sites::{Origins, Site, SiteConsent};
 
@@ -261,8 +261,8 @@ pub struct Loaded {
 pub fn load(files: &Files, surroundings: &Surroundings) -> Result<Loaded, Vec<Problem>> {
     let [mikomi, scoring, endpoints] = &files.contents;
     let settings = read_settings(mikomi.as_deref(), surroundings);
-    let areas = settings.as_ref().ok().map(Settings::areas);
-    let around = Around { surroundings, areas: areas.as_ref() };
+    let for_rules = settings.as_ref().ok().map(Settings::for_rules);
+    let around = Around { surroundings, settings: for_rules.as_ref() };
     let scoring = read_scoring(scoring.as_deref(), around);
     let thresholds = scoring.as_ref().ok().map(ScoringFile::threshold_names);
     let own_folder = files.dir.is_some();

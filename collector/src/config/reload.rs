@@ -2,10 +2,9 @@
 //! and its problems are shown until it is right. Nothing here reads a file or waits: whoever polls
 //! gives the contents.
 
-use std::collections::BTreeSet;
-
 use super::{
-    Around, Endpoint, FILE_NAMES, Fingerprint, Problem, ScoringFile, Settings, Surroundings,
+    Around, Endpoint, FILE_NAMES, Fingerprint, ForRules, Problem, ScoringFile, Settings,
+    Surroundings,
 };
 
 /// The three files as they are now; nothing for one that is not there.
@@ -42,8 +41,8 @@ pub struct Watcher {
     in_force: Fingerprint,
     /// The names endpoints may filter by: those of the scoring in force.
     thresholds: Vec<String>,
-    /// The areas rules may name: those of the sites, until the next start.
-    areas: BTreeSet<String>,
+    /// What the rules may name: as it was at the start, until the next one.
+    for_rules: ForRules,
     insisted: bool,
 }
 
@@ -105,12 +104,12 @@ impl Watched {
 }
 
 impl Watcher {
-    /// Begins with the contents that were loaded, the areas of their sites, and the scoring made
-    /// of them.
+    /// Begins with the contents that were loaded, what the rules may name of them, and the scoring
+    /// made of them.
     pub fn new(
         surroundings: Surroundings,
         loaded: Contents<'_>,
-        areas: BTreeSet<String>,
+        for_rules: ForRules,
         scoring: &ScoringFile,
     ) -> Watcher {
         let watched = |file| Watched { judged: loaded.seen(file), ..Watched::default() };
@@ -119,7 +118,7 @@ impl Watcher {
             files: [watched(0), watched(1), watched(2)],
             in_force: scoring.fingerprint,
             thresholds: scoring.threshold_names(),
-            areas,
+            for_rules,
             insisted: false,
         }
     }
@@ -143,8 +142,8 @@ impl Watcher {
         }
         if self.is_due(1, now, insisted) {
             let scoring = self.judge(1, now.scoring, now, &mut changes, |bytes, watcher| {
-                let (surroundings, areas) = (&watcher.surroundings, Some(&watcher.areas));
-                super::read_scoring(Some(bytes), Around { surroundings, areas })
+                let (surroundings, settings) = (&watcher.surroundings, Some(&watcher.for_rules));
+                super::read_scoring(Some(bytes), Around { surroundings, settings })
             });
             let scoring = scoring.filter(|scoring| scoring.fingerprint != self.in_force);
             if let Some(scoring) = &scoring {

@@ -228,10 +228,20 @@ pub struct Privacy {
     pub honour_gpc: bool,
 }
 
+/// What of the settings decides which rules can ever count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForRules {
+    /// The names of all areas of all sites.
+    pub areas: BTreeSet<String>,
+    /// What is kept of an address's query.
+    pub privacy: Privacy,
+}
+
 impl Settings {
-    /// The names of all areas of all sites: what rules may ask for.
-    pub fn areas(&self) -> BTreeSet<String> {
-        self.sites.iter().flat_map(|site| site.areas.keys().cloned()).collect()
+    /// What the rules need to know of them.
+    pub fn for_rules(&self) -> ForRules {
+        let areas = self.sites.iter().flat_map(|site| site.areas.keys().cloned());
+        ForRules { areas: areas.collect(), privacy: self.privacy.clone() }
     }
 }
 

@@ -2,7 +2,6 @@
 //! what a person mistypes is found with its place and its remedy.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use engine::attribute::{AttributeTest, Test};
@@ -30,9 +29,16 @@ fn mikomi(text: &str, surroundings: &Surroundings) -> Result<Settings, Vec<Strin
     read_settings(Some(text.as_bytes()), surroundings).map_err(|it| shown(&it))
 }
 
+/// The settings that ship, with an area and a further name that is kept of a query.
+fn for_rules() -> ForRules {
+    let mut settings = read_settings(None, &alone()).unwrap().for_rules();
+    settings.areas.insert("support".to_owned());
+    settings.privacy.query_names.push("plan".to_owned());
+    settings
+}
+
 fn scoring(text: &str) -> Result<ScoringFile, Vec<Problem>> {
-    let areas = BTreeSet::from(["support".to_owned()]);
-    let around = Around { surroundings: &alone(), areas: Some(&areas) };
+    let around = Around { surroundings: &alone(), settings: Some(&for_rules()) };
     read_scoring(Some(text.as_bytes()), around)
 }
 
@@ -247,7 +253,7 @@ fn a_list_stands_beside_the_settings_or_is_compiled_in() {
     std::fs::create_dir(dir.path().join("lists")).unwrap();
     let around = Surroundings { dir: Some(dir.path().to_owned()), ..Surroundings::default() };
     let read = |text: &str| {
-        let around = Around { surroundings: &around, areas: None };
+        let around = Around { surroundings: &around, settings: None };
         read_scoring(Some(text.as_bytes()), around)
     };
     let built_in = read(DEFAULT_SCORING).unwrap();
@@ -275,7 +281,7 @@ fn a_catalogue_that_is_full_refuses_by_name() {
 // ------------------------------------------------------------------- mistakes in scoring.toml
 
 /// (what stands there, what is typed instead, where the finger points, the remedy)
-const MISTAKES: [(&str, &str, &str, Option<&str>); 51] = [
+const MISTAKES: [(&str, &str, &str, Option<&str>); 54] = [
     ("intent   = { half_life", "intent   = { half_lif", "half_lif ", Some("half_life")),
     ("half_life = \"30d\"", "half_life = \"30 days\"", "\"30 days\"", Some("30d")),
     ("half_life = \"30d\"", "half_life = \"３０ｄ\"", "\"３０ｄ\"", Some("30d")),
@@ -406,8 +412,68 @@ const MISTAKES: [(&str, &str, &str, Option<&str>); 51] = [
         "{nmae}",
         Some("{name}"),
     ),
+    (
+        "ja = \"【クール】{company} {name}さん",
+        "ja = \"【クール】{company} {reason}さん",
+        "{reason}さん {score}点。",
+        None,
+    ),
+    ("en = \"COOLED: {name}", "en = \"COOLED: {day}", "{day}", Some("{days}")),
+    ("en = \"COMPANY HOT: {company}", "en = \"COMPANY HOT: {name}", "{name}, {people}", None),
     ("[exclude] ", "[excluded] ", "excluded]", Some("exclude")),
 ];
+
+#[test]
+fn a_text_that_names_what_is_not_filled_in_there_is_told_what_is() {
+    let text = edited(DEFAULT_SCORING, "en = \"COOLED: {name}", "en = \"COOLED: {hours}");
+    let problems = shown(&scoring(&text).unwrap_err());
+    let allowed = "{company} {name} {score} {cell} {days}";
+    assert!(problems[0].contains(&format!("\"hours\" here: there is {allowed}")), "{problems:?}");
+    let reminder = edited(DEFAULT_SCORING, "en = \"WAITING {hours}", "en = \"WAITING {days}");
+    assert_eq!(shown(&scoring(&reminder).err().unwrap_or_default()), [""; 0]);
+}
+
+/// The first rule of those that ship, with another condition.
+fn with_condition(when: &str) -> String {
+    edited(DEFAULT_SCORING, "when = { path = [\"/column/**\", \"/blog/**\"] }", when)
+}
+
+#[test]
+fn a_campaign_is_asked_for_only_where_there_is_one() {
+    let remedy = "\"mail_click\"";
+    for (when, finger, meant) in [
+        ("when = { event = \"download\", campaign = \"x*\" }", "\"download\", c", true),
+        ("when = { event = \"mail_open\", campaign = \"x*\" }", "\"mail_open\"", true),
+        ("when = { engaged = \"9s\", campaign = \"x*\" }", "campaign = \"x*\"", false),
+        ("when = { any = [{ scroll = 9, campaign = \"x\" }] }", "campaign = \"x\"", false),
+    ] {
+        let text = with_condition(when);
+        let problems = scoring(&text).expect_err(when);
+        assert_eq!((problems[0].line, problems[0].column), place(&text, finger), "{when}");
+        assert_eq!(problems[0].suggestion.is_some(), meant, "{when}");
+        assert!(problems[0].to_string().contains(remedy), "{when}: {}", problems[0]);
+    }
+    for when in [
+        "when = { campaign = \"x*\" }",
+        "when = { event = \"mail_click\", campaign = \"x*\" }",
+        "when = { event = [\"download\", \"mail_click\"], campaign = \"x*\" }",
+    ] {
+        assert!(scoring(&with_condition(when)).is_ok(), "{when}");
+    }
+}
+
+#[test]
+fn a_query_is_asked_for_only_by_a_name_that_is_kept() {
+    let text = with_condition("when = { query = { utm_sourse = \"x\", plan = \"pro\" } }");
+    let problems = scoring(&text).unwrap_err();
+    let [problem] = &problems[..] else { panic!("{:?}", shown(&problems)) };
+    assert_eq!((problem.line, problem.column), place(&text, "utm_sourse"));
+    assert_eq!(problem.suggestion.as_deref(), Some("utm_source"));
+    assert!(problem.to_string().contains("utm_term, utm_content, plan"), "{problem}");
+    assert!(scoring(&with_condition("when = { query = { mk = \"*\" } }")).is_err());
+    let unknown = Around { surroundings: &alone(), settings: None };
+    assert!(read_scoring(Some(text.as_bytes()), unknown).is_ok(), "the settings are not known");
+}
 
 #[test]
 fn a_marketers_mistakes_are_found_with_line_column_and_remedy() {
@@ -495,7 +561,7 @@ fn a_file_saved_as_shift_jis_is_told_so_at_the_first_such_letter() {
     let mut bytes = b"utc_offset = \"+09:00\"\n# ".to_vec();
     bytes.extend([0x93, 0x5f, 0x90, 0x94]);
     let problems =
-        read_scoring(Some(&bytes), Around { surroundings: &alone(), areas: None }).unwrap_err();
+        read_scoring(Some(&bytes), Around { surroundings: &alone(), settings: None }).unwrap_err();
     assert_eq!((problems[0].line, problems[0].column), (2, 3));
     assert!(problems[0].message.contains("Shift_JIS"));
 }
@@ -838,7 +904,7 @@ fn watcher() -> (Watcher, Vec<u8>) {
         endpoints: Some(DEFAULT_ENDPOINTS.as_bytes()),
         lists: None,
     };
-    (Watcher::new(alone(), contents, BTreeSet::new(), &file), DEFAULT_SCORING.as_bytes().to_vec())
+    (Watcher::new(alone(), contents, for_rules(), &file), DEFAULT_SCORING.as_bytes().to_vec())
 }
 
 fn saved(scoring: &[u8]) -> Contents<'_> {
@@ -992,7 +1058,7 @@ proptest! {
 
     #[test]
     fn whatever_is_accepted_can_be_published(edits in edits()) {
-        let around = Around { surroundings: &alone(), areas: None };
+        let around = Around { surroundings: &alone(), settings: None };
         if let Ok(file) = read_scoring(Some(&apply(DEFAULT_SCORING, &edits)), around) {
             let mut next = 0;
             let before = Versions::default();

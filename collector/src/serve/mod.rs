@@ -174,7 +174,7 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
     let sites = name_sites(&engine, &journal, &settings, &install, now);
     let follow_from = journal.durable().next();
     let rates = rates(&settings, &ids, &sites);
-    let areas = settings.areas();
+    let for_rules = settings.for_rules();
     let (live, _) = broadcast::channel(1_024);
     let app = Arc::new(App {
         settings,
@@ -208,7 +208,7 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
         lists: Arc::new(lists),
         log: Arc::new(log),
         endpoints: Arc::new(ArcSwap::from_pointee(endpoints)),
-        watcher: config::Watcher::new(surroundings, files.contents(), areas, &scoring_file),
+        watcher: config::Watcher::new(surroundings, files.contents(), for_rules, &scoring_file),
         dir: files.dir.clone(),
         follow_from,
         surroundings: Arc::new(Surroundings { dir: files.dir, ..Surroundings::default() }),
@@ -228,8 +228,8 @@ fn chosen_rules(
         return Ok(file);
     }
     let text = String::from_utf8_lossy(&catalog.text);
-    let areas = settings.areas();
-    let around = Around { surroundings, areas: Some(&areas) };
+    let for_rules = settings.for_rules();
+    let around = Around { surroundings, settings: Some(&for_rules) };
     ScoringFile::parse("the published rules", &text, around)
 }
 

@@ -376,7 +376,7 @@ mod tests {
 
     fn rules() -> ScoringFile {
         let around = Surroundings::default();
-        let around = Around { surroundings: &around, areas: None };
+        let around = Around { surroundings: &around, settings: None };
         ScoringFile::parse("scoring.toml", DEFAULT_SCORING, around).unwrap()
     }
 

@@ -406,7 +406,7 @@ fn publish_file(
     now: Timestamp,
 ) -> Result<(Scoring, Published), String> {
     let surroundings = Surroundings::default();
-    let around = Around { surroundings: &surroundings, areas: None };
+    let around = Around { surroundings: &surroundings, settings: None };
     let file = ScoringFile::parse("scoring.toml", text, around).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
         lines.join("\n")

@@ -11,6 +11,8 @@ use super::super::sites::globs;
 use super::super::table::{Field, Table, quoted};
 use super::Around;
 use super::thresholds::longer_than_a_visit;
+use crate::ingest::click::MAIL_CLICK;
+use crate::link::QUERY_NAME;
 
 /// How deep `any` may stand in `any`.
 const DEPTH_MAX: usize = 4;
@@ -27,11 +29,12 @@ fn condition(field: &Field<'_>, around: Around<'_>, depth: usize) -> Option<Cond
     let table = field.table()?;
     let paths = |word| table.get(word).map(|field| globs(&field));
     let (path, not_path) = (paths("path"), paths("not_path"));
-    let event = table.get("event").map(|field| names(&field));
-    let query = table.get("query").map(|field| wanted(&field));
+    let (event_field, campaign_field) = (table.get("event"), table.get("campaign"));
+    let event = event_field.map(|field| names(&field));
+    let query = table.get("query").map(|field| wanted(&field, |name| check_query(name, around)));
     let referrer = table.get("referrer").map(|field| referrers(&field));
-    let campaign = table.get("campaign").map(|field| patterns(&field));
-    let property = table.get("property").map(|field| wanted(&field));
+    let campaign = campaign_field.map(|field| patterns(&field));
+    let property = table.get("property").map(|field| wanted(&field, |_| ()));
     let engaged = table.get("engaged").and_then(|field| some_time(&field));
     let scroll = table.get("scroll").and_then(|field| field.whole(1..=100));
     let return_after = table.get("return_after").and_then(|field| longer_than_a_visit(&field));
@@ -68,6 +71,9 @@ fn condition(field: &Field<'_>, around: Around<'_>, depth: usize) -> Option<Cond
         via_our_link: via.is_some(),
         any: any.unwrap_or_default(),
     };
+    if let Some(campaign) = campaign_field {
+        check_campaign(&campaign, event_field, &condition);
+    }
     if let Some(any) = any_field
         && field.problems_so_far() == before
         && Hits::of(&condition).is_empty()
@@ -75,6 +81,40 @@ fn condition(field: &Field<'_>, around: Around<'_>, depth: usize) -> Option<Cond
         any.problem_of_word("nothing in \"any\" can happen together with the rest", None);
     }
     Some(condition)
+}
+
+/// A campaign is written on page views and clicks in mails, on nothing else.
+fn check_campaign(campaign: &Field<'_>, event: Option<Field<'_>>, condition: &Condition) {
+    let other = !condition.event.is_empty() && !condition.event.iter().any(|it| it == MAIL_CLICK);
+    let message = format!("only page views and the event \"{MAIL_CLICK}\" have a campaign");
+    match event {
+        Some(event) if other => event.problem_meant(message, Some(MAIL_CLICK.to_owned())),
+        None if condition.engaged.is_some() || condition.scroll.is_some() => {
+            campaign.problem_of_word(message, None);
+        }
+        Some(_) | None => {}
+    }
+}
+
+/// Of an address's query only some names are kept: no hit has another.
+fn check_query(entry: &Field<'_>, around: Around<'_>) {
+    let Some(privacy) = around.settings.map(|settings| &settings.privacy) else {
+        return;
+    };
+    if entry.name != QUERY_NAME && privacy.keeps_query(entry.name) {
+        return;
+    }
+    let kept = privacy.query_names.iter().map(String::as_str);
+    let near = nearest(entry.name, kept.clone().map(|name| name.trim_end_matches('*')));
+    let near = near.filter(|near| privacy.keeps_query(near)).map(str::to_owned);
+    let kept = match kept.collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => "nothing".to_owned(),
+        some => some,
+    };
+    let name = quoted(entry.name);
+    let message =
+        format!("{name} is not kept of a query: \"query_names\" in mikomi.toml keeps {kept}");
+    entry.problem_of_word(message, near);
 }
 
 fn names(field: &Field<'_>) -> Vec<String> {
@@ -119,7 +159,7 @@ fn referrers(field: &Field<'_>) -> Vec<String> {
 }
 
 /// `{ plan = "pro", size = ["m", "l"] }`: each name has one of its values.
-fn wanted(field: &Field<'_>) -> Vec<(String, Vec<String>)> {
+fn wanted(field: &Field<'_>, check: impl Fn(&Field<'_>)) -> Vec<(String, Vec<String>)> {
     let Some(table) = field.table() else {
         return Vec::new();
     };
@@ -128,6 +168,7 @@ fn wanted(field: &Field<'_>) -> Vec<(String, Vec<String>)> {
     if entries.is_empty() {
         field.problem(format!("\"{}\" needs a name and its value", field.name));
     }
+    entries.iter().for_each(check);
     entries.iter().map(|entry| (entry.name.to_owned(), patterns(entry))).collect()
 }
 
@@ -135,8 +176,8 @@ fn areas(field: &Field<'_>, around: Around<'_>) -> Vec<String> {
     let list = field.one_or_more().unwrap_or_default();
     let area = |field: &Field<'_>| {
         let name = field.name()?;
-        let unknown = around.areas.filter(|known| name != MY_PAGE && !known.contains(name));
-        if let Some(known) = unknown {
+        let known = around.settings.map(|settings| &settings.areas);
+        if let Some(known) = known.filter(|known| name != MY_PAGE && !known.contains(name)) {
             let known = known.iter().map(String::as_str).chain([MY_PAGE]);
             let near = nearest(name, known).map(str::to_owned);
             let message = format!("no site has an area {} in [site.areas]", quoted(name));

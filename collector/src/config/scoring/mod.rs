@@ -28,7 +28,7 @@ use super::mikomi_toml::networks;
 use super::problem::{Problem, Problems, half_width, nearest};
 use super::sites::globs;
 use super::table::{Field, Source, Table, quoted};
-use super::{Fingerprint, Surroundings};
+use super::{Fingerprint, ForRules, Surroundings};
 
 /// The most points anything may be worth or need; far beyond every sum of limits.
 const POINTS_MAX: i64 = 1_000_000;
@@ -55,8 +55,8 @@ pub enum NameKind {
 pub struct Around<'a> {
     /// The folder whose `lists/` it names, else the compiled-in lists.
     pub surroundings: &'a Surroundings,
-    /// The areas of all sites; nothing if they are not known.
-    pub areas: Option<&'a BTreeSet<String>>,
+    /// What mikomi.toml says; nothing if it is not known.
+    pub settings: Option<&'a ForRules>,
 }
 
 /// What is recorded and marked, and worth nothing.

@@ -8,22 +8,23 @@ use super::super::problem::nearest;
 use super::super::table::{Field, quoted};
 use super::label;
 
-/// The messages that have a first line.
-const TEXTS: [&str; 10] = [
-    "hot",
-    "action",
-    "escalated",
-    "signal",
-    "cooled",
-    "reminder",
-    "account",
-    "retracted",
-    "merged",
-    "unmerged",
+/// What can be said of every lead.
+const OF_A_LEAD: &[&str] = &["company", "name", "score", "cell", "days"];
+/// The same, where a rule is the reason.
+const OF_A_RULE: &[&str] = &["company", "name", "score", "cell", "days", "reason"];
+/// The messages that have a first line, each with what it may name: what is filled in there.
+const TEXTS: [(&str, &[&str]); 10] = [
+    ("hot", &["company", "name", "score", "cell", "days", "reason", "last"]),
+    ("action", &["company", "name", "score", "cell", "days", "reason", "last"]),
+    ("escalated", &["company", "name", "score", "cell", "days", "reason", "last"]),
+    ("signal", OF_A_RULE),
+    ("cooled", OF_A_LEAD),
+    ("reminder", &["company", "name", "score", "cell", "days", "hours"]),
+    ("account", &["company", "score", "people"]),
+    ("retracted", OF_A_LEAD),
+    ("merged", OF_A_LEAD),
+    ("unmerged", OF_A_LEAD),
 ];
-/// What a first line may name.
-const VARIABLES: [&str; 9] =
-    ["company", "name", "score", "cell", "reason", "last", "days", "hours", "people"];
 /// Where a lead may stand.
 const STAGES: [&str; 10] = [
     "anonymous",
@@ -44,12 +45,12 @@ pub(super) fn read(field: &Field<'_>) -> BTreeMap<String, Text> {
     let Some(table) = field.table() else {
         return texts;
     };
-    for name in TEXTS {
+    for (name, variables) in TEXTS {
         let Some(inner) = table.get(name).and_then(|field| field.table()) else {
             continue;
         };
         for field in ["ja", "en"].into_iter().filter_map(|word| inner.get(word)) {
-            check_variables(&field);
+            check_variables(&field, variables);
         }
         texts.insert(name.to_owned(), label(&inner));
         inner.finish();
@@ -59,7 +60,7 @@ pub(super) fn read(field: &Field<'_>) -> BTreeMap<String, Text> {
 }
 
 /// Every `{word}` of a text is one that will be filled in.
-fn check_variables(field: &Field<'_>) {
+fn check_variables(field: &Field<'_>, variables: &[&'static str]) {
     // Texts that are none are reported where they are read as labels.
     let text = if field.is_text() { field.text() } else { None };
     let mut rest = text.unwrap_or_default();
@@ -72,10 +73,13 @@ fn check_variables(field: &Field<'_>) {
             return;
         };
         let word = &inner[1..=length];
-        if !VARIABLES.contains(&word) {
+        if !variables.contains(&word) {
             let whole = &inner[..=length];
-            let message = format!("nothing is called {} here", quoted(word));
-            let near = nearest(word, VARIABLES).map(|near| format!("{{{near}}}"));
+            let allowed: Vec<String> = variables.iter().map(|name| format!("{{{name}}}")).collect();
+            let (word, allowed) = (quoted(word), allowed.join(" "));
+            let message = format!("nothing is called {word} here: there is {allowed}");
+            let near = nearest(&inner[1..=length], variables.iter().copied());
+            let near = near.map(|near| format!("{{{near}}}"));
             field.problem_within(whole, message, near);
         }
         rest = &inner[length + 2..];
