@@ -260,18 +260,24 @@ fn named(person: &Value) -> Option<(IdentityKind, &str)> {
 }
 
 fn link_url(app: &App, link: &SignedLink) -> String {
-    let token = link.seal(&app.install, &app.ids);
     let base = app.collector_url();
     match link.kind {
-        Kind::Click => format!("{base}/c/{token}"),
-        Kind::Open => format!("{base}/o/{token}.gif"),
+        Kind::Click => format!("{base}/c/{}", link.seal(&app.install, &app.ids)),
+        Kind::Open => format!("{base}/o/{}.gif", link.seal(&app.install, &app.ids)),
         Kind::Landing => {
-            let mark = if link.url.contains('?') { '&' } else { '?' };
-            let (page, anchor) = link.url.split_once('#').unwrap_or((&link.url, ""));
-            let anchor = if anchor.is_empty() { String::new() } else { format!("#{anchor}") };
-            format!("{page}{mark}{}={token}{anchor}", link::QUERY_NAME)
+            // The page is where the token stands; inside it, it would only make it longer.
+            let token = SignedLink { url: String::new(), ..link.clone() };
+            with_token(&link.url, &token.seal(&app.install, &app.ids))
         }
     }
+}
+
+/// A page's address with a token in its query, which ends where the anchor begins.
+fn with_token(url: &str, token: &str) -> String {
+    let anchor = url.find('#').unwrap_or(url.len());
+    let (page, anchor) = url.split_at(anchor);
+    let mark = if page.contains('?') { '&' } else { '?' };
+    format!("{page}{mark}{}={token}{anchor}", link::QUERY_NAME)
 }
 
 fn merge(app: &Arc<App>, wish: &Value) -> Result<Value, Refusal> {
@@ -354,4 +360,21 @@ fn review(app: &Arc<App>, wish: &Value) -> Result<Value, Refusal> {
     };
     let position = steps::dismiss(app, question, &why)?;
     Ok(json!({ "schema": 1, "position": position.0, "merged": joined }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_token;
+
+    #[test]
+    fn a_landing_token_stands_in_the_query_whatever_the_anchor_holds() {
+        for (url, expected) in [
+            ("https://a.example/lp", "https://a.example/lp?mk=T"),
+            ("https://a.example/lp?x=1", "https://a.example/lp?x=1&mk=T"),
+            ("https://a.example/#/plans?x=1", "https://a.example/?mk=T#/plans?x=1"),
+            ("https://a.example/?x=1#top", "https://a.example/?x=1&mk=T#top"),
+        ] {
+            assert_eq!(with_token(url, "T"), expected);
+        }
+    }
 }
