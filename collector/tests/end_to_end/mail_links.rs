@@ -123,6 +123,7 @@ fn a_landing_token_names_an_anonymous_browser_and_a_forwarded_one_nobody() {
     other.page("/pricing/", "");
     assert_eq!(server.lead_by(TANAKA)["links"].as_array().unwrap().len(), 1, "nothing moved");
     about(&server.exact("b@second.example"), 12.0);
+    assert_eq!(lead["confirmed_by"], "link");
     let questions = wait_for("a question", || {
         let found = server.get("/api/review")["questions"].as_array().unwrap().clone();
         (!found.is_empty()).then_some(found)

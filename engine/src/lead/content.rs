@@ -251,6 +251,7 @@ impl Content {
         };
         let by = match hit.event.as_str() {
             "" if hit.by_server => "server",
+            "" if claim.by_link => "link",
             "" if identity.is_proved() => "hmac",
             "" => "form",
             event => event,
