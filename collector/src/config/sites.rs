@@ -84,6 +84,19 @@ impl Origins {
             })
     }
 
+    /// Whether a page at this host is the site's own, by whatever scheme and port.
+    pub fn allow_host(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        let is_host = |origin: &String| {
+            url::Url::parse(origin).is_ok_and(|url| url.host_str() == Some(host.as_str()))
+        };
+        let is_below = |(_, domain): &(String, String)| {
+            let domain = domain.split(':').next().unwrap_or_default();
+            host.strip_suffix(domain).is_some_and(|label| !label.is_empty())
+        };
+        self.any || self.exact.iter().any(is_host) || self.below.iter().any(is_below)
+    }
+
     /// Whether every origin may send.
     pub fn allow_any(&self) -> bool {
         self.any

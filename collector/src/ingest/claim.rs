@@ -37,8 +37,8 @@ impl Batch<'_> {
         by_server: bool,
         excluded: &mut Option<Exclusion>,
     ) -> Result<Option<Claim>, Reject> {
-        let (given, by_link) = match link.filter(|_| raw.identities.is_empty()) {
-            Some(link) => (self.given_by_link(&link), true),
+        let (given, by_link) = match link {
+            Some(link) => (Self::given_by_link(&link), true),
             None => (self.given(raw, site, by_server)?, false),
         };
         if given.is_empty() {
@@ -97,15 +97,11 @@ impl Batch<'_> {
         Ok(given)
     }
 
-    /// Whose mail a link stood in; nobody's, if it was used as often as it may be.
-    fn given_by_link(&self, link: &SignedLink) -> Vec<Given> {
+    /// Whose mail a link stood in.
+    fn given_by_link(link: &SignedLink) -> Vec<Given> {
         let Some(identity) = link.identity() else {
             return Vec::new();
         };
-        if !self.app.link_uses.allow(link, self.now) {
-            crate::app::count(&self.app.metrics.links_used_up);
-            return Vec::new();
-        }
         // A mail that was opened was perhaps opened by a machine, or by whom it was copied to.
         let proved = link.kind != Kind::Open;
         let assurance = if proved { Assurance::Verified } else { Assurance::Claimed };

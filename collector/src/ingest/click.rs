@@ -3,10 +3,13 @@
 
 use std::sync::Arc;
 
+use engine::time::Timestamp;
+use url::Url;
+
 use super::{Batch, RawHit, Reject, Sender, Taken};
 use crate::app::{App, SiteEntry, count};
 use crate::config::SiteConsent;
-use crate::link::scanners::Verdict;
+use crate::link::scanners::Click;
 use crate::link::{Kind, SignedLink};
 use crate::steps;
 
@@ -21,6 +24,9 @@ pub(super) struct Clicked {
     pub(super) link: SignedLink,
     /// Whether a machine made it.
     pub(super) scanner: bool,
+    /// Whether it may name somebody; a use of the link is spent on it then. A machine is nobody,
+    /// whoever's mail it reads.
+    pub(super) names: bool,
 }
 
 /// Where a click leads, and what was recorded of it.
@@ -32,35 +38,45 @@ pub struct Led {
 }
 
 /// Takes a click; nothing if the token is none of ours. `head`: only the link's head is asked for.
+///
+/// Only a click that may name somebody hands a token on, and only to a page of the site's own:
+/// else whoever is refused here would be named there, or a stranger's page could do it.
 pub fn click(app: &Arc<App>, sender: &Sender, token: &str, head: bool) -> Option<Led> {
     let link = read(app, token, Kind::Click)?;
     let now = app.clock.now();
-    let to = link.destination(&app.install, &app.ids, now);
     let mail = link.mail_key(&app.install);
+    let plain = Led { to: link.url.clone(), taken: None };
     if head {
         app.scanners.head(mail, link.id, now);
-        return Some(Led { to, taken: None });
+        return Some(plain);
     }
     let Some(site) = app.sites.of_id(&link.site, link.test).filter(|_| is_wanted(app, sender))
     else {
-        return Some(Led { to, taken: None });
+        return Some(plain);
+    };
+    let verdict = app.scanners.judge(mail, link.id, now);
+    let (scanner, number) = (verdict.scanner, verdict.number);
+    take_back(app, verdict.were_too);
+    let live = now.0 < link.until_ms;
+    let names = live && !scanner && may_name(app, &link, now);
+    let to = if names && is_own_page(site, &link.url) {
+        link.destination(&app.install, &app.ids, now)
+    } else {
+        link.url.clone()
     };
     if site.site.consent == SiteConsent::Required {
-        // Nobody has asked this browser; the page that it is led to will.
+        // Nobody has asked this browser; the page that it is led to will. With nothing in the
+        // journal a restart forgets this use: its landing tokens are counted by themselves.
         return Some(Led { to, taken: None });
     }
-    let verdict = app.scanners.judge(mail, link.id, now);
     let raw = RawHit { url: link.url.clone(), ..raw_hit(site, MAIL_CLICK, &link) };
-    let id = link.id;
-    let live = now.0 < link.until_ms;
-    let scanner = verdict.scanner;
-    let clicked = live.then_some(Clicked { link, scanner });
+    let clicked = live.then_some(Clicked { link, scanner, names });
     let taken = take_one(app, sender, &raw, site, clicked);
     let counted = taken.as_ref().filter(|_| !scanner).and_then(|taken| taken.recorded);
     // A browser that is not admitted has earned nothing yet.
     let counted = counted.filter(|click| app.engine.knows(click.visitor, now));
-    app.scanners.clicked(mail, id, now, counted);
-    take_back(app, verdict);
+    let was_too = counted.and_then(|click| app.scanners.recorded(mail, number, click));
+    take_back(app, was_too.into_iter().collect());
     Some(Led { to, taken })
 }
 
@@ -69,12 +85,29 @@ pub fn click(app: &Arc<App>, sender: &Sender, token: &str, head: bool) -> Option
 pub fn open(app: &App, sender: &Sender, token: &str) -> Option<Taken> {
     let link = read(app, token, Kind::Open)?;
     let site = app.sites.of_id(&link.site, link.test)?;
-    let live = app.clock.now().0 < link.until_ms;
-    if !live || !is_wanted(app, sender) {
+    let now = app.clock.now();
+    let live = now.0 < link.until_ms;
+    // Where consent is required nobody has given any to a mail.
+    if !live || !is_wanted(app, sender) || site.site.consent == SiteConsent::Required {
         return None;
     }
     let raw = raw_hit(site, MAIL_OPEN, &link);
-    take_one(app, sender, &raw, site, Some(Clicked { link, scanner: false }))
+    let names = may_name(app, &link, now);
+    take_one(app, sender, &raw, site, Some(Clicked { link, scanner: false, names }))
+}
+
+/// Spends a use of a link; whether there was one.
+pub(super) fn may_name(app: &App, link: &SignedLink, now: Timestamp) -> bool {
+    let allowed = app.link_uses.allow(link, now);
+    if !allowed {
+        count(&app.metrics.links_used_up);
+    }
+    allowed
+}
+
+fn is_own_page(site: &SiteEntry, url: &str) -> bool {
+    let url = Url::parse(url).ok();
+    url.as_ref().and_then(Url::host_str).is_some_and(|host| site.site.origins.allow_host(host))
 }
 
 fn raw_hit(site: &SiteEntry, event: &str, link: &SignedLink) -> RawHit {
@@ -122,13 +155,13 @@ fn take_one(
 }
 
 /// Clicks that turn out to be a machine's are withdrawn, and its browser is nobody's.
-fn take_back(app: &Arc<App>, verdict: Verdict) {
-    if verdict.were_too.is_empty() {
+fn take_back(app: &Arc<App>, clicks: Vec<Click>) {
+    if clicks.is_empty() {
         return;
     }
     let app = Arc::clone(app);
     tokio::task::spawn_blocking(move || {
-        for click in verdict.were_too {
+        for click in clicks {
             if let Err(error) = steps::withdraw_scan(&app, click) {
                 tracing::error!(%error, "a mail scanner's click could not be withdrawn");
             }

@@ -10,7 +10,7 @@ use engine::time::Timestamp;
 use super::click::{Clicked, MAIL_CLICK};
 use super::{Batch, RawHit, Reject, raw};
 use crate::app::SiteEntry;
-use crate::link::{Kind, SignedLink, uses};
+use crate::link::{Kind, SignedLink};
 use crate::privacy::{Page, agent_class, came_from};
 
 /// How far back a browser's clock is believed.
@@ -56,8 +56,6 @@ impl Batch<'_> {
             Some(link) if page.campaign.is_none() => link.campaign(),
             _ => campaign,
         };
-        let used = link.iter().map(|it| (uses::PROPERTY.to_owned(), format!("{:016x}", it.id)));
-        let properties = raw.properties.iter().cloned().chain(used).collect();
         let excluded = self.excluded(agent, &page, address, by_server);
         let hit = Hit {
             site: site.number,
@@ -78,7 +76,7 @@ impl Batch<'_> {
             silent: by_server && raw.silent,
             test: site.test,
             excluded: excluded.or(scanner.then_some(Exclusion::Scanner)),
-            properties,
+            properties: raw.properties.clone(),
             via_our_link: link.is_some(),
             network: address.map(|it| privacy.network(it).to_string()).unwrap_or_default(),
             agent: agent_class(agent),
@@ -86,7 +84,9 @@ impl Batch<'_> {
             url: page.url,
             ..Hit::default()
         };
-        Ok((hit, link))
+        // The script sends the page's address with every hit of its view: the first one names.
+        let names = hit.kind == HitKind::PageView;
+        Ok((hit, link.filter(|link| names || link.kind != Kind::Landing)))
     }
 
     /// The client's time, corrected by when it says it sent the hit, and believed within limits.

@@ -29,8 +29,8 @@ use crate::app::{App, InForce, SiteEntry, count};
 use crate::config::SiteConsent;
 use crate::cookie::VisitorCookie;
 use crate::journal::Reserved;
-use crate::link::Kind;
 use crate::link::scanners::Click;
+use crate::link::{Kind, SignedLink, uses};
 use crate::timeline;
 
 /// Bytes reserved for a hit beyond its own: what the stages decide about it.
@@ -210,46 +210,92 @@ impl<'a> Batch<'a> {
         (site, by_server): (&SiteEntry, bool),
         clicked: Option<Clicked>,
     ) -> Result<(), Reject> {
-        let scanner = clicked.as_ref().is_some_and(|clicked| clicked.scanner);
         let opened = clicked.as_ref().is_some_and(|clicked| clicked.link.kind == Kind::Open);
-        let (mut hit, link) = self.describe(raw, site, by_server, clicked)?;
+        let scanner = clicked.as_ref().is_some_and(|clicked| clicked.scanner);
+        let names = clicked.as_ref().map(|clicked| clicked.names);
+        let (hit, link) = self.describe(raw, site, by_server, clicked)?;
         // A mail program's image tells nothing of a browser.
         let who = if opened { Who::Nobody } else { self.who(raw, site, by_server)? };
-        // A machine is nobody, whoever's mail it reads.
-        let link = link.filter(|_| !scanner);
+        let mut arrival = self.arrival(hit, site, &who)?;
+        // A page that never saw its answer sends the same hit again: it counts once.
+        let same = |first: &mut FirstHit| arrival.hit.id != 0 && first.hit.id == arrival.hit.id;
+        let again = arrival.first.take_if(same);
+        if scanner {
+            arrival.first = arrival.first.map(void_click);
+        }
+        if let Some(link) = link.as_ref().filter(|_| again.is_none()) {
+            uses::mark(&mut arrival.hit, link);
+        }
+        // What the page says itself goes before whose mail it came from.
+        let link = link.filter(|_| raw.identities.is_empty());
+        let mut spent = None;
+        let link = link.filter(|link| match (names, &again) {
+            (Some(names), _) => names,
+            (None, Some(first)) => uses::used_by(&first.hit).is_some_and(|(id, _)| id == link.id),
+            (None, None) => {
+                spent = click::may_name(self.app, link, self.now).then_some(link.id);
+                spent.is_some()
+            }
+        });
+        let named = self.record_as(raw, (site, by_server), link, &who, arrival);
+        // A use is spent on a hit that is recorded and names somebody, and on no other.
+        if let Some(id) = spent.filter(|_| named != Ok(true)) {
+            self.app.link_uses.give_back(id);
+        }
+        named.map(|_| ())
+    }
+
+    /// The hit with its browser, and that browser's first hit if this one admits it.
+    fn arrival(&self, mut hit: Hit, site: &SiteEntry, who: &Who) -> Result<Arrival, Reject> {
+        let mut first = None;
+        match who {
+            Who::Nobody => {}
+            Who::Admitted(visitor, position) => {
+                hit.visitor = Some(*visitor);
+                first = self.admit(*visitor, *position)?;
+            }
+            Who::New(raw_id) => hit.visitor = Some(site.visitor(*raw_id)),
+        }
+        Ok(Arrival { hit, first })
+    }
+
+    /// Records a hit with whom it names; whether it is new and names somebody by a link.
+    fn record_as(
+        &mut self,
+        raw: &RawHit,
+        (site, by_server): (&SiteEntry, bool),
+        link: Option<SignedLink>,
+        who: &Who,
+        mut arrival: Arrival,
+    ) -> Result<bool, Reject> {
+        let hit = &mut arrival.hit;
         hit.claim = self.claim(raw, link, site, by_server, &mut hit.excluded)?;
+        let by_link = is_by_link(hit);
         if by_server && raw.identities.is_empty() && matches!(who, Who::Nobody) {
             return Err(Reject::MissingField("id"));
         }
         if hit.excluded.is_some() {
             count(&self.app.metrics.excluded);
         }
-        match who {
-            Who::Nobody => self.ingest(&Arrival { hit, first: None }),
-            Who::Admitted(visitor, first) => {
-                hit.visitor = Some(visitor);
-                let first = self.admit(visitor, first)?;
-                // A page that never saw its answer sends the same hit again: it counts once.
-                let first = first.filter(|first| hit.id == 0 || first.hit.id != hit.id);
-                let first = first.map(|first| if scanner { void_click(first) } else { first });
-                self.ingest(&Arrival { hit, first })?;
+        let raw_id = match who {
+            Who::Nobody => return Ok(self.ingest(&arrival)? && by_link),
+            Who::Admitted(..) => {
+                let new = self.ingest(&arrival)?;
                 self.renew_cookie();
-                Ok(())
+                return Ok(new && by_link);
             }
-            Who::New(raw_id) => {
-                hit.visitor = Some(site.visitor(raw_id));
-                let claim = hit.claim.as_ref().filter(|claim| !claim.by_link);
-                if claim.is_some_and(|claim| claim.assurance().is_proved()) {
-                    // The site's server vouches for the browser: it need not come back first.
-                    self.ingest(&Arrival { hit, first: None })?;
-                    let cookie = VisitorCookie::issue(raw_id, None, self.now);
-                    self.taken.cookie.get_or_insert(cookie);
-                    return Ok(());
-                }
-                self.record_first(hit, raw_id);
-                Ok(())
-            }
+            Who::New(raw_id) => *raw_id,
+        };
+        let claim = hit.claim.as_ref().filter(|claim| !claim.by_link);
+        if claim.is_some_and(|claim| claim.assurance().is_proved()) {
+            // The site's server vouches for the browser: it need not come back first.
+            self.ingest(&arrival)?;
+            let cookie = VisitorCookie::issue(raw_id, None, self.now);
+            self.taken.cookie.get_or_insert(cookie);
+            return Ok(false);
         }
+        self.record_first(arrival.hit, raw_id);
+        Ok(by_link)
     }
 
     /// The site a hit is for, and whether a server with its key sent it.
@@ -397,7 +443,8 @@ impl<'a> Batch<'a> {
             .then_some(FirstHit { position, hit })
     }
 
-    fn ingest(&mut self, arrival: &Arrival) -> Result<(), Reject> {
+    /// Whether it is new: a hit that is sent again is answered as it was, and not recorded.
+    fn ingest(&mut self, arrival: &Arrival) -> Result<bool, Reject> {
         let visitor = arrival.hit.visitor;
         for _ in 0..STALE_TRIES {
             match self.decide(arrival.clone())? {
@@ -405,12 +452,12 @@ impl<'a> Batch<'a> {
                     count(&self.app.metrics.hits);
                     self.taken.recorded = visitor.map(|visitor| Click { position, visitor });
                     self.keep(position);
-                    return Ok(());
+                    return Ok(true);
                 }
                 Ingested::Duplicate(position) => {
                     count(&self.app.metrics.duplicates);
                     self.keep(position);
-                    return Ok(());
+                    return Ok(false);
                 }
                 Ingested::Stale => {
                     std::thread::yield_now();
@@ -466,11 +513,16 @@ impl<'a> Batch<'a> {
 
 /// A click of the machine that is known by now: neither a person's nor about one.
 fn void_click(mut first: FirstHit) -> FirstHit {
-    if first.hit.claim.as_ref().is_some_and(|claim| claim.by_link) {
+    if is_by_link(&first.hit) {
         first.hit.excluded = Some(Exclusion::Scanner);
         first.hit.claim = None;
     }
     first
+}
+
+/// Whether a hit names somebody by a link of ours.
+fn is_by_link(hit: &Hit) -> bool {
+    hit.claim.as_ref().is_some_and(|claim| claim.by_link)
 }
 
 /// Waits until what was taken may be acknowledged.

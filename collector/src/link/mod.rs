@@ -142,7 +142,8 @@ impl SignedLink {
         install.visitor.hash64(&[b"mail", parts[0], parts[1], parts[2], parts[3]])
     }
 
-    /// Where the click leads: to the page, with a landing token that lasts for this visit.
+    /// Where a click leads that may name somebody on a page of ours: to the page, with a landing
+    /// token that lasts for this visit.
     pub fn destination(&self, install: &Install, ids: &Ids, now: Timestamp) -> String {
         const LANDING_MS: u64 = 30 * 60 * 1_000;
         const LANDING_USES: u32 = 3;

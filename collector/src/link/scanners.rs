@@ -2,7 +2,7 @@
 //! for no link's head first, and nobody clicks two links of one mail within two seconds.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use engine::id::{Position, VisitorId};
@@ -25,13 +25,18 @@ pub struct Scanners(Mutex<Watched>);
 struct Watched {
     mails: BTreeMap<u64, VecDeque<Opening>>,
     order: VecDeque<u64>,
+    /// Openings so far.
+    number: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Opening {
+    number: u64,
     at: Timestamp,
     link: u64,
     head: bool,
+    /// Whether it turned out to be a machine's.
+    machine: bool,
     counted: Option<Click>,
 }
 
@@ -51,18 +56,46 @@ pub struct Verdict {
     pub scanner: bool,
     /// Clicks before it that the same machine made, as it turns out.
     pub were_too: Vec<Click>,
+    /// Its own number.
+    pub number: u64,
 }
 
 impl Scanners {
     /// Takes note that somebody asked for a link's head only.
     pub fn head(&self, mail: u64, link: u64, at: Timestamp) {
-        self.add(mail, Opening { at, link, head: true, counted: None });
+        self.locked().add(mail, link, at, true);
     }
 
-    /// Judges a click on a link of a mail.
+    /// Judges a click on a link of a mail, and takes note of it at once: of two that come at the
+    /// same time, one is the first.
     pub fn judge(&self, mail: u64, link: u64, at: Timestamp) -> Verdict {
-        let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(openings) = watched.mails.get_mut(&mail) else {
+        let mut watched = self.locked();
+        let verdict = watched.judge(mail, link, at);
+        let number = watched.add(mail, link, at, false);
+        Verdict { number, ..verdict }
+    }
+
+    /// Takes note of the record of a click that was taken for a person's, unless it turned out
+    /// to be a machine's meanwhile: then it is given back, to be withdrawn.
+    pub fn recorded(&self, mail: u64, number: u64, click: Click) -> Option<Click> {
+        let mut watched = self.locked();
+        let mut openings = watched.mails.get_mut(&mail)?.iter_mut();
+        let opening = openings.find(|it| it.number == number)?;
+        if opening.machine {
+            return Some(click);
+        }
+        opening.counted = Some(click);
+        None
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Watched> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watched {
+    fn judge(&mut self, mail: u64, link: u64, at: Timestamp) -> Verdict {
+        let Some(openings) = self.mails.get_mut(&mail) else {
             return Verdict::default();
         };
         let asked = |it: &Opening| it.head && it.link == link && at.since(it.at) < HEAD_BEFORE;
@@ -70,32 +103,33 @@ impl Scanners {
         if !openings.iter().any(|it| asked(it) || together(it)) {
             return Verdict::default();
         }
-        let recent = openings.iter_mut().filter(|it| at.since(it.at) <= TOGETHER);
-        let were_too = recent.filter_map(|opening| opening.counted.take()).collect();
-        Verdict { scanner: true, were_too }
-    }
-
-    /// Takes note of a click, and of its record if it was taken for a person's.
-    pub fn clicked(&self, mail: u64, link: u64, at: Timestamp, counted: Option<Click>) {
-        self.add(mail, Opening { at, link, head: false, counted });
-    }
-
-    fn add(&self, mail: u64, opening: Opening) {
-        let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !watched.mails.contains_key(&mail) {
-            if watched.mails.len() == MAILS_MAX
-                && let Some(oldest) = watched.order.pop_front()
-            {
-                watched.mails.remove(&oldest);
-            }
-            watched.order.push_back(mail);
+        let mut were_too = Vec::new();
+        for opening in openings.iter_mut().filter(|it| at.since(it.at) <= TOGETHER) {
+            opening.machine = true;
+            were_too.extend(opening.counted.take());
         }
-        let openings = watched.mails.entry(mail).or_default();
-        openings.retain(|it| opening.at.since(it.at) < HEAD_BEFORE);
+        Verdict { scanner: true, were_too, number: 0 }
+    }
+
+    /// Takes note of an opening, and gives it a number.
+    fn add(&mut self, mail: u64, link: u64, at: Timestamp, head: bool) -> u64 {
+        if !self.mails.contains_key(&mail) {
+            if self.mails.len() == MAILS_MAX
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.mails.remove(&oldest);
+            }
+            self.order.push_back(mail);
+        }
+        self.number += 1;
+        let openings = self.mails.entry(mail).or_default();
+        openings.retain(|it| at.since(it.at) < HEAD_BEFORE);
         if openings.len() == OPENINGS_MAX {
             openings.pop_front();
         }
-        openings.push_back(opening);
+        let number = self.number;
+        openings.push_back(Opening { number, at, link, head, machine: false, counted: None });
+        number
     }
 }
 
@@ -117,7 +151,6 @@ mod tests {
         for link in 1..=5 {
             scanners.head(9, link, at(link));
             assert!(scanners.judge(9, link, at(link + 1)).scanner, "{link}");
-            scanners.clicked(9, link, at(link + 1), None);
         }
         assert!(!scanners.judge(9, 1, at(600_000)).scanner, "ten minutes later a person clicks");
     }
@@ -125,28 +158,38 @@ mod tests {
     #[test]
     fn two_links_of_one_mail_at_once_are_a_machines_the_first_one_too() {
         let scanners = Scanners::default();
-        assert_eq!(scanners.judge(9, 1, at(0)), Verdict::default());
-        scanners.clicked(9, 1, at(0), Some(click(4)));
+        let first = scanners.judge(9, 1, at(0));
+        assert_eq!((first.scanner, &first.were_too[..]), (false, &[][..]));
+        assert_eq!(scanners.recorded(9, first.number, click(4)), None);
         let second = scanners.judge(9, 2, at(1_500));
-        assert_eq!(second, Verdict { scanner: true, were_too: vec![click(4)] });
-        scanners.clicked(9, 2, at(1_500), None);
+        assert_eq!((second.scanner, second.were_too), (true, vec![click(4)]));
         assert_eq!(scanners.judge(9, 3, at(2_000)).were_too, [], "told once");
+    }
+
+    #[test]
+    fn of_two_clicks_at_one_moment_the_second_is_a_machines_before_the_first_is_recorded() {
+        let scanners = Scanners::default();
+        let first = scanners.judge(9, 1, at(0));
+        let second = scanners.judge(9, 2, at(0));
+        assert_eq!((first.scanner, second.scanner), (false, true));
+        assert_eq!(second.were_too, [], "it has no record yet");
+        assert_eq!(scanners.recorded(9, first.number, click(4)), Some(click(4)));
     }
 
     #[test]
     fn a_reader_who_clicks_twice_or_reads_on_is_a_person() {
         let scanners = Scanners::default();
-        scanners.clicked(9, 1, at(0), Some(click(4)));
+        assert!(!scanners.judge(9, 1, at(0)).scanner);
         assert!(!scanners.judge(9, 1, at(300)).scanner, "a double click");
-        assert!(!scanners.judge(9, 2, at(2_001)).scanner, "another link a moment later");
-        assert!(!scanners.judge(8, 2, at(300)).scanner, "another mail");
+        assert!(!scanners.judge(9, 2, at(2_301)).scanner, "another link a moment later");
+        assert!(!scanners.judge(8, 2, at(2_400)).scanner, "another mail");
     }
 
     #[test]
     fn any_number_of_mails_is_watched_in_bounded_memory() {
         let scanners = Scanners::default();
         for mail in 0..3 * MAILS_MAX as u64 {
-            scanners.clicked(mail, 1, at(0), None);
+            scanners.judge(mail, 1, at(0));
         }
         let watched = scanners.0.lock().unwrap();
         assert_eq!((watched.mails.len(), watched.order.len()), (MAILS_MAX, MAILS_MAX));

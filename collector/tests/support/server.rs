@@ -271,12 +271,6 @@ impl Server {
         answer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// The first of them, once it is there: who opens a mail is answered before it is durable.
-    #[track_caller]
-    pub fn first_hit(&self) -> Value {
-        wait_for("the first hit", || self.hits().into_iter().next())
-    }
-
     /// One figure of the metrics, all labels added up.
     #[track_caller]
     pub fn figure(&self, name: &str) -> u64 {
