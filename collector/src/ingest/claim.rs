@@ -41,7 +41,8 @@ impl Batch<'_> {
             Some(link) => (Self::given_by_link(&link), true),
             None => (self.given(raw, site, by_server)?, false),
         };
-        if given.is_empty() {
+        // What a robot fills in or follows names nobody, and proves nobody.
+        if given.is_empty() || *excluded == Some(Exclusion::Robot) {
             return Ok(None);
         }
         if given.iter().any(|given| self.is_ours(&given.identity)) {

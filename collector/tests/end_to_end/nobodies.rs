@@ -74,6 +74,25 @@ fn our_office_and_a_robot_earn_nothing_and_the_stream_says_why() {
 }
 
 #[test]
+fn a_robot_that_fills_in_a_form_or_follows_a_mail_makes_and_proves_nobody() {
+    let (server, _receiver) = told("2026-12-07 09:00");
+    let mut robot = Browser::returning(&server, 1);
+    robot.extra = vec![("user-agent".into(), "Mozilla/5.0 (compatible; Googlebot/2.1)".into())];
+    robot.identify(OTHER, &json!({}));
+    let wish = json!({
+        "site": "www", "mail": "newsletter", "title": "Campaign", "to": [{ "email": TANAKA }],
+        "url": "https://www.vendor.example/lp",
+    });
+    let made = server.post("/api/mail-links", &wish).json();
+    let url = made["links"][0]["url"].as_str().unwrap();
+    assert_eq!(robot.send("GET", &url[url.find("/c/").unwrap()..], b"").status, 302);
+    wait_for("the click", || {
+        server.hits().iter().any(|it| it["event"] == "mail_click").then_some(())
+    });
+    assert_eq!(server.get("/api/state")["leads"], 0);
+}
+
+#[test]
 fn a_hot_lead_that_looks_at_careers_stays_hot_and_nobody_is_told() {
     let (server, receiver) = told("2026-12-01 08:00");
     let mut her = story_two(&server);
