@@ -219,12 +219,47 @@ const fn roots() -> [u64; 32] {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Total {
     sums: Vec<Sum>,
+    /// The same with the short memory of urgency, where somebody asks for it.
+    urgency: Option<Sum>,
 }
 
 impl Total {
     /// Over these sums.
     pub fn new(sums: Vec<Sum>) -> Total {
-        Total { sums }
+        Total { sums, urgency: None }
+    }
+
+    /// The same, with the sum that is its urgency.
+    #[must_use]
+    pub fn with_urgency(self, urgency: Option<Sum>) -> Total {
+        Total { urgency, ..self }
+    }
+
+    /// The sum that is its urgency, to add to.
+    pub fn urgency_mut(&mut self) -> Option<&mut Sum> {
+        self.urgency.as_mut()
+    }
+
+    /// The urgency at a moment; 0 if nobody asks for it.
+    pub fn urgency(&self, at: Timestamp) -> Points {
+        self.urgency.map(|sum| sum.value(at)).unwrap_or_default()
+    }
+
+    /// Until when the urgency is not below a line above 0, if it is not at `from`. It has one
+    /// half-life, so that time alone only lowers it.
+    pub fn urgent_until(
+        &self,
+        line: Points,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> Option<Timestamp> {
+        let urgency = Total::new(self.urgency.into_iter().collect());
+        if urgency.value(from) < line {
+            return None;
+        }
+        let until = until.min(urgency.end());
+        let ends = urgency.first(Reach::Below, line, from, until);
+        Some(ends.map_or(until, |at| at.minus(Duration::from_millis(1))))
     }
 
     /// The sums, to add to.

@@ -47,7 +47,7 @@ pub fn explain(rows: &[Row], terms: &Terms, at: Timestamp) -> Explained {
 
 /// The value of the same rows, those in the total, with the short memory of urgency.
 pub fn urgency(rows: &[Row], terms: &Terms, at: Timestamp) -> Points {
-    ledger::sum(rows, terms.urgency, |row| terms.is_in_total(row.category)).value(at)
+    ledger::urgency(rows, terms).value(at)
 }
 
 /// Shares grouped by rule, largest first, cut to a number; they add up to what they did.

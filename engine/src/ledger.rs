@@ -380,12 +380,19 @@ pub fn sum(rows: &[Row], half_life: HalfLife, which: impl Fn(&Row) -> bool) -> S
     Sum::of(half_life, rows.collect::<Vec<_>>().into_iter())
 }
 
-/// The score of rows as a function of time: the categories that count in the total.
+/// The score of rows as a function of time: the categories that count in the total, and their
+/// urgency if a line asks for it.
 pub fn total(rows: &[Row], terms: &Terms) -> Total {
     let counted = terms.categories.iter().filter(|category| category.in_total);
     let sums =
         counted.map(|category| sum(rows, category.half_life, |row| row.category == category.id));
-    Total::new(sums.collect())
+    let asked = terms.thresholds.iter().any(|line| line.urgency.is_some());
+    Total::new(sums.collect()).with_urgency(asked.then(|| urgency(rows, terms)))
+}
+
+/// The same rows with the short memory of urgency.
+pub fn urgency(rows: &[Row], terms: &Terms) -> Sum {
+    sum(rows, terms.urgency, |row| terms.is_in_total(row.category))
 }
 
 /// Whether the rule has used up what its guards allow, before this row.

@@ -32,6 +32,8 @@ pub struct Threshold {
     pub grades: Vec<Grade>,
     /// A person must have been seen within this time.
     pub recent: Option<Duration>,
+    /// The urgency must reach this; more than 0.
+    pub urgency: Option<Points>,
     /// Who is told; nobody, if nothing.
     pub tell: Option<String>,
     /// When a lead that is in is told again.
@@ -62,15 +64,24 @@ pub enum Gate {
     Recent,
     /// No gate: other rules than before let the lead in.
     Rules,
+    /// The same points with a short memory are enough: it is now.
+    Urgency,
 }
 
 impl Gate {
     /// The gates that are asked, in order.
-    pub const ASKED: [Gate; 5] =
-        [Gate::Score, Gate::Grade, Gate::Identity, Gate::Consent, Gate::Recent];
+    pub const ASKED: [Gate; 6] =
+        [Gate::Score, Gate::Grade, Gate::Identity, Gate::Consent, Gate::Recent, Gate::Urgency];
     /// All, by their number in the journal, which counts from 1.
-    pub const ALL: [Gate; 6] =
-        [Gate::Score, Gate::Grade, Gate::Identity, Gate::Consent, Gate::Recent, Gate::Rules];
+    pub const ALL: [Gate; 7] = [
+        Gate::Score,
+        Gate::Grade,
+        Gate::Identity,
+        Gate::Consent,
+        Gate::Recent,
+        Gate::Rules,
+        Gate::Urgency,
+    ];
 
     /// The name in messages and answers.
     pub fn name(self) -> &'static str {
@@ -81,6 +92,7 @@ impl Gate {
             Gate::Consent => "consent",
             Gate::Recent => "recent",
             Gate::Rules => "rules",
+            Gate::Urgency => "urgency",
         }
     }
 }
@@ -98,6 +110,8 @@ pub struct Standing {
     pub consent: bool,
     /// When a person was last seen.
     pub last_human: Option<Timestamp>,
+    /// The urgency, if a line asks for it.
+    pub urgency: Points,
 }
 
 /// On which side of a line a lead is. Derived: settling says it anew, whenever it is asked.
@@ -289,6 +303,7 @@ impl Course<'_> {
             identified: self.identified,
             consent: self.consent,
             last_human: self.last_human,
+            urgency: self.score.urgency(now),
         }
     }
 }
@@ -305,6 +320,7 @@ impl Threshold {
                 standing.last_human.is_some_and(|seen| now.since(seen) <= within)
             }),
             Gate::Rules => true,
+            Gate::Urgency => self.urgency.is_none_or(|least| standing.urgency >= least),
         }
     }
 
@@ -324,7 +340,7 @@ impl Threshold {
         }
         let standing = course.at(from);
         let shut = |gate: &Gate| *gate != Gate::Score && !self.is_open(*gate, &standing, from);
-        // Of the other gates only recency depends on time, and it can only close.
+        // Of the other gates recency and urgency depend on time, and it can only close them.
         if from > until || Gate::ASKED.iter().any(shut) {
             return None;
         }
@@ -338,7 +354,11 @@ impl Threshold {
             (Some(within), Some(seen)) => seen.plus(within),
             _ => until,
         };
-        let until = until.min(recent_until).min(course.score.end());
+        let urgent_until = match self.urgency {
+            Some(least) => course.score.urgent_until(least, from, until)?,
+            None => until,
+        };
+        let until = until.min(recent_until).min(urgent_until).min(course.score.end());
         course.score.first(Reach::NotBelow, self.rise, from, until)
     }
 
@@ -426,6 +446,7 @@ mod tests {
 
     fn hot() -> Threshold {
         Threshold {
+            urgency: None,
             id: ThresholdId(1),
             name: "hot".into(),
             rise: Points::whole(60),

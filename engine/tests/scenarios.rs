@@ -400,3 +400,21 @@ fn a_card_imported_by_a_server_is_no_visit_from_which_a_return_would_count() {
     assert_eq!(world.score(OTHER), Points::whole(5));
     assert_eq!(world.engine.visitor(browser(1), world.now()).unwrap().session.number, 2);
 }
+
+#[test]
+fn a_line_that_asks_for_urgency_is_crossed_by_what_came_together_and_not_by_what_came_in_weeks() {
+    let mut parts = example();
+    (parts.thresholds[1].rise, parts.thresholds[1].fall) = (Points::whole(30), Points::whole(20));
+    parts.thresholds[1].urgency = Some(Points::whole(40));
+    for (wait, expected) in [(Duration::from_hours(1), true), (Duration::from_hours(8 * 24), false)]
+    {
+        let mut world = World::new(parts.build(1));
+        world.at("2026-12-01 09:00").form(TANAKA, "/thanks/document/guide");
+        world.view("/thanks/event/dx");
+        assert!(world.score(TANAKA) >= Points::whole(35) && !is_in(&world, HOT), "35 is not 40");
+        let later = world.now().plus(wait);
+        world.to(later).view("/pricing/");
+        assert!(world.score(TANAKA) >= Points::whole(30));
+        assert_eq!(is_in(&world, HOT), expected, "after {wait:?}");
+    }
+}

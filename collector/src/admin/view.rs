@@ -403,6 +403,12 @@ fn gates(line: &Threshold, standing: &Standing, now: Timestamp) -> Value {
                 let within = line.recent.map(|within| within.as_millis() as u64);
                 (json!(standing.last_human.map(iso)), json!({ "within_ms": within }))
             }
+            Gate::Urgency => {
+                let Some(least) = line.urgency else {
+                    continue;
+                };
+                (json!(points(standing.urgency)), json!(points(least)))
+            }
             Gate::Rules => continue,
         };
         let open = line.is_open(gate, standing, now);
@@ -428,6 +434,12 @@ fn says(line: &Threshold, standing: &Standing, now: Timestamp) -> String {
                     format!("seen {} days ago", now.since(seen).as_secs() / 86_400)
                 }
                 (Some(_), None) => "never seen".to_owned(),
+            },
+            Gate::Urgency => match line.urgency {
+                Some(least) => {
+                    format!("urgency {} of {}", standing.urgency.shown(), least.shown())
+                }
+                None => continue,
             },
             Gate::Rules => continue,
         };

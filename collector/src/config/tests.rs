@@ -281,7 +281,7 @@ fn a_catalogue_that_is_full_refuses_by_name() {
 // ------------------------------------------------------------------- mistakes in scoring.toml
 
 /// (what stands there, what is typed instead, where the finger points, the remedy)
-const MISTAKES: [(&str, &str, &str, Option<&str>); 54] = [
+const MISTAKES: [(&str, &str, &str, Option<&str>); 55] = [
     ("intent   = { half_life", "intent   = { half_lif", "half_lif ", Some("half_life")),
     ("half_life = \"30d\"", "half_life = \"30 days\"", "\"30 days\"", Some("30d")),
     ("half_life = \"30d\"", "half_life = \"３０ｄ\"", "\"３０ｄ\"", Some("30d")),
@@ -289,6 +289,7 @@ const MISTAKES: [(&str, &str, &str, Option<&str>); 54] = [
     ("half_life = \"30d\"", "half_life = 30d", "30d, max = 50", None),
     ("utc_offset = \"+09:00\"", "utc_offset = \"+9:00\"", "\"+9:00\"", Some("+09:00")),
     ("utc_offset = \"+09:00\"", "utc_offset = \"Asia/Tokyo\"", "\"Asia", Some("+09:00")),
+    ("recent = \"7d\", ", "urgency = \"hihg\", ", "\"hihg\"", Some("high")),
     ("total_max  = 100", "total_max  = \"100\"", "\"100\"", Some("100")),
     ("in_total = false, ja", "in_total = \"no\", ja", "\"no\"", None),
     ("levels    = { medium = 20", "levels    = { medium = 50", "{ medium", None),

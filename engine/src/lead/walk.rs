@@ -245,6 +245,12 @@ impl<'a> Walker<'a> {
             let rows = &self.life.content.rows[..=at];
             ledger::sum(rows, sum.half_life(), |other| other.category == row.category)
         });
+        if let Some(urgency) = self.score.urgency_mut() {
+            *urgency = urgency.with(row.when, row.granted).unwrap_or_else(|| {
+                let rows = &self.life.content.rows[..=at];
+                ledger::urgency(rows, &terms)
+            });
+        }
     }
 
     /// Lets time pass from an event until just before the next one.

@@ -121,6 +121,7 @@ impl Writer<'_> {
         self.duration(line.cooldown);
         self.list(&line.grades, |writer, grade| writer.byte(*grade as u8));
         self.option(line.recent.as_ref(), |writer, recent| writer.duration(*recent));
+        self.limit(line.urgency);
         self.option(line.tell.as_ref(), |writer, tell| writer.text(tell));
         self.option(line.again.as_ref(), |writer, again| {
             writer.signed(again.every.0);
@@ -237,6 +238,7 @@ impl Reader<'_> {
             cooldown: self.duration()?,
             grades: self.list(|reader| reader.one_of(&Grade::ALL, "grade"))?,
             recent: self.option(Reader::duration)?,
+            urgency: self.limit()?,
             tell: self.option(Reader::text)?,
             again: self.option(|reader| {
                 Ok(Again { every: reader.points()?, at_most: reader.option(Reader::at_most)? })

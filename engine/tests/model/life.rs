@@ -301,6 +301,15 @@ impl Life {
         Score(faded.collect())
     }
 
+    /// The same with a memory of two days.
+    fn urgency(&self, rows: &[(Award, i64, Cut)], under: u64) -> Faded {
+        let categories = &self.version_at(under).parts.categories;
+        let counts = |id| categories.iter().any(|it| it.id == id && it.in_total);
+        let own = rows.iter().filter(|(award, ..)| counts(award.category));
+        let own: Vec<_> = own.map(|(award, granted, _)| (award.when, *granted)).collect();
+        Faded::new(2 * 86_400_000, &own)
+    }
+
     pub fn grade(&self, at: u64) -> Grade {
         self.version_at(at).parts.fit.grade(&self.knowledge(at).attributes)
     }
@@ -334,10 +343,10 @@ impl Life {
             let span = (moment.0, next.max(moment.0));
             let parts = &self.version_at(moment.0).parts;
             sides.retain(|id, _| parts.thresholds.iter().any(|line| line.id == *id));
-            let (score, standing) = self.as_known(&rows, &visits, *moment);
+            let (score, urgency, standing) = self.as_known(&rows, &visits, *moment);
             for line in &parts.thresholds {
                 let place = sides.entry(line.id).or_default();
-                for at in flips(&score, &standing, line, *place, span, hints) {
+                for at in flips((&score, &urgency), &standing, line, *place, span, hints) {
                     *place = Place { inside: !place.inside, since: at };
                     changes.push((at, line.id));
                 }
@@ -354,10 +363,11 @@ impl Life {
         rows: &[(Award, i64, Cut)],
         visits: &[Visit],
         event: (u64, Position),
-    ) -> (Score, Standing) {
+    ) -> (Score, Faded, Standing) {
         let happened = |when: u64, position: Position| (when, position) <= event;
         let rows = rows.iter().filter(|(it, ..)| happened(it.when, it.position));
-        let score = self.score(&rows.cloned().collect::<Vec<_>>(), event.0);
+        let rows: Vec<_> = rows.cloned().collect();
+        let (score, urgency) = (self.score(&rows, event.0), self.urgency(&rows, event.0));
         let words = Life {
             words: self.words.iter().filter(|it| happened(it.time, it.position)).cloned().collect(),
             ..Life::default()
@@ -370,8 +380,9 @@ impl Life {
             identified: self.known_since.is_some_and(|since| since <= event),
             consent: known.consent,
             last_human: begun.map(|visit| visit.to).max(),
+            urgency: 0,
         };
-        (score, standing)
+        (score, urgency, standing)
     }
 
     /// What the gates look at, at a moment.
@@ -379,6 +390,7 @@ impl Life {
         let known = self.knowledge(now);
         Standing {
             score: self.score(&self.ledger(now), now).at(now),
+            urgency: self.urgency(&self.ledger(now), now).at(now),
             grade: self.grade(now),
             identified: self.known_since.is_some_and(|since| since.0 <= now),
             consent: known.consent,
@@ -400,6 +412,7 @@ pub struct Standing {
     pub identified: bool,
     pub consent: bool,
     pub last_human: Option<u64>,
+    pub urgency: i64,
 }
 
 impl Standing {
@@ -414,6 +427,7 @@ impl Standing {
                 since.is_some_and(|since| since <= within.as_millis() as u64)
             }),
             Gate::Rules => true,
+            Gate::Urgency => line.urgency.is_none_or(|least| self.urgency >= least.0),
         }
     }
 }
@@ -434,7 +448,7 @@ impl Score {
 
 /// The moments at which one line is crossed between two events.
 fn flips(
-    score: &Score,
+    (score, urgency): (&Score, &Faded),
     standing: &Standing,
     line: &Threshold,
     mut place: Place,
@@ -448,7 +462,8 @@ fn flips(
         let dwell = line.dwell.as_millis() as u64;
         let held = if place.inside { place.since.saturating_add(dwell) } else { 0 };
         let changed = |at: u64| {
-            let standing = Standing { score: score.at(at), ..*standing };
+            let (score, urgency) = (score.at(at), urgency.at(at));
+            let standing = Standing { score, urgency, ..*standing };
             if place.inside {
                 at >= held && standing.score < line.fall.0
             } else {

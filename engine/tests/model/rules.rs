@@ -247,6 +247,7 @@ pub fn line(id: ThresholdId, name: &str, (rise, fall): (i64, i64)) -> Threshold 
         cooldown: Duration::ZERO,
         grades: Vec::new(),
         recent: None,
+        urgency: None,
         tell: None,
         again: None,
     }
@@ -301,7 +302,11 @@ pub fn mixed() -> Parts {
             recent: Some(3 * DAY),
             ..line(HOT, "hot", (30, 24))
         }),
-        told(Threshold { dwell: Duration::from_hours(1), ..line(ThresholdId(2), "low", (5, -3)) }),
+        told(Threshold {
+            dwell: Duration::from_hours(1),
+            urgency: Some(Points::whole(4)),
+            ..line(ThresholdId(2), "low", (5, -3))
+        }),
         told(Threshold { cooldown: 2 * DAY, ..line(ThresholdId(3), "twin", (15, 9)) }),
     ];
     parts

@@ -213,7 +213,7 @@ impl<'a> Reading<'a> {
         let fit = root.get("fit").and_then(|field| fit::read(&field, &self.lists));
         let thresholds = root
             .need("thresholds")
-            .map(|field| thresholds::read(&field, total_max))
+            .map(|field| thresholds::read(&field, total_max, urgency.as_ref().map(|it| &it.1)))
             .unwrap_or_default();
         let claims_max = root.get("claims").and_then(|field| read_claims(&field));
         let texts = root.get("texts").map(|field| texts::read(&field));

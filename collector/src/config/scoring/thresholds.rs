@@ -5,17 +5,21 @@ use std::time::Duration;
 use engine::grade::Grade;
 use engine::id::ThresholdId;
 use engine::points::Points;
-use engine::scoring::THRESHOLDS_MAX;
+use engine::scoring::{THRESHOLDS_MAX, Urgency};
 use engine::session::SESSION_GAP;
 use engine::threshold::{Again, Threshold};
 
-use super::super::problem::half_width;
+use super::super::problem::{half_width, nearest};
 use super::super::table::{Field, Table};
 use super::rules::at_most_of;
 use super::{POINTS_MAX, points, tell};
 
 /// Reads `[thresholds]`.
-pub(super) fn read(field: &Field<'_>, total_max: Option<Points>) -> Vec<Threshold> {
+pub(super) fn read(
+    field: &Field<'_>,
+    total_max: Option<Points>,
+    levels: Option<&Urgency>,
+) -> Vec<Threshold> {
     let Some(table) = field.table() else {
         return Vec::new();
     };
@@ -26,7 +30,7 @@ pub(super) fn read(field: &Field<'_>, total_max: Option<Points>) -> Vec<Threshol
     }
     let mut thresholds: Vec<Threshold> = Vec::new();
     for (place, entry) in entries.iter().enumerate().take(THRESHOLDS_MAX) {
-        thresholds.extend(threshold(entry, place, total_max));
+        thresholds.extend(threshold(entry, place, (total_max, levels)));
     }
     let line = |name: &str| thresholds.iter().find(|line| line.name == name);
     if let (Some(warm), Some(hot)) = (line("warm"), line("hot"))
@@ -38,7 +42,11 @@ pub(super) fn read(field: &Field<'_>, total_max: Option<Points>) -> Vec<Threshol
     thresholds
 }
 
-fn threshold(entry: &Field<'_>, place: usize, total_max: Option<Points>) -> Option<Threshold> {
+fn threshold(
+    entry: &Field<'_>,
+    place: usize,
+    (total_max, levels): (Option<Points>, Option<&Urgency>),
+) -> Option<Threshold> {
     let table = entry.table()?;
     entry.check_name(entry.name);
     let (rise, fall) = band(&table, total_max);
@@ -46,6 +54,7 @@ fn threshold(entry: &Field<'_>, place: usize, total_max: Option<Points>) -> Opti
     let cooldown = table.get("cooldown").and_then(|field| field.duration());
     let grades = table.get("grades").map(|field| grades(&field));
     let recent = table.get("recent").and_then(|field| longer_than_a_visit(&field));
+    let urgency = table.get("urgency").and_then(|field| urgency(&field, levels));
     let tell = tell(&table);
     let again_field = table.get("again");
     let again = again_field.and_then(|field| again(&field));
@@ -62,6 +71,7 @@ fn threshold(entry: &Field<'_>, place: usize, total_max: Option<Points>) -> Opti
         cooldown: cooldown.unwrap_or(Duration::ZERO),
         grades: grades.unwrap_or_default(),
         recent,
+        urgency,
         tell,
         again,
     })
@@ -76,6 +86,21 @@ pub(super) fn longer_than_a_visit(field: &Field<'_>) -> Option<Duration> {
         field.problem(message);
     }
     Some(duration)
+}
+
+/// `urgency = "medium"`: at least that.
+fn urgency(field: &Field<'_>, levels: Option<&Urgency>) -> Option<Points> {
+    let level = field.text()?;
+    let least = match level {
+        "medium" => levels?.medium,
+        "high" => levels?.high,
+        _ => {
+            let meant = nearest(level, ["medium", "high"]).map(str::to_owned);
+            field.problem_meant("\"urgency\" is \"medium\" or \"high\"", meant);
+            return None;
+        }
+    };
+    Some(least)
 }
 
 /// `{ every = 20, at_most = { n = 1, per = "3d" } }`
