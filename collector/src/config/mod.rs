@@ -56,6 +56,16 @@ const LIST_BYTES_MAX: u64 = 64 << 10;
 /// Longest file of secrets, in bytes.
 const SECRETS_BYTES_MAX: u64 = 64 << 10;
 
+impl From<NameKind> for engine::record::NameKind {
+    fn from(kind: NameKind) -> engine::record::NameKind {
+        match kind {
+            NameKind::Rule => Self::Rule,
+            NameKind::Category => Self::Category,
+            NameKind::Threshold => Self::Threshold,
+        }
+    }
+}
+
 /// What tells one content of a file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint {

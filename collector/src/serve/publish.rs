@@ -95,12 +95,7 @@ fn made(
     names: &mut Vec<Name>,
 ) -> Result<Scoring, Problem> {
     file.publish(&catalog.versions, version, &mut |kind, name| {
-        let kind = match kind {
-            config::NameKind::Rule => NameKind::Rule,
-            config::NameKind::Category => NameKind::Category,
-            config::NameKind::Threshold => NameKind::Threshold,
-        };
-        catalog.intern(names, kind, name)
+        catalog.intern(names, kind.into(), name)
     })
 }
 

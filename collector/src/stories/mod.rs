@@ -21,7 +21,7 @@ use engine::time::Timestamp;
 
 use self::read::{Act, Expects, Step};
 pub use self::read::{Story, read, read_file};
-use crate::config::{self, Problem, ScoringFile, Site};
+use crate::config::{Problem, ScoringFile, Site};
 
 /// How far a score may be from the one expected.
 const TOLERANCE: f64 = 0.010_5;
@@ -79,11 +79,7 @@ impl<'a> Stage<'a> {
         let mut names: Vec<Name> = Vec::new();
         let mut counts = BTreeMap::new();
         let scoring = file.publish(&Versions::default(), (1, begins), &mut |kind, name| {
-            let kind = match kind {
-                config::NameKind::Rule => NameKind::Rule,
-                config::NameKind::Category => NameKind::Category,
-                config::NameKind::Threshold => NameKind::Threshold,
-            };
+            let kind = NameKind::from(kind);
             let number = counts.entry(kind).or_insert(0_u16);
             names.push(Name { kind, number: *number, name: name.to_owned() });
             *number += 1;
@@ -371,7 +367,7 @@ fn lead_of(said: &BTreeMap<String, String>) -> Option<LeadId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Around, DEFAULT_SCORING, DEFAULT_STORIES, Surroundings};
+    use crate::config::{self, Around, DEFAULT_SCORING, DEFAULT_STORIES, Surroundings};
     use engine::time::UtcOffset;
 
     fn rules() -> ScoringFile {
