@@ -12,10 +12,12 @@ mod mail_links;
 mod nobodies;
 #[path = "end_to_end/operations.rs"]
 mod operations;
-#[path = "end_to_end/privacy.rs"]
-mod privacy;
 #[path = "end_to_end/past.rs"]
 mod past;
+#[path = "end_to_end/privacy.rs"]
+mod privacy;
+#[path = "end_to_end/requests.rs"]
+mod requests;
 #[path = "end_to_end/rules.rs"]
 mod rules;
 mod support;

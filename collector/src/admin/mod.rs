@@ -1,15 +1,18 @@
 //! The admin side: JSON for leads, visitors, deliveries and figures, for people and programs
 //! with a token. Its types are its own; no CORS, no cookie but its own.
 
+mod cards;
 mod explain;
 mod live;
 mod operate;
 mod rules;
 mod view;
+mod wish;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use engine::engine::StepError;
 use engine::id::{LeadId, Position, VisitorId};
 use engine::identity::IdentityKind;
@@ -24,6 +27,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::view::View;
+use self::wish::{Wish, needed};
 use crate::app::App;
 use crate::config::{Problem, Surroundings};
 use crate::cookie::{self, Shape};
@@ -91,7 +95,16 @@ enum Refusal {
     NoToken,
     NotFound,
     Malformed(&'static str),
+    /// A field that nobody reads.
+    NoSuchField(String),
     TooMuch(&'static str),
+    /// Nothing can be kept just now; what became of the cards before `next`.
+    CutShort {
+        why: &'static str,
+        kept: usize,
+        next: usize,
+        rejected: Vec<Value>,
+    },
     /// The engine refuses a step.
     Step(StepError),
     /// What is wrong with rules.
@@ -105,7 +118,14 @@ impl Refusal {
             Self::NoToken => (StatusCode::UNAUTHORIZED, "no_token", json!("")),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", json!("")),
             Self::Malformed(what) => (StatusCode::BAD_REQUEST, "malformed", json!(what)),
+            Self::NoSuchField(field) => {
+                let what = format!("there is no field \"{field}\" here");
+                (StatusCode::BAD_REQUEST, "malformed", json!(what))
+            }
             Self::TooMuch(what) => (StatusCode::UNPROCESSABLE_ENTITY, "too_much", json!(what)),
+            Self::CutShort { why, .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable", json!(why))
+            }
             Self::Step(error) => (StatusCode::CONFLICT, error.name(), json!(error.to_string())),
             Self::Problems(problems) => {
                 let lines: Vec<Value> = problems.iter().map(problem_row).collect();
@@ -113,7 +133,12 @@ impl Refusal {
             }
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", json!("")),
         };
-        let mut response = answer(&json!({ "schema": 1, "error": error, "about": about }));
+        let mut says = json!({ "schema": 1, "error": error, "about": about });
+        if let Self::CutShort { kept, next, rejected, .. } = self {
+            (says["kept"], says["next"], says["rejected"]) =
+                (json!(kept), json!(next), json!(rejected));
+        }
+        let mut response = answer(&says);
         *response.status_mut() = status;
         response
     }
@@ -127,14 +152,6 @@ fn problem_row(problem: &Problem) -> Value {
         "suggestion": problem.suggestion,
         "says": problem.to_string(),
     })
-}
-
-/// A body that is JSON; nothing if it is empty.
-fn json_of(body: &[u8]) -> Result<Value, Refusal> {
-    match body {
-        [] => Ok(Value::Null),
-        body => serde_json::from_slice(body).map_err(|_| Refusal::Malformed("body")),
-    }
 }
 
 fn answer(value: &Value) -> Response<Body> {
@@ -169,7 +186,7 @@ impl Admin {
                 match read_body(request.into_body(), most, timeouts, &self.admin_counters).await {
                     // A form on another site must not act with somebody's session.
                     Ok(_) if is_cross_site(&headers) => Err(Refusal::NoToken),
-                    Ok(body) => self.post(&path, &query, &body).await,
+                    Ok(body) => self.post(&path, &query, body).await,
                     Err(error) => return error.answer(),
                 }
             }
@@ -237,39 +254,39 @@ impl Admin {
         &self,
         path: &str,
         query: &Query,
-        body: &[u8],
+        body: Bytes,
     ) -> Result<Response<Body>, Refusal> {
         if path.starts_with("/api/rules/") {
-            return self.change_rules(path, query, body).await;
+            return self.change_rules(path, query, &body).await;
         }
-        let wish = json_of(body)?;
         match path {
             "/api/reload" => {
+                Wish::read(&body, &[])?;
                 self.reload.store(true, Ordering::Release);
                 Ok(answer(&json!({ "schema": 1, "reload": "asked for; see /api/problems" })))
             }
-            "/api/deliveries/resend" => self.resend(&wish).await,
+            "/api/deliveries/resend" => self.resend(&body).await,
             "/api/test-clock" => {
-                let now = wish["now_ms"].as_u64().ok_or(Refusal::Malformed("now_ms"))?;
-                if !self.app.clock.set(Timestamp(now)) {
+                let wish = Wish::read(&body, &["now_ms"])?;
+                if !self.app.clock.set(needed(wish.time("now_ms")?, "now_ms")?) {
                     return Err(Refusal::Malformed(
                         "only a test clock can be set, and only forwards",
                     ));
                 }
                 Ok(answer(&json!({ "schema": 1, "now": iso(self.app.clock.now()) })))
             }
-            path => self.operate(path, wish).await,
+            path => self.operate(path, body).await,
         }
     }
 
-    async fn resend(&self, wish: &Value) -> Result<Response<Body>, Refusal> {
-        let endpoint = wish["endpoint"].as_str().and_then(|id| EndpointId::parse(id).ok());
-        let endpoint = endpoint.ok_or(Refusal::Malformed("endpoint"))?;
-        let which = match (wish["alert"].as_str(), wish["since_ms"].as_u64()) {
-            (Some(alert), None) => {
-                Resend::One(MessageId::parse(alert).map_err(|_| Refusal::Malformed("alert"))?)
-            }
-            (None, Some(since)) => Resend::Since(Timestamp(since)),
+    async fn resend(&self, body: &[u8]) -> Result<Response<Body>, Refusal> {
+        let wish = Wish::read(body, &["endpoint", "alert", "since_ms"])?;
+        let endpoint = wish.parsed("endpoint", |id| EndpointId::parse(id).ok())?;
+        let endpoint = needed(endpoint, "endpoint")?;
+        let alert = wish.parsed("alert", |id| MessageId::parse(id).ok())?;
+        let which = match (alert, wish.time("since_ms")?) {
+            (Some(alert), None) => Resend::One(alert),
+            (None, Some(since)) => Resend::Since(since),
             _ => return Err(Refusal::Malformed("one of \"alert\" and \"since_ms\"")),
         };
         let sent = self.commands.send(Command::Resend { endpoint, which }).await;
@@ -328,7 +345,7 @@ impl Admin {
 
     /// The lead of a name, whoever's it is now.
     fn resolve(&self, query: &Query) -> Result<Value, Refusal> {
-        let (id, test) = (query.get("site").unwrap_or_default(), query.get("test") == Some("1"));
+        let (id, test) = (query.get("site").unwrap_or_default(), query.flag("test")?);
         let site = self.app.sites.of_id(id, test).ok_or(Refusal::Malformed("site"))?;
         let named = |kind: IdentityKind| Some((kind, query.get(kind.name())?));
         let (kind, value) =
@@ -478,7 +495,7 @@ impl Admin {
 /// How much a request may say.
 fn body_bytes_max(path: &str) -> usize {
     match path {
-        "/api/import" | "/api/identify" | "/api/mail-links" => IMPORT_BYTES_MAX,
+        "/api/import" | "/api/identify" | "/api/attributes" | "/api/mail-links" => IMPORT_BYTES_MAX,
         path if path.starts_with("/api/rules/") => RULES_BYTES_MAX,
         _ => BODY_BYTES_MAX,
     }
@@ -515,6 +532,15 @@ impl Query {
 
     fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether something is asked for. Another word is refused: it must not mean no.
+    fn flag(&self, name: &'static str) -> Result<bool, Refusal> {
+        match self.get(name) {
+            None | Some("0" | "false") => Ok(false),
+            Some("1" | "true") => Ok(true),
+            Some(_) => Err(Refusal::Malformed(name)),
+        }
     }
 
     fn days(&self) -> Result<Option<u64>, Refusal> {

@@ -4,19 +4,19 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use engine::engine::Authority;
-use engine::id::{LeadId, Position, VisitorId};
+use engine::id::LeadId;
 use engine::identity::{Assurance, Identity, IdentityKind};
 use engine::time::Timestamp;
 use hyper::Response;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::{Admin, Refusal, answer, parse_time};
+use super::wish::{Wish, needed};
+use super::{Admin, Refusal, answer, cards};
 use crate::app::{App, SiteEntry};
-use crate::ingest::beacon::{self, BeaconLimits};
-use crate::ingest::{self, RawHit, Reject, Sender};
+use crate::journal::ReadError;
 use crate::link::{self, Kind, SignedLink};
-use crate::net::Network;
 use crate::outbox::message::iso;
 use crate::server::Body;
 use crate::steps::withdraw::{Selection, withdraw};
@@ -26,33 +26,30 @@ use crate::steps::{self, Failed};
 const ACTOR_BYTES_MAX: usize = 100;
 /// Longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 500;
-/// Statements taken at once; the rest follows.
-const STATEMENTS_AT_ONCE: usize = 200;
-/// People whose links are made in one request.
-const RECIPIENTS_MAX: usize = 10_000;
 /// How long a link names a person, unless stated, in days.
 const LINK_DAYS: u64 = 90;
 /// How often it does so, unless stated.
 const LINK_USES: u64 = 20;
 
 impl Admin {
-    /// A step that moves what is known, if the path is one.
-    pub(super) async fn operate(&self, path: &str, wish: Value) -> Result<Response<Body>, Refusal> {
-        let act: fn(&Arc<App>, &Value) -> Result<Value, Refusal> = match path {
-            "/api/identify" | "/api/attributes" => |app, wish| state(app, wish, false),
-            "/api/import" => |app, wish| state(app, wish, true),
+    /// A step that moves what is known, if the path is one. Its body is read where it holds up
+    /// nobody, too: it may be long.
+    pub(super) async fn operate(&self, path: &str, body: Bytes) -> Result<Response<Body>, Refusal> {
+        let act: fn(&Arc<App>, &[u8]) -> Result<Value, Refusal> = match path {
+            "/api/identify" | "/api/attributes" => |app, body| cards::state(app, body, false),
+            "/api/import" => |app, body| cards::state(app, body, true),
             "/api/mail-links" => mail_links,
             "/api/merge" => merge,
             "/api/unmerge" => unmerge,
-            "/api/link" => |app, wish| tie(app, wish, Tied::Link),
-            "/api/unlink" => |app, wish| tie(app, wish, Tied::Unlink),
-            "/api/confirm" => |app, wish| tie(app, wish, Tied::Confirm),
+            "/api/link" => |app, body| tie(app, body, Tied::Link),
+            "/api/unlink" => |app, body| tie(app, body, Tied::Unlink),
+            "/api/confirm" => |app, body| tie(app, body, Tied::Confirm),
             "/api/withdraw" => withdraw_hits,
             "/api/undo" => undo,
             "/api/review" => review,
             _ => return Err(Refusal::NotFound),
         };
-        self.run(move |app| act(app, &wish)).await
+        self.run(move |app| act(app, &body)).await
     }
 
     /// Runs what may wait for locks and disks where it holds up nobody.
@@ -70,17 +67,19 @@ impl From<Failed> for Refusal {
     fn from(failed: Failed) -> Refusal {
         match failed {
             Failed::Step(error) => Refusal::Step(error),
+            Failed::NoStep | Failed::Record(ReadError::NotDurable | ReadError::Removed { .. }) => {
+                Refusal::NotFound
+            }
             Failed::Journal | Failed::Record(_) => Refusal::Unavailable,
-            Failed::NoStep => Refusal::NotFound,
         }
     }
 }
 
 /// Who does something, and why: both must be said.
-pub(super) fn authority(wish: &Value) -> Result<Authority, Refusal> {
+pub(super) fn authority(wish: &Wish) -> Result<Authority, Refusal> {
     let text = |field: &'static str, most: usize| {
-        let text = wish[field].as_str().map(str::trim).filter(|text| !text.is_empty());
-        let text = text.ok_or(Refusal::Malformed(field))?;
+        let text = wish.text(field)?.map(str::trim).filter(|text| !text.is_empty());
+        let text = needed(text, field)?;
         let plain = text.len() <= most && !text.chars().any(char::is_control);
         if plain { Ok(text.to_owned()) } else { Err(Refusal::TooMuch(field)) }
     };
@@ -91,24 +90,10 @@ pub(super) fn authority(wish: &Value) -> Result<Authority, Refusal> {
     })
 }
 
-pub(super) fn lead(wish: &Value, field: &'static str) -> Result<LeadId, Refusal> {
-    let id = wish[field].as_str().and_then(LeadId::parse);
-    id.ok_or(Refusal::Malformed(field))
-}
-
-fn visitor(wish: &Value) -> Result<VisitorId, Refusal> {
-    let id = wish["visitor"].as_str().and_then(VisitorId::parse);
-    id.ok_or(Refusal::Malformed("visitor"))
-}
-
-fn position(wish: &Value, field: &'static str) -> Result<Position, Refusal> {
-    wish[field].as_u64().map(Position).ok_or(Refusal::Malformed(field))
-}
-
-fn site<'a>(app: &'a App, wish: &Value) -> Result<&'a SiteEntry, Refusal> {
-    let id = wish["site"].as_str().ok_or(Refusal::Malformed("site"))?;
-    let test = wish["test"].as_bool().unwrap_or(false);
-    app.sites.of_id(id, test).ok_or(Refusal::Malformed("site"))
+pub(super) fn site<'a>(app: &'a App, wish: &Wish) -> Result<&'a SiteEntry, Refusal> {
+    let id = needed(wish.text("site")?, "site")?;
+    let test = wish.flag("test")?.unwrap_or(false);
+    needed(app.sites.of_id(id, test), "site")
 }
 
 /// The lead of a name, whoever's it is now.
@@ -122,118 +107,44 @@ pub(super) fn lead_of(
     Ok(identity.lead(&app.install.identity, &site.namespace))
 }
 
-/// Statements of who people are: one, or a list of them. A card that is imported is news to
-/// nobody.
-fn state(app: &Arc<App>, wish: &Value, import: bool) -> Result<Value, Refusal> {
-    let site = site(app, wish)?;
-    let key = if site.test { site.site.test_key.as_ref() } else { site.site.keys.first() };
-    let key = key.ok_or(Refusal::Malformed("site"))?;
-    let cards = match &wish["cards"] {
-        Value::Array(cards) => cards.clone(),
-        Value::Null if !import => vec![wish.clone()],
-        _ => return Err(Refusal::Malformed("cards")),
-    };
-    let limits = &app.settings.limits;
-    let limits = BeaconLimits {
-        hits_max: usize::MAX,
-        hit_bytes_max: limits.hit_bytes_max,
-        depth_max: limits.json_depth_max,
-    };
-    let silent = import || wish["silent"].as_bool().unwrap_or(false);
-    let hits: Vec<Result<RawHit, Reject>> = cards
-        .into_iter()
-        .map(|card| beacon::read_one(hit_of(card, key, silent), &limits))
-        .collect();
-    let mut kept = 0;
-    let mut rejected = Vec::new();
-    let mut number = 0;
-    for some in hits.chunks(STATEMENTS_AT_ONCE) {
-        let sender = Sender { bytes: some.len() * 1_024, ..Sender::trusted() };
-        let taken = ingest::take(app, &sender, some.to_vec()).map_err(|_| Refusal::Unavailable)?;
-        if let Some(position) = taken.position {
-            app.journal.wait_blocking(position).map_err(|_| Refusal::Unavailable)?;
-        }
-        kept += taken.kept;
-        let mut errors = taken.rejected.iter();
-        for (place, _) in some.iter().enumerate().filter(|(place, _)| taken.refused.contains(place))
-        {
-            let error = errors.next().map_or("unknown", |reject| reject.name());
-            rejected.push(json!({ "card": number + place, "error": error }));
-        }
-        number += some.len();
-    }
-    Ok(json!({ "schema": 1, "kept": kept, "rejected": rejected }))
-}
-
-/// A card as a server would send it: who it is, what is known of them, and what happened.
-fn hit_of(card: Value, key: &str, silent: bool) -> Value {
-    let Value::Object(mut card) = card else {
-        return card;
-    };
-    let mut id = match card.remove("id") {
-        Some(Value::Object(id)) => id,
-        _ => Map::new(),
-    };
-    for name in ["user_id", "crm_id", "email", "attributes", "level"] {
-        if let Some(value) = card.remove(name) {
-            id.insert(name.to_owned(), value);
-        }
-    }
-    let mut hit = Map::from_iter([
-        ("s".to_owned(), json!(key)),
-        ("id".to_owned(), Value::Object(id)),
-        ("silent".to_owned(), json!(silent)),
-    ]);
-    let event = card.remove("event").unwrap_or_else(|| json!("identify"));
-    hit.insert("e".to_owned(), event);
-    for (name, field) in [("consent", "c"), ("at", "at"), ("device", "d"), ("url", "u"), ("p", "p")]
-    {
-        if let Some(value) = card.remove(name) {
-            hit.insert(field.to_owned(), value);
-        }
-    }
-    Value::Object(hit)
-}
-
 /// Links for a mail: one for each person it goes to.
-fn mail_links(app: &Arc<App>, wish: &Value) -> Result<Value, Refusal> {
-    let site = site(app, wish)?;
-    let kind = match wish["kind"].as_str() {
+fn mail_links(app: &Arc<App>, body: &[u8]) -> Result<Value, Refusal> {
+    const FIELDS: [&str; 10] =
+        ["site", "test", "kind", "mail", "url", "title", "days", "uses", "landing", "to"];
+    let wish = Wish::read(body, &FIELDS)?;
+    let site = site(app, &wish)?;
+    let kind = match wish.text("kind")? {
         None | Some("click") => Kind::Click,
         Some("open") => Kind::Open,
         Some("landing") => Kind::Landing,
         Some(_) => return Err(Refusal::Malformed("kind")),
     };
-    let url = wish["url"].as_str().unwrap_or_default();
+    let url = wish.text("url")?.unwrap_or_default();
     if kind != Kind::Open && !link::may_lead_to(url) {
         return Err(Refusal::Malformed("url"));
     }
     let text = |field: &'static str| {
-        let text = wish[field].as_str().unwrap_or_default();
+        let text = wish.text(field)?.unwrap_or_default();
         let plain = text.len() <= link::TEXT_BYTES_MAX && !text.chars().any(char::is_control);
         if plain { Ok(text.to_owned()) } else { Err(Refusal::TooMuch(field)) }
     };
-    let mail = text("mail")?;
+    let (mail, title) = (text("mail")?, text("title")?);
     if mail.is_empty() {
         return Err(Refusal::Malformed("mail"));
     }
-    let days = wish["days"].as_u64().unwrap_or(LINK_DAYS);
+    let days = wish.number("days")?.unwrap_or(LINK_DAYS);
     let life = link::LIFE_MAX.as_secs() / 86_400;
     if !(1..=life).contains(&days) {
         return Err(Refusal::TooMuch("days"));
     }
-    let uses = wish["uses"].as_u64().unwrap_or(LINK_USES);
+    let uses = wish.number("uses")?.unwrap_or(LINK_USES);
     let uses_max = u32::try_from(uses).map_err(|_| Refusal::TooMuch("uses"))?;
-    let to = wish["to"].as_array().ok_or(Refusal::Malformed("to"))?;
-    if to.len() > RECIPIENTS_MAX {
-        return Err(Refusal::TooMuch("to"));
-    }
+    let landing = wish.flag("landing")?.unwrap_or(true);
+    let to = needed(wish.list("to")?, "to")?;
     let until_ms = app.clock.now().0 + days * 86_400_000;
     let mut links = Vec::with_capacity(to.len());
     for person in to {
-        let (kind_of_name, value) = named(person).ok_or(Refusal::Malformed("to"))?;
-        let identity =
-            Identity::parse(kind_of_name, value).map_err(|_| Refusal::Malformed("to"))?;
+        let identity = named(person).ok_or(Refusal::Malformed("to"))?;
         let link = SignedLink {
             kind,
             site: site.site.id.clone(),
@@ -241,9 +152,9 @@ fn mail_links(app: &Arc<App>, wish: &Value) -> Result<Value, Refusal> {
             who: identity.kind.name().to_owned(),
             value: identity.value().to_owned(),
             url: url.to_owned(),
-            landing: kind == Kind::Click && wish["landing"].as_bool().unwrap_or(true),
+            landing: kind == Kind::Click && landing,
             mail: mail.clone(),
-            title: text("title")?,
+            title: title.clone(),
             until_ms,
             uses_max,
             id: 0,
@@ -253,10 +164,16 @@ fn mail_links(app: &Arc<App>, wish: &Value) -> Result<Value, Refusal> {
     Ok(json!({ "schema": 1, "until": iso(Timestamp(until_ms)), "links": links }))
 }
 
-/// The first name that a person is given by.
-fn named(person: &Value) -> Option<(IdentityKind, &str)> {
-    let given = |kind: IdentityKind| Some((kind, person[kind.name()].as_str()?));
-    IdentityKind::ORDER.into_iter().find_map(given)
+/// The first name that a person is given by. All of them must be names.
+fn named(person: &Value) -> Option<Identity> {
+    let names = person.as_object()?;
+    let is_name = |name: &String| IdentityKind::ORDER.iter().any(|kind| kind.name() == name);
+    if !names.iter().all(|(name, value)| is_name(name) && (value.is_string() || value.is_null())) {
+        return None;
+    }
+    let given = |kind: IdentityKind| Some((kind, names.get(kind.name())?.as_str()?));
+    let (kind, value) = IdentityKind::ORDER.into_iter().find_map(given)?;
+    Identity::parse(kind, value).ok()
 }
 
 fn link_url(app: &App, link: &SignedLink) -> String {
@@ -280,15 +197,17 @@ fn with_token(url: &str, token: &str) -> String {
     format!("{page}{mark}{}={token}{anchor}", link::QUERY_NAME)
 }
 
-fn merge(app: &Arc<App>, wish: &Value) -> Result<Value, Refusal> {
-    let (one, other) = (lead(wish, "one")?, lead(wish, "other")?);
-    let (position, stays) = steps::merge(app, (one, other), &authority(wish)?)?;
+fn merge(app: &Arc<App>, body: &[u8]) -> Result<Value, Refusal> {
+    let wish = Wish::read(body, &["one", "other", "actor", "reason"])?;
+    let both = (needed(wish.lead("one")?, "one")?, needed(wish.lead("other")?, "other")?);
+    let (position, stays) = steps::merge(app, both, &authority(&wish)?)?;
     Ok(json!({ "schema": 1, "position": position.0, "lead": stays.to_string() }))
 }
 
-fn unmerge(app: &Arc<App>, wish: &Value) -> Result<Value, Refusal> {
-    let name = lead(wish, "name")?;
-    let (position, from) = steps::unmerge(app, name, &authority(wish)?)?;
+fn unmerge(app: &Arc<App>, body: &[u8]) -> Result<Value, Refusal> {
+    let wish = Wish::read(body, &["name", "actor", "reason"])?;
+    let name = needed(wish.lead("name")?, "name")?;
+    let (position, from) = steps::unmerge(app, name, &authority(&wish)?)?;
     Ok(json!({
         "schema": 1, "position": position.0, "lead": name.to_string(), "from": from.to_string(),
     }))
@@ -301,14 +220,19 @@ enum Tied {
     Confirm,
 }
 
-fn tie(app: &Arc<App>, wish: &Value, how: Tied) -> Result<Value, Refusal> {
-    let both = (visitor(wish)?, lead(wish, "lead")?);
-    let why = authority(wish)?;
+fn tie(app: &Arc<App>, body: &[u8], how: Tied) -> Result<Value, Refusal> {
+    let known: &[&str] = match how {
+        Tied::Link => &["visitor", "lead", "assurance", "actor", "reason"],
+        Tied::Unlink | Tied::Confirm => &["visitor", "lead", "actor", "reason"],
+    };
+    let wish = Wish::read(body, known)?;
+    let visitor = needed(wish.visitor("visitor")?, "visitor")?;
+    let both = (visitor, needed(wish.lead("lead")?, "lead")?);
+    let why = authority(&wish)?;
     let position = match how {
         Tied::Link => {
             // A person who says so has looked; what only a form said stays a claim.
-            let claimed = wish["assurance"].as_str() == Some(Assurance::Claimed.name());
-            let assurance = if claimed { Assurance::Claimed } else { Assurance::Verified };
+            let assurance = wish.parsed("assurance", assurance)?.unwrap_or(Assurance::Verified);
             steps::link(app, both, assurance, &why)
         }
         Tied::Unlink => steps::unlink(app, both, &why),
@@ -317,25 +241,14 @@ fn tie(app: &Arc<App>, wish: &Value, how: Tied) -> Result<Value, Refusal> {
     Ok(json!({ "schema": 1, "position": position.0 }))
 }
 
-fn withdraw_hits(app: &Arc<App>, wish: &Value) -> Result<Value, Refusal> {
-    let text = |field: &str| wish[field].as_str();
-    let time = |field: &'static str| {
-        let time = text(field).map(|text| parse_time(text).ok_or(Refusal::Malformed(field)));
-        time.transpose()
-    };
-    let network = text("network").map(str::parse::<Network>);
-    let selection = Selection {
-        visitor: if wish["visitor"].is_null() { None } else { Some(visitor(wish)?) },
-        lead: if wish["lead"].is_null() { None } else { Some(lead(wish, "lead")?) },
-        network: network.transpose().map_err(|_| Refusal::Malformed("network"))?,
-        agent: text("agent").map(str::to_ascii_lowercase),
-        from: time("from")?,
-        until: time("until")?,
-    };
-    if selection.is_empty() {
-        return Err(Refusal::Malformed("one of visitor, lead, network, agent, from and until"));
-    }
-    let outcome = withdraw(app, &selection, &authority(wish)?)?;
+/// How sure a person may say that a tie is.
+fn assurance(name: &str) -> Option<Assurance> {
+    [Assurance::Verified, Assurance::Claimed].into_iter().find(|known| known.name() == name)
+}
+
+fn withdraw_hits(app: &Arc<App>, body: &[u8]) -> Result<Value, Refusal> {
+    let (selection, why) = selection(body)?;
+    let outcome = withdraw(app, &selection, &why)?;
     Ok(json!({
         "schema": 1,
         "position": outcome.job.0,
@@ -345,16 +258,45 @@ fn withdraw_hits(app: &Arc<App>, wish: &Value) -> Result<Value, Refusal> {
     }))
 }
 
-fn undo(app: &Arc<App>, wish: &Value) -> Result<Value, Refusal> {
-    let position = steps::undo(app, position(wish, "position")?, &authority(wish)?)?;
+/// Which hits are to be withdrawn. Never more than was meant: a restriction that cannot be read
+/// is no missing one.
+fn selection(body: &[u8]) -> Result<(Selection, Authority), Refusal> {
+    const FIELDS: [&str; 8] =
+        ["visitor", "lead", "network", "agent", "from", "until", "actor", "reason"];
+    let wish = Wish::read(body, &FIELDS)?;
+    let agent = |text: &str| (!text.is_empty()).then(|| text.to_ascii_lowercase());
+    let selection = Selection {
+        visitor: wish.visitor("visitor")?,
+        lead: wish.lead("lead")?,
+        network: wish.parsed("network", |text| text.parse().ok())?,
+        agent: wish.parsed("agent", agent)?,
+        from: wish.time("from")?,
+        until: wish.time("until")?,
+    };
+    if selection.is_empty() {
+        return Err(Refusal::Malformed("one of visitor, lead, network, agent, from and until"));
+    }
+    Ok((selection, authority(&wish)?))
+}
+
+fn undo(app: &Arc<App>, body: &[u8]) -> Result<Value, Refusal> {
+    let wish = Wish::read(body, &["position", "actor", "reason"])?;
+    let position = needed(wish.position("position")?, "position")?;
+    let position = steps::undo(app, position, &authority(&wish)?)?;
     Ok(json!({ "schema": 1, "position": position.0 }))
 }
 
 /// Answers a question: the two are one, or there is nothing to it.
-fn review(app: &Arc<App>, wish: &Value) -> Result<Value, Refusal> {
-    let (question, why) = (position(wish, "question")?, authority(wish)?);
-    let joined = match wish["answer"].as_str() {
-        Some("merge") => Some(merge(app, wish)?),
+fn review(app: &Arc<App>, body: &[u8]) -> Result<Value, Refusal> {
+    let wish = Wish::read(body, &["question", "answer", "one", "other", "actor", "reason"])?;
+    let question = needed(wish.position("question")?, "question")?;
+    let why = authority(&wish)?;
+    let joined = match wish.text("answer")? {
+        Some("merge") => {
+            let both = (needed(wish.lead("one")?, "one")?, needed(wish.lead("other")?, "other")?);
+            let (position, stays) = steps::merge(app, both, &why)?;
+            Some(json!({ "schema": 1, "position": position.0, "lead": stays.to_string() }))
+        }
         Some("dismiss") => None,
         _ => return Err(Refusal::Malformed("answer")),
     };
@@ -364,7 +306,8 @@ fn review(app: &Arc<App>, wish: &Value) -> Result<Value, Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use super::with_token;
+    use super::*;
+    use crate::net::Network;
 
     #[test]
     fn a_landing_token_stands_in_the_query_whatever_the_anchor_holds() {
@@ -375,6 +318,65 @@ mod tests {
             ("https://a.example/?x=1#top", "https://a.example/?x=1&mk=T#top"),
         ] {
             assert_eq!(with_token(url, "T"), expected);
+        }
+    }
+
+    fn selected(body: &str) -> Result<Selection, Refusal> {
+        selection(body.as_bytes()).map(|(selection, _)| selection)
+    }
+
+    #[test]
+    fn a_withdrawal_with_a_restriction_that_cannot_be_read_is_refused_by_its_name() {
+        let with = |more: &str| {
+            selected(&format!(r#"{{"network":"203.0.113.0/24","actor":"a","reason":"b",{more}}}"#))
+        };
+        for (more, about) in [
+            (r#""from":true"#, "from"),
+            (r#""until":"soon""#, "until"),
+            (r#""agent":7"#, "agent"),
+            (r#""agent":"""#, "agent"),
+            (r#""lead":1"#, "lead"),
+            (r#""lead":"L12""#, "lead"),
+            (r#""visitor":["V"]"#, "visitor"),
+        ] {
+            assert_eq!(with(more).unwrap_err(), Refusal::Malformed(about), "{more}");
+        }
+        let unknown = with(r#""form":1796601300000"#).unwrap_err();
+        assert_eq!(unknown, Refusal::NoSuchField("form".into()));
+        let network = selected(r#"{"network":3405803776,"from":1,"actor":"a","reason":"b"}"#);
+        assert_eq!(network.unwrap_err(), Refusal::Malformed("network"));
+    }
+
+    #[test]
+    fn a_withdrawal_s_moments_are_numbers_or_texts_and_all_hits_are_no_selection() {
+        let of = |from: &str| {
+            let body =
+                format!(r#"{{"network":"203.0.113.0/24","from":{from},"actor":"a","reason":"b"}}"#);
+            selected(&body).unwrap()
+        };
+        for from in ["1796601360000", "\"2026-12-06T23:56:00Z\""] {
+            let found = of(from);
+            assert_eq!(found.from, Some(Timestamp(1_796_601_360_000)), "{from}");
+            assert_eq!(found.network, "203.0.113.0/24".parse::<Network>().ok());
+        }
+        let all = selected(r#"{"from":null,"actor":"a","reason":"b"}"#).unwrap_err();
+        assert!(matches!(all, Refusal::Malformed(about) if about.starts_with("one of visitor")));
+    }
+
+    #[test]
+    fn a_person_of_a_mail_is_given_by_names_alone() {
+        let is_somebody = |person: Value| named(&person).is_some();
+        assert!(is_somebody(json!({ "email": "a@x.example", "user_id": null })));
+        for nobody in [
+            json!({}),
+            json!("a@x.example"),
+            json!({ "email": 7 }),
+            json!({ "user_id": 7, "email": "a@x.example" }),
+            json!({ "emial": "a@x.example" }),
+            json!({ "email": "a@x.example", "nmae": "A" }),
+            json!({ "email": "null" }),
+        ] {
+            assert!(!is_somebody(nobody.clone()), "{nobody}");
         }
     }
 }

@@ -14,9 +14,10 @@ use serde_json::{Value, json};
 
 use super::operate::authority;
 use super::view::View;
-use super::{Admin, Query, Refusal, answer, lead_id};
+use super::wish::{Wish, needed};
+use super::{Admin, Query, Refusal, answer};
 use crate::app::App;
-use crate::config::{self, Around, Problem, RulesFrom, ScoringFile};
+use crate::config::{Around, Problem, RulesFrom, ScoringFile};
 use crate::outbox::message::{iso, points, rule_names};
 use crate::reader::Lists;
 use crate::serve;
@@ -95,12 +96,8 @@ impl Admin {
     }
 
     async fn rescore(&self, body: &[u8]) -> Result<Response<Body>, Refusal> {
-        let wish = super::json_of(body)?;
-        let why = authority(&wish)?;
-        let days = match &wish["days"] {
-            Value::Null => None,
-            days => Some(days.as_u64().ok_or(Refusal::Malformed("days"))?),
-        };
+        let wish = Wish::read(body, &["days", "actor", "reason"])?;
+        let (days, why) = (wish.number("days")?, authority(&wish)?);
         self.run(move |app| {
             let outcome = rescore(app, since(app, days), &why)?;
             let in_force = app.scoring.load();
@@ -129,13 +126,9 @@ impl Admin {
 
     /// Those held are told, or are not to be told: all, or the one named.
     async fn release(&self, body: &[u8]) -> Result<Response<Body>, Refusal> {
-        let wish = super::json_of(body)?;
+        let wish = Wish::read(body, &["tell", "lead", "actor", "reason"])?;
         let why = authority(&wish)?;
-        let tell = wish["tell"].as_bool().ok_or(Refusal::Malformed("tell"))?;
-        let only = match &wish["lead"] {
-            Value::Null => None,
-            id => Some(lead_id(id.as_str().unwrap_or_default())?),
-        };
+        let (tell, only) = (needed(wish.flag("tell")?, "tell")?, wish.lead("lead")?);
         let lists = Arc::clone(&self.lists);
         self.run(move |app| {
             let mut done = Vec::new();
@@ -169,12 +162,7 @@ fn draft(
     let mut names = Vec::new();
     let version = (catalog.version() + 1, now);
     let scoring = file.publish(&catalog.versions, version, &mut |kind, name| {
-        let kind = match kind {
-            config::NameKind::Rule => NameKind::Rule,
-            config::NameKind::Category => NameKind::Category,
-            config::NameKind::Threshold => NameKind::Threshold,
-        };
-        catalog.intern(&mut names, kind, name)
+        catalog.intern(&mut names, kind.into(), name)
     })?;
     Ok((scoring, names))
 }
