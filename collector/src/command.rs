@@ -26,6 +26,7 @@ use crate::serve::{self, Options};
 use crate::stories;
 use crate::timeline::unseal_with;
 use crate::tokens;
+use crate::webhook::MessageId;
 
 /// The stories beside the rules.
 const STORIES_FILE: &str = "stories.toml";
@@ -41,6 +42,8 @@ pub enum CommandError {
     Server(String),
     /// The server refuses.
     Refused(StatusCode),
+    /// There is no such alert.
+    NoAlert(String),
     /// So many stories of so many did not end as they tell.
     Untrue(usize, usize),
     /// The output is gone or cannot be written.
@@ -55,10 +58,14 @@ impl fmt::Display for CommandError {
                 f.write_str(&lines.join("\n"))
             }
             Self::Data(why) | Self::Server(why) => f.write_str(why),
-            Self::Refused(status) => write!(
+            Self::Refused(StatusCode::UNAUTHORIZED) => f.write_str(
+                "the server knows no such token; give one with --token or MIKOMI_TOKEN, or run \
+                 this where the data folder is",
+            ),
+            Self::Refused(status) => write!(f, "the server answers {status}"),
+            Self::NoAlert(alert) => write!(
                 f,
-                "the server answers {status}; give a token with --token or MIKOMI_TOKEN, or run \
-                 this where the data folder is"
+                "there is no alert {alert:?}; its id stands in the message, as \"alert_id\""
             ),
             Self::Untrue(failed, all) => write!(f, "{failed} of {all} stories are not so"),
             Self::Output(error) => write!(f, "the output cannot be written: {error}"),
@@ -98,7 +105,7 @@ pub fn rules_test(
     output: &mut dyn Write,
 ) -> Result<(), CommandError> {
     let (loaded, files, _) = serve::load(options).map_err(CommandError::Settings)?;
-    let beside = files.dir.map(|dir| dir.join(STORIES_FILE));
+    let beside = files.dir.map(|dir| dir.join(STORIES_FILE)).filter(|path| path.exists());
     let stories = match stories.or(beside.as_deref()) {
         Some(path) => stories::read_file(path, loaded.scoring.utc_offset),
         None => stories::read(STORIES_FILE, DEFAULT_STORIES, loaded.scoring.utc_offset),
@@ -191,6 +198,20 @@ pub fn copy(access: &AdminAccess, path: &str, output: &mut dyn Write) -> Result<
         }
         output.write_all(&line).map_err(CommandError::Output)
     })
+}
+
+/// Writes where a message comes from.
+pub fn explain(
+    access: &AdminAccess,
+    alert: &str,
+    output: &mut dyn Write,
+) -> Result<(), CommandError> {
+    let unknown = || CommandError::NoAlert(alert.to_owned());
+    let id = MessageId::parse(alert).map_err(|_| unknown())?;
+    match copy(access, &format!("/api/alerts/{id}/explain?as=text"), output) {
+        Err(CommandError::Refused(StatusCode::NOT_FOUND)) => Err(unknown()),
+        done => done,
+    }
 }
 
 fn write_lines(pending: &mut Vec<u8>, output: &mut dyn Write) -> io::Result<()> {

@@ -141,7 +141,9 @@ fn main() -> ExitCode {
         Command::Tail(access) => copy(&options, access, "/api/stream"),
         Command::Export { access, .. } => copy(&options, access, "/api/export/hits"),
         Command::Explain { alert, access } => {
-            copy(&options, access, &format!("/api/alerts/{alert}/explain?as=text"))
+            let access = command::access(&options, access.admin, access.token);
+            let done = access.and_then(|it| command::explain(&it, &alert, &mut io::stdout()));
+            done.map_err(|error| error.to_string())
         }
         Command::Replay { shards, now } => {
             say(command::data_folder(&options).and_then(|it| command::replay(&it, shards, now)))
