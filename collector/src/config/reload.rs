@@ -37,8 +37,9 @@ pub struct Changes {
 pub struct Watcher {
     surroundings: Surroundings,
     files: [Watched; 3],
-    /// The scoring in force; the same text is not published twice.
-    in_force: Fingerprint,
+    /// The scoring in force; the same text is not published twice. None after one that could not
+    /// be published: whatever is saved next is tried.
+    in_force: Option<Fingerprint>,
     /// The names endpoints may filter by: those of the scoring in force.
     thresholds: Vec<String>,
     /// What the rules may name: as it was at the start, until the next one.
@@ -116,7 +117,7 @@ impl Watcher {
         Watcher {
             surroundings,
             files: [watched(0), watched(1), watched(2)],
-            in_force: scoring.fingerprint,
+            in_force: Some(scoring.fingerprint),
             thresholds: scoring.threshold_names(),
             for_rules,
             insisted: false,
@@ -127,6 +128,11 @@ impl Watcher {
     /// asked for it, and secrets in other files may be new.
     pub fn insist(&mut self) {
         self.insisted = true;
+    }
+
+    /// The scoring that was last given could not be published.
+    pub fn refused(&mut self) {
+        self.in_force = None;
     }
 
     /// What to publish, given the files as they are now. To be called at least once a second; a
@@ -145,9 +151,9 @@ impl Watcher {
                 let (surroundings, settings) = (&watcher.surroundings, Some(&watcher.for_rules));
                 super::read_scoring(Some(bytes), Around { surroundings, settings })
             });
-            let scoring = scoring.filter(|scoring| scoring.fingerprint != self.in_force);
+            let scoring = scoring.filter(|scoring| Some(scoring.fingerprint) != self.in_force);
             if let Some(scoring) = &scoring {
-                self.in_force = scoring.fingerprint;
+                self.in_force = Some(scoring.fingerprint);
                 self.thresholds = scoring.threshold_names();
             }
             changes.scoring = scoring.map(Box::new);

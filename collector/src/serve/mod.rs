@@ -383,6 +383,7 @@ fn start_threads(
             commands,
             insist: reload,
             problems: Arc::clone(&admin.problems),
+            unpublished: None,
         };
         thread("reload", Box::new(move |stop| watching.run(stop)))?;
     }
@@ -429,5 +430,23 @@ impl Running {
                 }
             }
         });
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A server with the compiled-in settings and a folder of its own.
+    pub(crate) fn started() -> (tempfile::TempDir, Running) {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options {
+            data: Some(folder.path().to_owned()),
+            files: Some(Files::default()),
+            any_port: true,
+            ..Options::default()
+        };
+        let running = start(&options).unwrap_or_else(|error| panic!("{error}"));
+        (folder, running)
     }
 }
