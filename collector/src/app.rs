@@ -23,6 +23,7 @@ use crate::link::scanners::Scanners;
 use crate::link::uses::LinkUses;
 use crate::metrics::Metrics;
 use crate::net::Network;
+use crate::patience::Stalled;
 use crate::privacy::Robots;
 use crate::seal::Sealer;
 
@@ -64,6 +65,8 @@ pub struct App {
     pub ready: AtomicBool,
     /// Which limits on what is kept are met, as the timers last saw it.
     pub full: Full,
+    /// Who cannot read the journal any further.
+    pub stalled: Stalled,
     /// Where the collector listens, once it does.
     pub listening: OnceLock<SocketAddr>,
     /// A line for each hit, taken or refused, to whoever listens.

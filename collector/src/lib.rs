@@ -20,6 +20,7 @@ pub mod link;
 pub mod metrics;
 pub mod net;
 pub mod outbox;
+pub mod patience;
 pub mod privacy;
 pub mod reader;
 pub mod response;

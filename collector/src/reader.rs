@@ -20,6 +20,7 @@ use engine::wire::About;
 
 use crate::app::App;
 use crate::journal::Follower;
+use crate::patience::Follows;
 use crate::timeline;
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -199,27 +200,25 @@ impl Summary {
 
 /// Follows the journal until it ends or `stop` is set.
 pub fn run(app: &Arc<App>, lists: &Lists, mut follower: Follower, stop: &AtomicBool) {
+    let over = || stop.load(Ordering::Acquire) || app.journal.has_ended();
     while !stop.load(Ordering::Acquire) {
-        let next = follower.next_blocking(LOOK_EVERY);
-        let listening = app.live.receiver_count() > 0;
-        let wanted = |bytes: &[u8]| {
-            let about = About::of(bytes);
-            listening || about.lead || about.review || about.step
-        };
-        let next = next.map(|entry| {
-            entry.map(|entry| {
+        let read = || {
+            let entry = follower.next_blocking(LOOK_EVERY)?;
+            let listening = app.live.receiver_count() > 0;
+            let wanted = |bytes: &[u8]| {
+                let about = About::of(bytes);
+                listening || about.lead || about.review || about.step
+            };
+            Ok(entry.map(|entry| {
                 let record = wanted(entry.bytes).then(|| Record::decode(entry.bytes));
                 record.map(|record| record.map(|record| (entry.position, record)))
-            })
-        });
-        let (position, mut record) = match next {
-            Ok(Some(Some(Ok(record)))) => record,
-            Ok(None) if follower.is_ended() => return,
-            Ok(None | Some(None | Some(Err(_)))) => continue,
-            Err(error) => {
-                tracing::error!(%error, "the reader cannot read the journal and stops");
-                return;
-            }
+            }))
+        };
+        let (position, mut record) = match app.stalled.read(Follows::Reader, over, read) {
+            Some(Some(Some(Ok(record)))) => record,
+            None => return,
+            Some(None) if follower.is_ended() => return,
+            Some(None | Some(None | Some(Err(_)))) => continue,
         };
         let catalog = app.engine.catalog();
         timeline::unseal(app, &mut record);

@@ -258,6 +258,12 @@ impl Collector {
             plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: replaying or stopping\n")
         } else if self.app.clock.is_in_doubt() {
             plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: the clock has jumped\n")
+        } else if let Some(why) = self.app.stalled.reason() {
+            // Hits are still taken and kept; but nobody is told of them.
+            let text = format!("not ready: {why}\n");
+            let mut response = response::file("text/plain; charset=utf-8", text);
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            response
         } else {
             plain(StatusCode::OK, "ready\n")
         }
@@ -310,4 +316,29 @@ fn script(request: &Request<Incoming>) -> Response<Body> {
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::journal::ReadError;
+    use crate::patience::Follows;
+    use crate::serve::tests::started;
+
+    #[tokio::test]
+    async fn it_is_not_ready_while_nobody_can_be_told() {
+        let (_folder, running) = tokio::task::spawn_blocking(started).await.unwrap();
+        let collector = Collector { app: Arc::clone(&running.app), counters: Arc::default() };
+        assert_eq!(collector.readiness().status(), StatusCode::OK);
+        running.app.stalled.note(Follows::Outbox, &ReadError::Lost);
+        let answer = collector.readiness();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let text = answer.into_body().collect().await.unwrap().to_bytes();
+        let expected = "not ready: the outbox cannot read on: \
+                        the record was lost, and the loss accepted\n";
+        assert_eq!(text, expected);
+        tokio::task::spawn_blocking(|| running.stop()).await.unwrap().unwrap();
+    }
 }

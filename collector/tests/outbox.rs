@@ -32,6 +32,7 @@ use collector::link::uses::LinkUses;
 use collector::metrics::Metrics;
 use collector::outbox::entry::{Entry, Queued};
 use collector::outbox::{Log, Outbox, Replayed, messages};
+use collector::patience::Stalled;
 use collector::privacy::{ROBOTS, Robots};
 use collector::seal::Sealer;
 use collector::serve::{name_sites, publish_first};
@@ -336,6 +337,7 @@ impl World {
             events: Events::default(),
             now: BEGIN,
             segment_bytes,
+            recent_bytes_max: Options::new([0; 16]).recent_bytes_max,
         };
         Life::start(&machine).unwrap().app.journal.stop().unwrap();
         machine.events.0.lock().unwrap().clear();
@@ -351,9 +353,18 @@ struct Machine<'a> {
     events: Events,
     now: Timestamp,
     segment_bytes: u64,
+    /// Bytes of the journal's end that are read from memory.
+    recent_bytes_max: usize,
 }
 
 impl Machine<'_> {
+    fn options(&self, install: [u8; 16]) -> Options {
+        let mut options = Options::new(install);
+        options.segment_bytes = self.segment_bytes;
+        options.recent_bytes_max = self.recent_bytes_max;
+        options
+    }
+
     fn disk(&self, sealer: &Arc<Sealer>) -> GatedDisk {
         GatedDisk {
             sim: self.sim.clone(),
@@ -399,8 +410,7 @@ impl Life {
         let engine = Engine::new(8);
         let mut queue = queue_for(&endpoints, &settings, *now);
         let disk = machine.disk(&sealer);
-        let mut options = Options::new(install.id.0);
-        options.segment_bytes = machine.segment_bytes;
+        let options = machine.options(install.id.0);
         let wall_ms = now.0;
         let hooks = Hooks {
             // This clock stands still, so that no seal comes between the syncs that are counted.
@@ -441,6 +451,7 @@ impl Life {
             metrics: Metrics::default(),
             ready: AtomicBool::new(true),
             full: Full::default(),
+            stalled: Stalled::default(),
             listening: OnceLock::new(),
             live: broadcast::channel(1).0,
             settings,
@@ -720,6 +731,31 @@ fn an_outbox_that_has_done_all_it_can_tells_nobody_while_a_sync_waits() {
     delivery.next("the gate let both through").unwrap();
     assert_told_after_both_syncs(&machine, &life, hit);
     machine.gate.open();
+    running.stop();
+}
+
+#[test]
+fn a_disk_that_cannot_be_read_for_a_while_delays_a_message_and_loses_none() {
+    let world = World::with_one_endpoint();
+    let mut machine = world.machine(64 * 1024);
+    machine.recent_bytes_max = 0;
+    machine.gate.begin(None);
+    let mut life = Life::start(&machine).unwrap();
+    let from = life.follow_from;
+    assert!(Browser::default().send_all(&life.app));
+    let (commands, mut delivery) = Delivery::new(&machine);
+
+    machine.sim.set(Fault::Read, true);
+    let running = life.outbox(from, &commands);
+    let end = std::time::Instant::now() + GUARD;
+    while life.app.stalled.errors() < 2 {
+        assert!(std::time::Instant::now() < end, "the outbox reads nothing");
+        thread::yield_now();
+    }
+    assert!(delivery.has_nothing());
+    machine.sim.set(Fault::Read, false);
+    delivery.next("the disk can be read again").unwrap();
+    assert_eq!(life.app.stalled.reason(), None);
     running.stop();
 }
 

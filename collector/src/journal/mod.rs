@@ -240,6 +240,11 @@ impl Journal {
         Ok(self.shared.library.read(position)?.1)
     }
 
+    /// Whether nothing more will become durable.
+    pub fn has_ended(&self) -> bool {
+        self.shared.tail.has_ended()
+    }
+
     /// Follows durable records from a position on.
     pub fn follow(&self, from: Position) -> Follower {
         Follower::new(Arc::clone(&self.shared), from)

@@ -26,7 +26,8 @@ use self::entry::{Attempt, Entry, Frozen, Queued, base64};
 use self::message::Material;
 use crate::app::App;
 use crate::config::Endpoint;
-use crate::journal::{Follower, Poisoned};
+use crate::journal::{Follower, Poisoned, ReadError};
+use crate::patience::Follows;
 use crate::seal::SealError;
 use crate::timeline;
 use crate::webhook::driver::Command;
@@ -202,34 +203,41 @@ impl Outbox {
 
     /// Follows the journal until it ends or `stop` is set.
     pub fn run(mut self, mut follower: Follower, stop: &AtomicBool) {
+        let app = Arc::clone(&self.app);
+        let over = || stop.load(Ordering::Acquire) || app.journal.has_ended();
         let overdue = std::mem::take(&mut self.replayed.due);
         for (id, due) in overdue {
-            match timeline::read(&self.app, due.position) {
-                Ok(record) => self.queue(&id, &record, due),
-                Err(error) => tracing::error!(%error, "a message waits for the next start"),
+            let read = || match timeline::read(&app, due.position) {
+                Err(error @ ReadError::Disk(_)) => Err(error),
+                // Others are told all the same.
+                found => Ok(found),
+            };
+            match app.stalled.read(Follows::Outbox, over, read) {
+                Some(Ok(record)) => self.queue(&id, &record, due),
+                Some(Err(error)) => tracing::error!(%error, "a message waits for the next start"),
+                None => return,
             }
         }
         while !stop.load(Ordering::Acquire) {
-            let next = follower.next_blocking(LOOK_EVERY);
-            let next = next.map(|entry| {
-                entry.map(|it| {
+            let read = || {
+                let entry = follower.next_blocking(LOOK_EVERY)?;
+                Ok(entry.map(|it| {
                     let about = About::of(it.bytes);
                     let wanted = about.lead || about.outbox;
                     let record = wanted.then(|| Record::decode(it.bytes));
                     ((it.position, it.incarnation), record)
-                })
-            });
+                }))
+            };
+            let Some(next) = app.stalled.read(Follows::Outbox, over, read) else {
+                return;
+            };
             match next {
-                Ok(Some((place, Some(Ok(record))))) => self.follow(&record, place),
-                Ok(Some((_, Some(Err(error))))) => {
+                Some((place, Some(Ok(record)))) => self.follow(&record, place),
+                Some((_, Some(Err(error)))) => {
                     tracing::error!(%error, "the outbox passes over a record");
                 }
-                Ok(None) if follower.is_ended() => return,
-                Ok(None | Some((_, None))) => {}
-                Err(error) => {
-                    tracing::error!(%error, "the outbox cannot read the journal and stops");
-                    return;
-                }
+                None if follower.is_ended() => return,
+                None | Some((_, None)) => {}
             }
         }
     }

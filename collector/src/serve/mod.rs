@@ -41,6 +41,7 @@ use crate::limits::{Quota, Rate, RateLimits};
 use crate::link::scanners::Scanners;
 use crate::metrics::Metrics;
 use crate::outbox::{Log, Outbox, Replayed};
+use crate::patience::Stalled;
 use crate::privacy::{ROBOTS, Robots};
 use crate::reader::{self, Lists};
 use crate::seal::Sealer;
@@ -195,6 +196,7 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
         metrics: Metrics::default(),
         ready: AtomicBool::new(false),
         full: Full::default(),
+        stalled: Stalled::default(),
         listening: OnceLock::new(),
         live,
     });

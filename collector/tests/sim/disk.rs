@@ -80,6 +80,8 @@ pub enum Fault {
     Sync,
     /// Writes fail.
     Write,
+    /// Reads fail.
+    Read,
     /// The advice to drop the cache is ignored.
     KeepCache,
 }
@@ -316,6 +318,9 @@ impl DiskFile for SimFile {
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         let state = self.disk.operation()?;
+        if state.faults.contains(&Fault::Read) {
+            return Err(io::Error::other("input/output error"));
+        }
         let from = offset as usize;
         let seen = &state.inodes[self.inode].seen;
         let read = seen.get(from..from + buffer.len());
