@@ -1,6 +1,7 @@
 //! The reader follows committed records and keeps what lists need: names, who is hot, the live
 //! stream. Lists never touch the engine's maps; one entity is copied under its lock.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,11 +46,24 @@ struct Inner {
     leads: BTreeMap<LeadId, Summary>,
     hot: BTreeSet<LeadId>,
     held: BTreeSet<(LeadId, ThresholdId)>,
-    questions: BTreeMap<Position, Question>,
+    questions: BTreeMap<Asked, Open>,
     questions_unlisted: u64,
 }
 
-/// What a person should look at.
+/// What is asked. The same again, on whatever page, is the same question.
+type Asked = (&'static str, LeadId, Option<LeadId>);
+
+/// A question that nobody has answered.
+struct Open {
+    /// The first record that asks it.
+    position: Position,
+    at: Timestamp,
+    visitor: Option<VisitorId>,
+    raised: Raised,
+}
+
+/// What a person should look at: the questions that one record was the first to ask. They are
+/// dismissed together, since a dismissal names the record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
     /// When it came up.
@@ -57,7 +71,18 @@ pub struct Question {
     /// The browser, if it came up on one.
     pub visitor: Option<VisitorId>,
     /// What is asked.
-    pub asked: Vec<Review>,
+    pub asked: Vec<Raised>,
+}
+
+/// One thing that is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Raised {
+    /// What.
+    pub review: Review,
+    /// How often so far.
+    pub times: u64,
+    /// When last.
+    pub last_at: Timestamp,
 }
 
 impl Lists {
@@ -105,11 +130,20 @@ impl Lists {
         self.locked().held.iter().copied().collect()
     }
 
-    /// What a person should look at, the oldest first, and how many more there are.
-    pub fn questions(&self) -> (Vec<(Position, Question)>, u64) {
+    /// What a person should look at, the oldest first, and how often there was no room for more.
+    pub fn questions(&self) -> (BTreeMap<Position, Question>, u64) {
         let inner = self.locked();
-        let listed = inner.questions.iter().map(|(position, it)| (*position, it.clone()));
-        (listed.collect(), inner.questions_unlisted)
+        let mut listed = BTreeMap::new();
+        for Open { position, at, visitor, raised } in inner.questions.values() {
+            let question = || Question { at: *at, visitor: *visitor, asked: Vec::new() };
+            listed.entry(*position).or_insert_with(question).asked.push(*raised);
+        }
+        (listed, inner.questions_unlisted)
+    }
+
+    /// The questions that a record was the first to ask.
+    pub fn question(&self, position: Position) -> Option<Question> {
+        self.questions().0.remove(&position)
     }
 
     fn locked(&self) -> MutexGuard<'_, Inner> {
@@ -119,13 +153,8 @@ impl Lists {
 
 impl Inner {
     fn take_hit(&mut self, record: &HitRecord, time: Timestamp, position: Position) {
-        if !record.review.is_empty() {
-            if self.questions.len() < QUESTIONS_MAX {
-                let (visitor, asked) = (record.hit.visitor, record.review.clone());
-                self.questions.insert(position, Question { at: time, visitor, asked });
-            } else {
-                self.questions_unlisted += 1;
-            }
+        for review in &record.review {
+            self.ask(*review, record.hit.visitor, (position, time));
         }
         let Some(part) = &record.lead else {
             return;
@@ -138,6 +167,30 @@ impl Inner {
             {
                 summary.remember(&claim.attributes);
             }
+        }
+    }
+
+    /// Lists a question, or counts it if it is open already. One that was dismissed is open no
+    /// more: it comes back if a later record asks it again.
+    fn ask(
+        &mut self,
+        review: Review,
+        visitor: Option<VisitorId>,
+        (position, at): (Position, Timestamp),
+    ) {
+        let asked: Asked = (review.question.name(), review.lead, review.other);
+        let room = self.questions.len() < QUESTIONS_MAX;
+        match self.questions.entry(asked) {
+            Entry::Occupied(mut open) => {
+                let raised = &mut open.get_mut().raised;
+                raised.times += 1;
+                raised.last_at = raised.last_at.max(at);
+            }
+            Entry::Vacant(free) if room => {
+                let raised = Raised { review, times: 1, last_at: at };
+                free.insert(Open { position, at, visitor, raised });
+            }
+            Entry::Vacant(_) => self.questions_unlisted += 1,
         }
     }
 
@@ -154,7 +207,7 @@ impl Inner {
                 self.held.remove(&(lead, *threshold));
             }
             (Step::Dismiss { question }, _) => {
-                self.questions.remove(question);
+                self.questions.retain(|_, open| open.position != *question);
             }
             _ => {}
         }
@@ -227,8 +280,34 @@ pub fn run(app: &Arc<App>, lists: &Lists, mut follower: Follower, stop: &AtomicB
     }
 }
 
-/// A record as one line: when, who, what, and what it earned, or why nothing.
+/// A record as one line: when, who, what, and what it earned, or why nothing. It holds what
+/// strangers wrote, and is safe to print.
 pub fn line(record: &Record, catalog: &Catalog) -> String {
+    printable(&raw_line(record, catalog))
+}
+
+/// A text whose control characters, and those that turn the direction of writing, are written
+/// out: on a terminal they would be commands, and a line could pretend to be another.
+pub fn printable(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        let turns = matches!(
+            character,
+            '\u{61c}'
+                | '\u{200e}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2066}'..='\u{2069}'
+        );
+        if character.is_control() || turns {
+            plain.extend(character.escape_unicode());
+        } else {
+            plain.push(character);
+        }
+    }
+    plain
+}
+
+fn raw_line(record: &Record, catalog: &Catalog) -> String {
     let mut line = clock_time(record.time);
     match &record.body {
         Body::Hit(hit) => write_hit(&mut line, hit, catalog),
@@ -342,4 +421,91 @@ pub fn what(hit: &Hit) -> &str {
 
 fn clock_time(at: Timestamp) -> String {
     crate::outbox::message::iso(at).get(11..23).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::record::Question as Kind;
+
+    use super::*;
+
+    const A: LeadId = LeadId(1);
+    const B: LeadId = LeadId(2);
+    const C: LeadId = LeadId(3);
+
+    fn asks(other: LeadId) -> Review {
+        Review { question: Kind::AnotherName, lead: A, other: Some(other) }
+    }
+
+    /// A hit whose record asks something, at a position that is its moment, too.
+    fn hit(lists: &Lists, number: u64, review: &[Review]) {
+        let hit = Hit { visitor: Some(VisitorId(9)), ..Hit::default() };
+        let body = HitRecord { hit, review: review.to_vec(), ..HitRecord::default() };
+        let body = Body::Hit(Box::new(body));
+        let record = Record { time: Timestamp(number), version: 1, body };
+        lists.evolve(&record, Position(number), &Catalog::default());
+    }
+
+    fn dismiss(lists: &Lists, number: u64, question: u64) {
+        let step = Step::Dismiss { question: Position(question) };
+        let body = Body::Step(Box::new(StepRecord { step, ..StepRecord::default() }));
+        let record = Record { time: Timestamp(number), version: 1, body };
+        lists.evolve(&record, Position(number), &Catalog::default());
+    }
+
+    /// What is asked of whom, how often, and when last.
+    type Seen = (LeadId, u64, u64);
+
+    fn open(lists: &Lists) -> Vec<(u64, Vec<Seen>)> {
+        let raised = |it: Raised| (it.review.other.unwrap(), it.times, it.last_at.0);
+        let listed = lists.questions().0.into_iter();
+        listed.map(|(at, it)| (at.0, it.asked.into_iter().map(raised).collect())).collect()
+    }
+
+    #[test]
+    fn a_question_asked_on_every_page_is_one_question() {
+        let lists = Lists::default();
+        for number in 5..105 {
+            hit(&lists, number, &[asks(B)]);
+        }
+        hit(&lists, 105, &[asks(B), asks(C)]);
+        assert_eq!(open(&lists), [(5, vec![(B, 101, 105)]), (105, vec![(C, 1, 105)])]);
+        assert_eq!(lists.question(Position(5)).unwrap().at, Timestamp(5));
+        assert_eq!(lists.question(Position(6)), None, "it is the first record's");
+    }
+
+    #[test]
+    fn a_dismissed_question_comes_back_only_if_it_is_asked_again_later() {
+        let lists = Lists::default();
+        for number in 5..8 {
+            hit(&lists, number, &[asks(B)]);
+        }
+        hit(&lists, 8, &[asks(C)]);
+        dismiss(&lists, 9, 5);
+        assert_eq!(open(&lists), [(8, vec![(C, 1, 8)])], "not again for the records 6 and 7");
+        hit(&lists, 10, &[asks(B)]);
+        assert_eq!(open(&lists), [(8, vec![(C, 1, 8)]), (10, vec![(B, 1, 10)])]);
+    }
+
+    #[test]
+    fn the_list_is_bounded_and_counts_what_it_has_no_room_for() {
+        let lists = Lists::default();
+        for number in 0..QUESTIONS_MAX as u64 + 2 {
+            hit(&lists, number + 1, &[asks(LeadId(100 + number))]);
+        }
+        hit(&lists, 20_000, &[asks(LeadId(100))]);
+        let (listed, unlisted) = lists.questions();
+        assert_eq!((listed.len(), unlisted), (QUESTIONS_MAX, 2));
+        assert_eq!(listed[&Position(1)].asked[0].times, 2, "what is listed is still counted");
+    }
+
+    #[test]
+    fn a_line_holds_no_command_to_a_terminal() {
+        let path = "/\u{1b}[31m\r\u{9b}\u{202e}価格".to_owned();
+        let body = HitRecord { hit: Hit { path, ..Hit::default() }, ..HitRecord::default() };
+        let body = Body::Hit(Box::new(body));
+        let record = Record { time: Timestamp(0), version: 1, body };
+        let line = line(&record, &Catalog::default());
+        assert!(line.contains(r"/\u{1b}[31m\u{d}\u{9b}\u{202e}価格"), "{line}");
+    }
 }

@@ -17,6 +17,7 @@ use super::view::hit;
 use super::{Admin, HISTORY_MAX, Refusal};
 use crate::outbox::message::{iso, points, rule_names};
 use crate::outbox::messages;
+use crate::reader::printable;
 use crate::timeline;
 
 /// A message, and what there was when it was decided on.
@@ -96,8 +97,7 @@ impl Admin {
         let message = all.find(|(id, _)| id.as_str() == alert).map(|(_, message)| message.clone());
         drop(all);
         let lead = part.lead;
-        let records = timeline::of_entry(app, lead, position, HISTORY_MAX);
-        let records = records.map_err(|_| Refusal::Unavailable)?;
+        let records = self.history(lead, position, HISTORY_MAX)?;
         let then = timeline::replayed(records.iter());
         let message = message.ok_or(Refusal::NotFound)?;
         Ok(Found { position, record, message, lead, then })
@@ -162,32 +162,33 @@ fn name(attributes: &Attributes) -> Option<&String> {
 pub(super) fn as_text(explained: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let mut lines = String::new();
-    let _ = writeln!(
-        lines,
+    // Names and pages are what strangers wrote.
+    let mut say = |line: String| {
+        let _ = writeln!(lines, "{}", printable(&line));
+    };
+    say(format!(
         "{} {} about {} ({}), at {}",
         text(&explained["alert"]),
         text(&explained["type"]),
         text(&explained["name"]),
         text(&explained["lead"]),
         text(&explained["true_at"]),
-    );
-    let _ = writeln!(
-        lines,
+    ));
+    say(format!(
         "caused by record {} of {}, under version {} of the rules: {}",
         explained["position"],
         text(&explained["recorded"]),
         explained["rules_version"],
         cause_text(&explained["cause"]),
-    );
+    ));
     if let Some(line) = explained["threshold"].as_str() {
-        let _ = writeln!(lines, "crossed {line}, opened by {}", text(&explained["opened_by"]));
+        say(format!("crossed {line}, opened by {}", text(&explained["opened_by"])));
     }
-    let _ = writeln!(lines, "{:.3} points:", explained["exact"].as_f64().unwrap_or_default());
+    say(format!("{:.3} points:", explained["exact"].as_f64().unwrap_or_default()));
     for row in explained["rows"].as_array().into_iter().flatten() {
         let number = |field: &str| row[field].as_f64().unwrap_or_default();
         let cut = row["cut"].as_str().filter(|cut| *cut != "none");
-        let _ = writeln!(
-            lines,
+        say(format!(
             "{:>9.3}  {} ({:.0} of {:.0}{}), record {}, version {}, {}: {}",
             number("now"),
             text(&row["rule"]),
@@ -198,7 +199,7 @@ pub(super) fn as_text(explained: &Value) -> String {
             row["rules_version"],
             link_text(&row["link"]),
             cause_text(&row["hit"]),
-        );
+        ));
     }
     lines
 }
@@ -224,5 +225,24 @@ fn cause_text(cause: &Value) -> String {
             format!("{event} {} at {}", path.unwrap_or_default(), at.unwrap_or_default())
         }
         None => "time".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_strangers_wrote_is_no_command_to_the_operator_s_terminal() {
+        let explained = json!({
+            "alert": "msg_1", "type": "lead.hot", "name": "A\u{1b}]0;x\u{7}\nrm",
+            "cause": { "event": "page_view", "path": "/\u{9b}2J", "when": "now" },
+            "rows": [{ "rule": "r", "hit": { "event": "x", "path": "/\u{202e}", "when": "now" } }],
+        });
+        let text = as_text(&explained);
+        assert!(!text.chars().any(|it| it.is_control() && it != '\n'), "{text:?}");
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(text.starts_with(r"msg_1 lead.hot about A\u{1b}]0;x\u{7}\u{a}rm (-)"), "{text}");
+        assert!(text.contains(r"/\u{9b}2J") && text.contains(r"/\u{202e}"), "{text}");
     }
 }

@@ -3,8 +3,11 @@
 
 mod cards;
 mod explain;
+mod figures;
 mod live;
 mod operate;
+mod page;
+mod review;
 mod rules;
 mod view;
 mod wish;
@@ -19,9 +22,7 @@ use engine::identity::IdentityKind;
 use engine::lead::Lead;
 use engine::time::Timestamp;
 use hyper::body::Incoming;
-use hyper::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, COOKIE, HeaderValue, LOCATION,
-};
+use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, COOKIE, HeaderValue, LOCATION};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -31,13 +32,12 @@ use self::wish::{Wish, needed};
 use crate::app::App;
 use crate::config::{Problem, Surroundings};
 use crate::cookie::{self, Shape};
-use crate::metrics::write_figure;
 use crate::outbox::Log;
 use crate::outbox::message::iso;
-use crate::reader::{self, Lists};
+use crate::reader::Lists;
 use crate::response;
-use crate::server::{Body, BodyTimeouts, Peer, ServerCounters, plain, read_body};
-use crate::timeline;
+use crate::server::{Body, BodyError, BodyTimeouts, Peer, ServerCounters, plain, read_body};
+use crate::timeline::{self, Timeline};
 use crate::tokens::Tokens;
 use crate::webhook::driver::Command;
 use crate::webhook::queue::{Figures, Resend};
@@ -110,6 +110,8 @@ enum Refusal {
     /// What is wrong with rules.
     Problems(Vec<Problem>),
     Unavailable,
+    /// The body is too long, too slow or broken off.
+    Body(BodyError),
 }
 
 impl Refusal {
@@ -132,14 +134,28 @@ impl Refusal {
                 (StatusCode::UNPROCESSABLE_ENTITY, "problems", json!(lines))
             }
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", json!("")),
+            Self::Body(error) => {
+                let name = match error {
+                    BodyError::TooLarge { .. } => "too_large",
+                    BodyError::TimedOut => "timed_out",
+                    BodyError::Broken => "malformed",
+                };
+                (error.status(), name, json!(error.to_string()))
+            }
         };
         let mut says = json!({ "schema": 1, "error": error, "about": about });
-        if let Self::CutShort { kept, next, rejected, .. } = self {
+        if let Self::CutShort { kept, next, rejected, .. } = &self {
             (says["kept"], says["next"], says["rejected"]) =
                 (json!(kept), json!(next), json!(rejected));
         }
         let mut response = answer(&says);
         *response.status_mut() = status;
+        // With the rest of a body still to come, nothing can follow it.
+        if let Self::Body(error) = self
+            && let Some(close) = error.answer().headers_mut().remove(CONNECTION)
+        {
+            response.headers_mut().insert(CONNECTION, close);
+        }
         response
     }
 }
@@ -172,10 +188,11 @@ impl Admin {
             return self.let_in(once, peer);
         }
         if !self.is_allowed(request.headers()) {
-            return Refusal::NoToken.answer();
+            let lead = path.strip_prefix("/leads/").and_then(LeadId::parse);
+            return lead.map_or_else(|| Refusal::NoToken.answer(), page::sign_in);
         }
         let outcome = match *request.method() {
-            Method::GET => self.get(&path, &query).await,
+            Method::GET => self.get(&path, query).await,
             Method::POST => {
                 let timeouts = BodyTimeouts {
                     pause: self.app.settings.collector.body_gap,
@@ -187,7 +204,7 @@ impl Admin {
                     // A form on another site must not act with somebody's session.
                     Ok(_) if is_cross_site(&headers) => Err(Refusal::NoToken),
                     Ok(body) => self.post(&path, &query, body).await,
-                    Err(error) => return error.answer(),
+                    Err(error) => Err(Refusal::Body(error)),
                 }
             }
             _ => Err(Refusal::NotFound),
@@ -195,11 +212,26 @@ impl Admin {
         outcome.unwrap_or_else(Refusal::answer)
     }
 
-    async fn get(&self, path: &str, query: &Query) -> Result<Response<Body>, Refusal> {
+    async fn get(&self, path: &str, query: Query) -> Result<Response<Body>, Refusal> {
+        match path {
+            "/" => Ok(page::index()),
+            "/api/dead" => Ok(answer(&view::outstanding(self.outstanding().await?))),
+            "/api/stream" => Ok(self.stream()),
+            "/api/export/hits" => Ok(self.export_hits()),
+            path => {
+                // What waits for locks and reads the journal holds up nobody's hits.
+                let (admin, path) = (self.clone(), path.to_owned());
+                let found = tokio::task::spawn_blocking(move || admin.look(&path, &query)).await;
+                found.map_err(|_| Refusal::Unavailable)?
+            }
+        }
+    }
+
+    fn look(&self, path: &str, query: &Query) -> Result<Response<Body>, Refusal> {
         let view = View::new(&self.app);
         let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
         let found = match segments.as_slice() {
-            [""] => return Ok(index_page()),
+            ["leads", id] => return self.lead_page(lead_id(id)?),
             ["metrics"] => return Ok(self.metrics()),
             ["api", "leads"] => {
                 let ids = self.lists.search(query.get("q").unwrap_or_default(), query.limit()?);
@@ -237,14 +269,11 @@ impl Admin {
             ["api", "deliveries"] => {
                 json!({ "schema": 1, "deliveries": self.log.lines(query.limit()?) })
             }
-            ["api", "dead"] => view::outstanding(self.outstanding().await?),
             ["api", "state"] => self.state(),
             ["api", "problems"] => {
                 let problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 json!({ "schema": 1, "problems": problems })
             }
-            ["api", "stream"] => return Ok(self.stream()),
-            ["api", "export", "hits"] => return Ok(self.export_hits()),
             _ => return Err(Refusal::NotFound),
         };
         Ok(answer(&found))
@@ -328,11 +357,7 @@ impl Admin {
         let mut id = name;
         for _ in 0..NAMES_FOLLOWED_MAX {
             let entry = self.app.engine.entry(id).ok_or(Refusal::NotFound)?;
-            let records = timeline::of_entry(&self.app, id, entry.last_position, HISTORY_MAX);
-            let records = records.map_err(|_| Refusal::Unavailable)?;
-            if records.len() >= HISTORY_MAX {
-                return Err(Refusal::TooMuch("records of one lead"));
-            }
+            let records = self.history(id, entry.last_position, HISTORY_MAX)?;
             let then = timeline::replayed(records.iter().filter(|(_, it)| it.time <= at));
             match then.stub {
                 Some(head) => id = head,
@@ -341,6 +366,17 @@ impl Admin {
             }
         }
         Err(Refusal::NotFound)
+    }
+
+    /// All records of a lead's entry up to one. A part of them would show another score as the
+    /// true one.
+    fn history(&self, id: LeadId, last: Position, most: usize) -> Result<Timeline, Refusal> {
+        let records = timeline::of_entry(&self.app, id, last, most);
+        let records = records.map_err(|_| Refusal::Unavailable)?;
+        if records.len() >= most {
+            return Err(Refusal::TooMuch("records of one lead"));
+        }
+        Ok(records)
     }
 
     /// The lead of a name, whoever's it is now.
@@ -355,35 +391,9 @@ impl Admin {
         Ok(json!({ "schema": 1, "name": name.to_string(), "lead": known.head.to_string() }))
     }
 
-    /// What a person should look at.
-    fn questions(&self) -> Value {
-        let (questions, unlisted) = self.lists.questions();
-        let row = |(position, question): (Position, reader::Question)| {
-            let asked: Vec<Value> = question
-                .asked
-                .iter()
-                .map(|review| {
-                    json!({
-                        "question": review.question.name(),
-                        "lead": review.lead.to_string(),
-                        "other": review.other.map(|other| other.to_string()),
-                    })
-                })
-                .collect();
-            json!({
-                "position": position.0,
-                "at": iso(question.at),
-                "visitor": question.visitor.map(|visitor| visitor.to_string()),
-                "asked": asked,
-            })
-        };
-        let rows: Vec<Value> = questions.into_iter().map(row).collect();
-        json!({ "schema": 1, "questions": rows, "unlisted": unlisted })
-    }
-
     fn timeline(
         &self,
-        read: impl FnOnce(&App) -> Result<timeline::Timeline, crate::journal::ReadError>,
+        read: impl FnOnce(&App) -> Result<Timeline, crate::journal::ReadError>,
     ) -> Result<Value, Refusal> {
         let records = read(&self.app).map_err(|_| Refusal::Unavailable)?;
         Ok(View::new(&self.app).timeline(&records))
@@ -404,69 +414,6 @@ impl Admin {
             "leads": leads,
             "rules_version": app.scoring.load().scoring.version,
         })
-    }
-
-    fn metrics(&self) -> Response<Body> {
-        let mut text = String::new();
-        self.app.metrics.write(&mut text);
-        for (name, help, value) in self.gauges().into_iter().chain(self.totals()) {
-            let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
-            write_figure(&mut text, name, help, kind, value as f64);
-        }
-        let listeners = [("collector", &self.collector_counters), ("admin", &self.admin_counters)];
-        for (listener, counters) in listeners {
-            for (name, value) in counters.iter() {
-                let name = format!("mikomi_{listener}_connections_{name}");
-                write_figure(&mut text, &name, "A count of the listener.", "untyped", value as f64);
-            }
-        }
-        response::file("text/plain; version=0.0.4; charset=utf-8", text)
-    }
-
-    fn gauges(&self) -> Vec<(&'static str, &'static str, u64)> {
-        let app = &self.app;
-        let journal = app.journal.figures();
-        let (visitors, leads) = app.engine.sizes();
-        let (queue, durable) = (*self.queue.borrow(), app.journal.durable().ordinal());
-        vec![
-            ("mikomi_visitors", "Visitors in memory.", visitors as u64),
-            ("mikomi_leads", "Leads in memory.", leads as u64),
-            ("mikomi_timers", "Leads that time will act on.", app.engine.timers() as u64),
-            ("mikomi_journal_bytes", "Valid bytes of the journal.", journal.journal_bytes),
-            (
-                "mikomi_journal_pending_bytes",
-                "Bytes that wait for the disk.",
-                journal.pending_bytes,
-            ),
-            ("mikomi_journal_durable_position", "The last durable position.", durable),
-            ("mikomi_deliveries_pending", "Messages waiting or in flight.", queue.pending as u64),
-            ("mikomi_deliveries_dead", "Dead letters kept.", queue.dead as u64),
-            (
-                "mikomi_clock_in_doubt",
-                "1 while a jump of the clock is not believed.",
-                u64::from(app.clock.is_in_doubt()),
-            ),
-        ]
-    }
-
-    fn totals(&self) -> Vec<(&'static str, &'static str, u64)> {
-        let journal = self.app.journal.figures();
-        let sent = self.queue.borrow().counters;
-        let over = journal.over_reserved;
-        vec![
-            (
-                "mikomi_links_refused_total",
-                "Ties refused: the lead has as many browsers as it may.",
-                self.app.engine.links_refused(),
-            ),
-            ("mikomi_journal_commits_total", "Groups made durable.", journal.commits),
-            ("mikomi_journal_refused_total", "Reservations refused.", journal.refused),
-            ("mikomi_journal_over_reserved_total", "Records above their reservation.", over),
-            ("mikomi_deliveries_delivered_total", "Messages answered 2xx.", sent.delivered),
-            ("mikomi_deliveries_failed_total", "Attempts that failed.", sent.failed),
-            ("mikomi_deliveries_shadowed_total", "Messages kept in shadow.", sent.shadowed),
-            ("mikomi_deliveries_refused_total", "Messages over a limit.", sent.refused_by_limit),
-        ]
     }
 
     fn is_allowed(&self, headers: &HeaderMap) -> bool {
@@ -561,13 +508,68 @@ impl Query {
     }
 }
 
-/// Where to go from the printed link.
-fn index_page() -> Response<Body> {
-    const PAGE: &str = include_str!("index.html");
-    let mut response = response::file("text/html; charset=utf-8", PAGE);
-    let policy = HeaderValue::from_static(
-        "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-    );
-    response.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
-    response
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::ingest::{self, RawHit, Sender};
+    use crate::serve::tests::started;
+
+    /// The admin side of a server that runs, and a list that nobody follows.
+    fn admin(app: &Arc<App>, folder: &std::path::Path) -> Admin {
+        Admin {
+            app: Arc::clone(app),
+            lists: Arc::default(),
+            log: Arc::default(),
+            commands: mpsc::channel(1).0,
+            queue: watch::channel(Figures::default()).1,
+            tokens: Arc::new(Tokens::open(folder, &app.ids).0),
+            collector_counters: Arc::default(),
+            admin_counters: Arc::default(),
+            reload: Arc::default(),
+            problems: Arc::default(),
+            surroundings: Arc::default(),
+            stop: watch::channel(false).1,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_lock_holds_up_nobody_else() {
+        let (folder, running) = tokio::task::spawn_blocking(started).await.unwrap();
+        let admin = admin(&running.app, folder.path());
+        let locked = admin.problems.lock().unwrap();
+        let mut asked = Box::pin(admin.get("/api/problems", Query::of("")));
+        // This thread gives up waiting at once; were the lock waited for here, it never would.
+        let first = asked.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(first, Poll::Pending));
+        drop(locked);
+        assert_eq!(asked.await.unwrap().status(), StatusCode::OK);
+        tokio::task::spawn_blocking(|| running.stop()).await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_history_that_is_too_long_is_not_shown_in_part() {
+        let (folder, running) = started();
+        let admin = admin(&running.app, folder.path());
+        let site = running.app.sites.all()[0].site.keys[0].clone();
+        let hit = RawHit {
+            site,
+            event: "identify".into(),
+            identities: vec![(IdentityKind::Email, "a@first.example".into())],
+            ..RawHit::default()
+        };
+        let hits = vec![Ok(hit.clone()), Ok(hit.clone()), Ok(hit)];
+        let taken = ingest::take(&running.app, &Sender::trusted(), hits).unwrap();
+        let last = taken.position.unwrap();
+        running.app.journal.wait_blocking(last).unwrap();
+        let site = &running.app.sites.all()[0];
+        let kind = IdentityKind::Email;
+        let lead = operate::lead_of(&running.app, site, kind, "a@first.example").unwrap();
+        assert_eq!(admin.history(lead, last, 4).unwrap().len(), 3);
+        let refused = admin.history(lead, last, 3).unwrap_err();
+        assert_eq!(refused, Refusal::TooMuch("records of one lead"));
+        running.stop().unwrap();
+    }
 }

@@ -12,6 +12,7 @@ use engine::time::Timestamp;
 use hyper::Response;
 use serde_json::{Value, json};
 
+use super::review::review;
 use super::wish::{Wish, needed};
 use super::{Admin, Refusal, answer, cards};
 use crate::app::{App, SiteEntry};
@@ -46,7 +47,10 @@ impl Admin {
             "/api/confirm" => |app, body| tie(app, body, Tied::Confirm),
             "/api/withdraw" => withdraw_hits,
             "/api/undo" => undo,
-            "/api/review" => review,
+            "/api/review" => {
+                let lists = Arc::clone(&self.lists);
+                return self.run(move |app| review(app, &lists, &body)).await;
+            }
             _ => return Err(Refusal::NotFound),
         };
         self.run(move |app| act(app, &body)).await
@@ -284,24 +288,6 @@ fn undo(app: &Arc<App>, body: &[u8]) -> Result<Value, Refusal> {
     let position = needed(wish.position("position")?, "position")?;
     let position = steps::undo(app, position, &authority(&wish)?)?;
     Ok(json!({ "schema": 1, "position": position.0 }))
-}
-
-/// Answers a question: the two are one, or there is nothing to it.
-fn review(app: &Arc<App>, body: &[u8]) -> Result<Value, Refusal> {
-    let wish = Wish::read(body, &["question", "answer", "one", "other", "actor", "reason"])?;
-    let question = needed(wish.position("question")?, "question")?;
-    let why = authority(&wish)?;
-    let joined = match wish.text("answer")? {
-        Some("merge") => {
-            let both = (needed(wish.lead("one")?, "one")?, needed(wish.lead("other")?, "other")?);
-            let (position, stays) = steps::merge(app, both, &why)?;
-            Some(json!({ "schema": 1, "position": position.0, "lead": stays.to_string() }))
-        }
-        Some("dismiss") => None,
-        _ => return Err(Refusal::Malformed("answer")),
-    };
-    let position = steps::dismiss(app, question, &why)?;
-    Ok(json!({ "schema": 1, "position": position.0, "merged": joined }))
 }
 
 #[cfg(test)]

@@ -3,13 +3,15 @@
 
 use serde_json::{Value, json};
 
-use crate::support::at;
 use crate::support::browser::Browser;
+use crate::support::http::Client;
 use crate::support::server::{Server, Setup};
 use crate::support::story::drain;
+use crate::support::{at, wait_for};
 use crate::told;
 
 const A: &str = "a@first.example";
+const B: &str = "b@second.example";
 const MONDAY: &str = "2026-12-07 09:00";
 
 fn alone() -> Server {
@@ -67,7 +69,7 @@ fn a_withdrawal_takes_what_was_asked_and_refuses_what_it_cannot_read() {
         "/api/withdraw",
         json!({ "lead": lead, "from": at("2026-12-07 12:00"), "until": at("2026-12-07 15:00") }),
     );
-    server.to(MONDAY_LATER);
+    server.to("2026-12-07 16:00");
     assert_eq!(taken["hits"], 1);
     let then = server.get(&format!(
         "/api/leads/{}/score?at={}&knowing=now",
@@ -76,8 +78,6 @@ fn a_withdrawal_takes_what_was_asked_and_refuses_what_it_cannot_read() {
     ));
     assert_eq!(then["exact"], before, "what came before stays");
 }
-
-const MONDAY_LATER: &str = "2026-12-07 16:00";
 
 #[test]
 fn wishes_of_another_type_or_an_unknown_word_are_refused_by_name() {
@@ -199,5 +199,90 @@ fn a_step_at_a_position_that_is_not_there_is_not_found() {
         let wish = json!({ "position": position, "actor": "a", "reason": "b" });
         let (status, error, _) = refused(&server, "/api/undo", &wish);
         assert_eq!((status, error.as_str()), (404, "not_found"), "{position}");
+    }
+}
+
+#[test]
+fn a_question_asked_on_every_page_is_listed_once_and_only_its_own_people_are_merged() {
+    let (server, _receiver) = told("2026-12-07 09:00");
+    for (user, mail) in [("u-1", A), ("u-2", B), ("u-3", "c@third.example")] {
+        let wish = json!({ "site": "www", "user_id": user, "email": mail });
+        assert_eq!(server.post("/api/identify", &wish).json()["kept"], 1);
+    }
+    let mut stranger = Browser::returning(&server, 1);
+    for _ in 0..5 {
+        let hit = stranger.hit(&json!({ "e": "identify", "id": { "user_id": "u-1", "email": B } }));
+        assert_eq!(stranger.beacon(hit.to_string().as_bytes()).status, 204);
+    }
+    let questions = || server.get("/api/review")["questions"].as_array().unwrap().clone();
+    let listed = wait_for("all of them to be counted", || {
+        let found = questions();
+        (found.first()?["asked"][0]["times"] == 5).then_some(found)
+    });
+    assert_eq!((listed.len(), listed[0]["asked"].as_array().unwrap().len()), (1, 1));
+    let id = |mail: &str| server.lead_by(mail)["id"].clone();
+    let answer = |question: &Value, more: Value| {
+        let mut wish = json!({ "question": question, "actor": "a", "reason": "b" });
+        for (name, value) in more.as_object().unwrap() {
+            wish[name] = value.clone();
+        }
+        let answer = server.post("/api/review", &wish);
+        (answer.status, answer.json())
+    };
+    let position = &listed[0]["position"];
+    let merge =
+        |one: &Value, other: &Value| json!({ "answer": "merge", "one": one, "other": other });
+    let (a, b, c) = (id(A), id(B), id("c@third.example"));
+    assert_eq!(answer(&json!(999_999), json!({ "answer": "dismiss" })).0, 404);
+    assert_eq!(answer(position, json!({ "answer": "yes" })).0, 400);
+    assert_eq!(answer(position, merge(&a, &c)).0, 400, "another person");
+    assert_eq!(answer(position, merge(&a, &a)).0, 400, "one person");
+    assert_eq!((id(A), id(B), questions().len()), (a.clone(), b.clone(), 1), "nothing was done");
+    let (status, done) = answer(position, merge(&b, &a));
+    assert_eq!((status, &done["left"]), (200, &json!(0)), "{done}");
+    assert_eq!(id(A), id(B));
+    assert_eq!(questions(), [Value::Null; 0]);
+    wait_for("the answer to be read", || {
+        (answer(position, json!({ "answer": "dismiss" })).0 == 404).then_some(())
+    });
+}
+
+#[test]
+fn a_body_that_is_too_long_is_refused_in_json_like_everything_else() {
+    let server = alone();
+    let wish = json!({ "position": 1, "actor": "a", "reason": "x".repeat(70_000) });
+    let (status, error, about) = refused(&server, "/api/undo", &wish);
+    assert_eq!((status, error.as_str(), about.as_str()), (413, "too_large", "body too large"));
+}
+
+#[test]
+fn a_message_s_link_leads_to_a_page_with_that_lead_open() {
+    let server = alone();
+    let wish = json!({ "site": "www", "email": A, "attributes": { "name": "<i>A</i> & Co" } });
+    assert_eq!(server.post("/api/identify", &wish).json()["kept"], 1);
+    let id = server.lead_by(A)["id"].as_str().unwrap().to_owned();
+    let path = format!("/leads/{id}");
+    let page = server.ask("GET", &path, b"");
+    let text = page.text();
+    assert_eq!(page.status, 200);
+    assert!(page.header("content-type").unwrap().starts_with("text/html"));
+    assert!(text.contains("&lt;i&gt;A&lt;/i&gt; &amp; Co") && !text.contains("<i>"), "{text}");
+    assert!(text.contains(&format!("href=\"/api/leads/{id}/timeline\"")), "{text}");
+    assert_eq!(server.ask("GET", "/leads/L0000000000000000", b"").status, 404);
+    // Nobody who is not signed in sees more than a way on.
+    let answer = Client::new(server.admin).send("GET", &path, &[], b"").unwrap();
+    assert_eq!(answer.status, 401);
+    let text = answer.text();
+    assert!(text.contains(&format!("href=\"{path}\"")) && !text.contains("Co"), "{text}");
+}
+
+#[test]
+fn an_alert_that_is_not_there_is_named_and_no_token_is_asked_for() {
+    let server = alone();
+    for wrong in ["msg_0000000000000000000000", "no such/id"] {
+        let output = server.asking(&["explain", wrong]).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success());
+        assert!(said.starts_with(&format!("mikomi: there is no alert {wrong:?}")), "{said}");
     }
 }
