@@ -141,16 +141,17 @@ mod tests {
         let (_data, running) = started();
         let folder = tempfile::tempdir().unwrap();
         let surroundings = Surroundings::default();
-        let around = Around { surroundings: &surroundings, areas: None };
+        let around = Around { surroundings: &surroundings, settings: None };
         let parse = |text: &str| ScoringFile::parse(SCORING, text, around).unwrap();
         // Numbers are given for ever, and there are 256.
         for number in 0..25 {
             publish(&running.app, &parse(&with_categories(number))).unwrap();
         }
-        let areas = running.app.settings.areas();
+        let for_rules = running.app.settings.for_rules();
         let first = parse(DEFAULT_SCORING);
         let loaded = Files::default();
-        let watcher = config::Watcher::new(surroundings.clone(), loaded.contents(), areas, &first);
+        let watcher =
+            config::Watcher::new(surroundings.clone(), loaded.contents(), for_rules, &first);
         let mut reloading = Reloading {
             app: Arc::clone(&running.app),
             dir: folder.path().to_owned(),
