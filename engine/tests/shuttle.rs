@@ -16,7 +16,7 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::sync::{Arc, Mutex};
 use shuttle::{Config, Runner, thread};
 
-use engine::engine::{Arrival, Authority, Engine, Means};
+use engine::engine::{Arrival, Authority, Engine, Ingested, Means};
 use engine::facts::Source;
 use engine::hit::{Claim, Hit, HitKind, Named};
 use engine::id::{LeadId, Position, VisitorId};
@@ -32,7 +32,7 @@ use model::world::{self, Journal, at, browser, named};
 
 const THREADS: u64 = 8;
 const STEPS: u64 = 5;
-const ITERATIONS: usize = 400;
+const ITERATIONS: usize = 4_000;
 /// Priorities change so often in one schedule of the second kind.
 const CHANGES: usize = 3;
 
@@ -54,7 +54,10 @@ impl Shared {
 
     fn ingest(&self, hit: Hit) {
         let arrival = Arrival { hit, first: None };
-        self.engine.ingest(arrival, scoring(), &mut |record| self.push(record));
+        let mut push = |record: &Record| self.push(record);
+        while self.engine.ingest(arrival.clone(), scoring(), &mut push) == Ingested::Stale {
+            thread::yield_now();
+        }
     }
 
     fn step<T>(

@@ -96,6 +96,7 @@ impl Engine {
         let joint = self.leads.get(&from).and_then(|lead| lead.content.joint(name));
         let was = joint.ok_or(refused)?;
         let of = {
+            let _naming = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
             let mut lead = self.leads.entry(name);
             if lead.stub.is_none() || only.is_some_and(|step| lead.steps.last() != Some(&step)) {
                 return Err(refused);

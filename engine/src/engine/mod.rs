@@ -43,8 +43,8 @@ pub type Push<'a> = dyn FnMut(&Record) -> Position + 'a;
 pub struct Engine {
     /// Held while people are joined and parted: one such step at a time.
     identity: Mutex<()>,
-    /// Held while a name that nobody had becomes somebody's: one at a time, or names could go
-    /// round in a circle.
+    /// Held while a name that nobody had becomes somebody's, and while somebody is parted: one
+    /// at a time, or names could go round in a circle, or be given to whom they do not lead.
     naming: Mutex<()>,
     visitors: Shards<VisitorId, Visitor>,
     leads: Shards<LeadId, Lead>,
@@ -72,7 +72,8 @@ pub enum Ingested {
     Recorded(Position),
     /// Recorded there before; nothing was recorded now.
     Duplicate(Position),
-    /// A newer version of the scoring is in force: it must be decided under that.
+    /// A newer version of the scoring is in force, or whoever was to get a name was parted
+    /// meanwhile: it must be decided again.
     Stale,
 }
 
@@ -199,6 +200,12 @@ impl Engine {
             return Ingested::Stale;
         }
         let mut event = event;
+        // Until the record is applied: nobody parts whom a name is being given to.
+        let joins = event.as_ref().is_some_and(|event| !event.joins.is_empty());
+        let naming = joins.then(|| self.naming.lock().unwrap_or_else(PoisonError::into_inner));
+        if event.as_ref().is_some_and(|event| naming.is_some() && !self.still_heads(event)) {
+            return Ingested::Stale;
+        }
         event.take_if(|event| !self.take_names(event, &mut record, means));
         let mut lead = None;
         if let Some(event) = &event {
@@ -277,8 +284,14 @@ impl Engine {
         true
     }
 
+    /// Whether the name that headed an event's person when the visitor was asked still does.
+    fn still_heads(&self, event: &LeadEvent) -> bool {
+        let own = |name| self.known(name).map_or(name, |known| known.own);
+        let is_new = event.joins.iter().any(|name| name.id == event.origin);
+        own(event.own) == event.own && (is_new || own(event.origin) == event.own)
+    }
+
     fn take_name(&self, name: &Named, own: LeadId, means: &mut Means<'_, '_>) -> bool {
-        let _naming = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
         // Two statements at once may join the same names the one way and the other.
         let (top, lead) = self.head_of(own);
         drop(lead);
