@@ -386,8 +386,8 @@ pub fn total(rows: &[Row], terms: &Terms) -> Total {
     let counted = terms.categories.iter().filter(|category| category.in_total);
     let sums =
         counted.map(|category| sum(rows, category.half_life, |row| row.category == category.id));
-    let asked = terms.thresholds.iter().any(|line| line.urgency.is_some());
-    Total::new(sums.collect()).with_urgency(asked.then(|| urgency(rows, terms)))
+    let urgency = terms.asked_urgency().map(|_| urgency(rows, terms));
+    Total::new(sums.collect()).with_urgency(urgency)
 }
 
 /// The same rows with the short memory of urgency.

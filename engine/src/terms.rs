@@ -126,13 +126,19 @@ impl Terms {
         format!("{}{digit}", grade.letter())
     }
 
+    /// The short half-life, if a line asks for urgency.
+    pub fn asked_urgency(&self) -> Option<HalfLife> {
+        let asks = self.thresholds.iter().any(|line| line.urgency.is_some());
+        asks.then_some(self.urgency)
+    }
+
     /// Whether the same rows fade alike under both.
     fn fades_like(&self, other: &Terms) -> bool {
         let fading = |terms: &Terms| -> Vec<(CategoryId, HalfLife, bool)> {
             let of = |it: &CategoryTerms| (it.id, it.half_life, it.in_total);
             terms.categories.iter().map(of).collect()
         };
-        fading(self) == fading(other)
+        fading(self) == fading(other) && self.asked_urgency() == other.asked_urgency()
     }
 }
 

@@ -7,10 +7,14 @@ mod model;
 use model::chance::seeds;
 use model::undo::{Checked, history};
 
+/// Histories that were wrong once: a line that asked for urgency again after a version without
+/// it, and a browser that said the same again across a step that was undone.
+const ONCE_WRONG: [u64; 4] = [1_293, 1_519, 9_081, 9_497];
+
 #[test]
 fn what_is_undone_leaves_everything_derived_as_if_it_had_never_been() {
     let mut all = Checked::default();
-    for seed in seeds(300) {
+    for seed in seeds(300).chain(ONCE_WRONG) {
         match history(seed) {
             Ok(checked) => all += checked,
             Err(wrong) => panic!("{wrong}"),

@@ -129,7 +129,7 @@ impl Trail {
                         if bound.is_none() && *along {
                             owners[free..].fill(Some(binding.origin));
                         }
-                        bound = Some(*binding);
+                        bound = Some(bound.map_or(*binding, |before| before.and(binding)));
                     }
                 }
             }
@@ -275,6 +275,21 @@ impl Trail {
     /// Everything that replay must restore, as numbers.
     pub fn words(&self) -> Vec<u64> {
         self.all().flat_map(Stretch::words).collect()
+    }
+}
+
+impl Binding {
+    /// This one, and then what is said: as sure as either, if both are of one person. With a
+    /// step between them gone, they are one saying more of the same.
+    fn and(&self, said: &Binding) -> Binding {
+        if self.origin != said.origin || self.by_step {
+            return *said;
+        }
+        let mut both = Binding { assurance: self.assurance.max(said.assurance), ..*said };
+        for (name, before) in both.names.iter_mut().zip(self.names) {
+            *name = name.or(before);
+        }
+        both
     }
 }
 
