@@ -2,8 +2,6 @@
 //! locks of the browser and of one lead at a time. Whose a stretch is follows from what was said
 //! and from the steps that stand (`visitor/trail.rs`); here stretches move there.
 
-use std::sync::PoisonError;
-
 use crate::facts::Source;
 use crate::id::{LeadId, Position, VisitorId};
 use crate::identity::{Assurance, IdentityKind};
@@ -25,7 +23,7 @@ impl Engine {
         why: &Authority,
         means: &mut Means<'_, '_>,
     ) -> Result<Position, StepError> {
-        let _identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let _identity = self.one_step();
         let mut held = self.visitors.get_mut(&visitor).ok_or(StepError::NoVisitor)?;
         if self.is_stale(means.scoring) {
             return Err(StepError::Stale);
@@ -70,7 +68,7 @@ impl Engine {
         why: &Authority,
         means: &mut Means<'_, '_>,
     ) -> Result<Position, StepError> {
-        let _identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let _identity = self.one_step();
         let mut held = self.visitors.get_mut(&visitor).ok_or(StepError::NoVisitor)?;
         if self.is_stale(means.scoring) {
             return Err(StepError::Stale);
@@ -112,7 +110,7 @@ impl Engine {
         why: &Authority,
         means: &mut Means<'_, '_>,
     ) -> Result<Position, StepError> {
-        let _identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let _identity = self.one_step();
         let mut held = self.visitors.get_mut(&visitor).ok_or(StepError::NoVisitor)?;
         if self.is_stale(means.scoring) {
             return Err(StepError::Stale);
@@ -228,7 +226,7 @@ impl Engine {
         why: &Authority,
         means: &mut Means<'_, '_>,
     ) -> Result<Position, StepError> {
-        let _identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let _identity = self.one_step();
         if self.is_stale(means.scoring) {
             return Err(StepError::Stale);
         }

@@ -2,7 +2,6 @@
 //! under its own. What one lead sends another is kept by the sender until all of it has
 //! arrived, so that a stop in between loses nothing.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use crate::id::{LeadId, Position};
@@ -31,7 +30,7 @@ impl Engine {
         why: &Authority,
         means: &mut Means<'_, '_>,
     ) -> Result<(Position, LeadId), StepError> {
-        let _identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let _identity = self.one_step();
         if self.is_stale(means.scoring) {
             return Err(StepError::Stale);
         }
@@ -76,7 +75,7 @@ impl Engine {
         why: &Authority,
         means: &mut Means<'_, '_>,
     ) -> Result<(Position, LeadId), StepError> {
-        let _identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let _identity = self.one_step();
         if self.is_stale(means.scoring) {
             return Err(StepError::Stale);
         }
@@ -96,7 +95,7 @@ impl Engine {
         let joint = self.leads.get(&from).and_then(|lead| lead.content.joint(name));
         let was = joint.ok_or(refused)?;
         let of = {
-            let _naming = self.naming.lock().unwrap_or_else(PoisonError::into_inner);
+            let _naming = self.one_naming();
             let mut lead = self.leads.entry(name);
             if lead.stub.is_none() || only.is_some_and(|step| lead.steps.last() != Some(&step)) {
                 return Err(refused);
@@ -119,7 +118,7 @@ impl Engine {
         why: &Authority,
         means: &mut Means<'_, '_>,
     ) -> Result<Position, StepError> {
-        let _identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let _identity = self.one_step();
         if self.is_stale(means.scoring) {
             return Err(StepError::Stale);
         }
@@ -134,7 +133,7 @@ impl Engine {
         why: &Authority,
         means: &mut Means<'_, '_>,
     ) -> Result<Position, StepError> {
-        let _identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let _identity = self.one_step();
         if self.is_stale(means.scoring) {
             return Err(StepError::Stale);
         }
@@ -194,7 +193,7 @@ impl Engine {
 
     /// Carries on with what a crash cut off.
     pub fn resume(&self, means: &mut Means<'_, '_>) {
-        let _identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let _identity = self.one_step();
         let why = Authority { reason: "carried on after a stop".into(), ..Authority::default() };
         let mut sending = Vec::new();
         let mut awaiting = Vec::new();

@@ -15,7 +15,7 @@ use crate::catalog::Catalog;
 use crate::hit::{Hit, Named};
 use crate::id::{Key, LeadId, Position, VisitorId};
 use crate::lead::{Lead, Receipt};
-use crate::locks::{Mutex, RwLock, RwLockWriteGuard, Shards};
+use crate::locks::{Mutex, MutexGuard, RwLock, RwLockWriteGuard, Shards};
 use crate::record::{
     Body, FirstHit, HitRecord, Joint, LeadPart, Name, Published, Question, Record, Review, Step,
     StepRecord,
@@ -202,7 +202,7 @@ impl Engine {
         let mut event = event;
         // Until the record is applied: nobody parts whom a name is being given to.
         let joins = event.as_ref().is_some_and(|event| !event.joins.is_empty());
-        let naming = joins.then(|| self.naming.lock().unwrap_or_else(PoisonError::into_inner));
+        let naming = joins.then(|| self.one_naming());
         if event.as_ref().is_some_and(|event| naming.is_some() && !self.still_heads(event)) {
             return Ingested::Stale;
         }
@@ -234,6 +234,16 @@ impl Engine {
             }
         });
         Ingested::Recorded(position)
+    }
+
+    /// Held by a step of a person: one at a time.
+    fn one_step(&self) -> MutexGuard<'_, ()> {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held while a name is given or somebody is parted: one at a time.
+    fn one_naming(&self) -> MutexGuard<'_, ()> {
+        self.naming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a newer version of the scoring is in force.

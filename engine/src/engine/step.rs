@@ -1,15 +1,13 @@
 //! What people do to what is known: withdrawing hits, scoring anew, telling who was held, and
 //! undoing. Each is a journaled step with who did it and why (`merge.rs`, `link.rs`).
 
-use std::fmt;
-use std::sync::PoisonError;
-
 use crate::id::{LeadId, Position, ThresholdId, VisitorId};
 use crate::lead::Lead;
 use crate::ledger::{Basis, Row, settle_with};
 use crate::record::{Body, LeadPart, Step, StepRecord, VisitStep, Withdrawn};
 use crate::time::Timestamp;
 use crate::visitor::{Visitor, withdraw};
+use std::fmt;
 
 use super::{Engine, Means};
 
@@ -123,7 +121,7 @@ impl Engine {
         why: &Authority,
         means: &mut Means<'_, '_>,
     ) -> Result<Withdrawal, StepError> {
-        let _identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let _identity = self.one_step();
         let mut held = self.visitors.get_mut(&visitor).ok_or(StepError::NoVisitor)?;
         if self.is_stale(means.scoring) {
             return Err(StepError::Stale);
@@ -164,7 +162,7 @@ impl Engine {
         why: &Authority,
         means: &mut Means<'_, '_>,
     ) -> Option<Position> {
-        let _identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let _identity = self.one_step();
         let (id, mut lead) = self.head_of(name);
         if !lead.is_person() || self.is_stale(means.scoring) {
             return None;
@@ -186,7 +184,7 @@ impl Engine {
         why: &Authority,
         means: &mut Means<'_, '_>,
     ) -> Option<Position> {
-        let _identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let _identity = self.one_step();
         let (id, mut lead) = self.head_of(name);
         if !lead.is_person() || lead.last_position != seen || self.is_stale(means.scoring) {
             return None;

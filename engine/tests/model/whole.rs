@@ -78,10 +78,5 @@ fn stretch(
     position: Position,
     now: Timestamp,
 ) -> Option<Stretch> {
-    let visitor = engine.visitor(visitor, now)?;
-    let within = |after: Position| {
-        let (after, until) = visitor.trail.span(after);
-        after < position && position <= until
-    };
-    visitor.stretches().find(|stretch| within(stretch.after)).cloned()
+    engine.visitor(visitor, now)?.trail.stretch_at(position).cloned()
 }
