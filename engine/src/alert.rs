@@ -22,11 +22,15 @@ pub enum AlertKind {
     Merged,
     /// They were found to be two.
     Unmerged,
+    /// Somebody sales works with, or a customer, did something.
+    Signal,
+    /// Nobody took a lead in working hours.
+    Reminder,
 }
 
 impl AlertKind {
     /// All kinds, by their number in the journal.
-    pub const ALL: [AlertKind; 7] = [
+    pub const ALL: [AlertKind; 9] = [
         AlertKind::Hot,
         AlertKind::Cooled,
         AlertKind::Action,
@@ -34,6 +38,8 @@ impl AlertKind {
         AlertKind::Retracted,
         AlertKind::Merged,
         AlertKind::Unmerged,
+        AlertKind::Signal,
+        AlertKind::Reminder,
     ];
 
     /// The type in the message.
@@ -46,6 +52,8 @@ impl AlertKind {
             AlertKind::Retracted => "alert.retracted",
             AlertKind::Merged => "lead.merged",
             AlertKind::Unmerged => "lead.unmerged",
+            AlertKind::Signal => "lead.signal",
+            AlertKind::Reminder => "lead.reminder",
         }
     }
 

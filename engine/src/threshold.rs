@@ -66,14 +66,24 @@ pub enum Gate {
     Rules,
     /// The same points with a short memory are enough: it is now.
     Urgency,
+    /// Sales is not working the lead, has not put it to rest, and what it gave back has done
+    /// something new.
+    Sales,
 }
 
 impl Gate {
     /// The gates that are asked, in order.
-    pub const ASKED: [Gate; 6] =
-        [Gate::Score, Gate::Grade, Gate::Identity, Gate::Consent, Gate::Recent, Gate::Urgency];
+    pub const ASKED: [Gate; 7] = [
+        Gate::Score,
+        Gate::Grade,
+        Gate::Identity,
+        Gate::Consent,
+        Gate::Recent,
+        Gate::Urgency,
+        Gate::Sales,
+    ];
     /// All, by their number in the journal, which counts from 1.
-    pub const ALL: [Gate; 7] = [
+    pub const ALL: [Gate; 8] = [
         Gate::Score,
         Gate::Grade,
         Gate::Identity,
@@ -81,6 +91,7 @@ impl Gate {
         Gate::Recent,
         Gate::Rules,
         Gate::Urgency,
+        Gate::Sales,
     ];
 
     /// The name in messages and answers.
@@ -93,6 +104,7 @@ impl Gate {
             Gate::Recent => "recent",
             Gate::Rules => "rules",
             Gate::Urgency => "urgency",
+            Gate::Sales => "sales",
         }
     }
 }
@@ -319,7 +331,7 @@ impl Threshold {
             Gate::Recent => self.recent.is_none_or(|within| {
                 standing.last_human.is_some_and(|seen| now.since(seen) <= within)
             }),
-            Gate::Rules => true,
+            Gate::Rules | Gate::Sales => true,
             Gate::Urgency => self.urgency.is_none_or(|least| standing.urgency >= least),
         }
     }

@@ -344,6 +344,7 @@ fn message() -> Message {
         categories: vec![(INTENT, Points(43_083))],
         reasons: vec![Reason { times: 2, points: Points(22_359), ..Reason::default() }],
         because: Some(Because { points: Points(12_000), ..Because::default() }),
+        ..Told::default()
     };
     Message {
         place: 0,

@@ -409,7 +409,7 @@ fn gates(line: &Threshold, standing: &Standing, now: Timestamp) -> Value {
                 };
                 (json!(points(standing.urgency)), json!(points(least)))
             }
-            Gate::Rules => continue,
+            Gate::Rules | Gate::Sales => continue,
         };
         let open = line.is_open(gate, standing, now);
         gates.insert(gate.name().to_owned(), json!({ "open": open, "is": is, "needs": needs }));
@@ -441,7 +441,7 @@ fn says(line: &Threshold, standing: &Standing, now: Timestamp) -> String {
                 }
                 None => continue,
             },
-            Gate::Rules => continue,
+            Gate::Rules | Gate::Sales => continue,
         };
         let open = if line.is_open(gate, standing, now) { "yes" } else { "no" };
         parts.push(format!("{sees} {open}"));

@@ -134,7 +134,12 @@ impl Material<'_> {
                 data["from"] = json!(own.to_string());
                 data["into"] = json!(other.to_string());
             }
-            AlertKind::Hot | AlertKind::Cooled | AlertKind::Action | AlertKind::Escalated => {}
+            AlertKind::Hot
+            | AlertKind::Cooled
+            | AlertKind::Action
+            | AlertKind::Escalated
+            | AlertKind::Signal
+            | AlertKind::Reminder => {}
         }
     }
 
@@ -236,6 +241,8 @@ impl Material<'_> {
             AlertKind::Retracted => "retracted",
             AlertKind::Merged => "merged",
             AlertKind::Unmerged => "unmerged",
+            AlertKind::Signal => "signal",
+            AlertKind::Reminder => "reminder",
         }
     }
 
@@ -429,7 +436,12 @@ fn built_in(kind: AlertKind) -> Text {
         AlertKind::Retracted => ("【取消】{company} {name}さん", "RETRACTED: {name}, {company}"),
         AlertKind::Merged => ("【統合】{company} {name}さん", "MERGED: {name}, {company}"),
         AlertKind::Unmerged => ("【分離】{company} {name}さん", "SEPARATED: {name}, {company}"),
-        AlertKind::Hot | AlertKind::Cooled | AlertKind::Action | AlertKind::Escalated => {
+        AlertKind::Hot
+        | AlertKind::Cooled
+        | AlertKind::Action
+        | AlertKind::Escalated
+        | AlertKind::Signal
+        | AlertKind::Reminder => {
             ("{company} {name}さん {score}点", "{name}, {company}, {score} points")
         }
     };

@@ -409,7 +409,9 @@ impl Lead {
             | AlertKind::Escalated
             | AlertKind::Retracted
             | AlertKind::Merged
-            | AlertKind::Unmerged => None,
+            | AlertKind::Unmerged
+            | AlertKind::Signal
+            | AlertKind::Reminder => None,
         };
         let Some(about) = about else {
             return;

@@ -3,6 +3,8 @@
 
 mod step;
 
+use std::time::Duration;
+
 use crate::alert::AlertKind;
 use crate::facts::{Seen, Source};
 use crate::grade::Grade;
@@ -356,6 +358,12 @@ pub struct Told {
     pub assurance: Assurance,
     /// The score last told, if one was.
     pub last_told: Option<Points>,
+    /// By when somebody of sales is to take it, and when it is reported if nobody does.
+    pub asks: Option<(Timestamp, Timestamp)>,
+    /// How long nobody has taken it, in working time: of a reminder.
+    pub waited: Duration,
+    /// By how much a rejection had raised the line.
+    pub raised: Points,
     /// The value of each category in the score.
     pub categories: Vec<(CategoryId, Points)>,
     /// The reasons, largest first; they add up to the score.

@@ -348,6 +348,7 @@ impl Reader<'_> {
             categories: self.categories()?,
             reasons: self.list(Reader::reason)?,
             because: self.option(Reader::because)?,
+            ..Told::default()
         })
     }
 

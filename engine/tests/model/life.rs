@@ -426,7 +426,7 @@ impl Standing {
                 let since = self.last_human.map(|seen| now.saturating_sub(seen));
                 since.is_some_and(|since| since <= within.as_millis() as u64)
             }),
-            Gate::Rules => true,
+            Gate::Rules | Gate::Sales => true,
             Gate::Urgency => line.urgency.is_none_or(|least| self.urgency >= least.0),
         }
     }
