@@ -47,8 +47,14 @@ pub fn unseal_with(record: &mut Record, open: impl Fn(LeadId, &[u8]) -> Option<V
             }
         }
         Body::Step(record) => {
+            if let Step::Feedback(feedback) = &mut record.step {
+                feedback.details = Arc::new(plain(feedback.origin, &feedback.sealed));
+            }
             if let Step::TakeIn(parcel) = &mut record.step {
                 let content = &mut parcel.content;
+                for feedback in &mut content.feedback {
+                    feedback.details = Arc::new(plain(feedback.origin, &feedback.sealed));
+                }
                 for said in content.said.iter_mut().chain(&mut content.aside.said) {
                     said.attributes = Arc::new(plain(said.under, &said.sealed));
                 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::attribute::Attributes;
 use crate::hours::Hours;
-use crate::id::{CategoryId, LeadId, Position, RuleId};
+use crate::id::{CategoryId, LeadId, Position, RuleId, ThresholdId};
 use crate::points::Points;
 use crate::stage::{FeedbackKind, Owner, Stage};
 use crate::time::Timestamp;
@@ -16,6 +16,9 @@ use crate::time::Timestamp;
 pub const FEEDBACK_MAX: usize = 512;
 /// How long a planned meeting mutes, if nobody says when it is.
 pub const MEETING_MUTES: Duration = Duration::from_hours(14 * 24);
+
+/// What of an answer's details says who gives it.
+pub const BY: &str = "by";
 
 /// The rule that stands in a row which an answer made.
 pub fn rule_of(kind: FeedbackKind) -> RuleId {
@@ -103,12 +106,41 @@ impl Unheard {
     }
 }
 
+/// What sales was told of and has not answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// The lead that was told of: the head of then.
+    pub lead: LeadId,
+    /// When.
+    pub since: Timestamp,
+    /// When somebody is reminded.
+    pub remind_at: Timestamp,
+    /// When it is reported that nobody took them.
+    pub report_at: Timestamp,
+    /// Whether somebody was reminded.
+    pub reminded: bool,
+    /// The line that they must stay in at: it was told that they are hot, and of nothing that
+    /// they asked for.
+    pub line: Option<ThresholdId>,
+}
+
 /// Puts an answer in its place: by when it was recorded.
 pub fn hear(all: &mut Vec<Feedback>, feedback: Feedback) {
     let key = |it: &Feedback| (it.time, it.position, it.id);
     let place = all.partition_point(|other| key(other) < key(&feedback));
     if all.get(place).is_none_or(|other| key(other) != key(&feedback)) {
         all.insert(place, feedback);
+    }
+}
+
+/// Any answer is one to what sales was asked; a later moves when it is asked again.
+pub fn note_answer(asked: &mut Option<Asked>, feedback: &Feedback) {
+    if feedback.kind != FeedbackKind::Snooze {
+        *asked = None;
+        return;
+    }
+    if let (Some(asked), Some((remind_at, report_at))) = (asked, feedback.asks) {
+        (asked.remind_at, asked.report_at, asked.reminded) = (remind_at, report_at, false);
     }
 }
 
@@ -222,6 +254,40 @@ impl SalesRules {
     pub fn between(&self, from: Timestamp, until: Timestamp) -> Duration {
         let hours = self.hours.as_ref();
         hours.map_or(until.since(from), |hours| hours.between(from, until))
+    }
+
+    /// What an answer does, worked out for good: until when, how high the bar is, when the next
+    /// reminder is due. `asked`: what it answers.
+    pub fn effect(&self, feedback: Feedback, asked: Option<Asked>, now: Timestamp) -> Feedback {
+        let said = feedback.until.filter(|until| *until > now);
+        let at_least = |rest: Option<Duration>| said.max(rest.map(|rest| now.plus(rest)));
+        match feedback.kind {
+            FeedbackKind::Rejected => {
+                let raise = self.rejected.map(|(raise, time)| (raise, now.plus(time)));
+                Feedback { until: said, raise, ..feedback }
+            }
+            FeedbackKind::Lost => Feedback { until: at_least(self.lost), ..feedback },
+            FeedbackKind::Recycle => Feedback { until: said, ..feedback },
+            FeedbackKind::MeetingPlanned => {
+                Feedback { until: Some(said.unwrap_or(now.plus(MEETING_MUTES))), ..feedback }
+            }
+            FeedbackKind::Snooze => {
+                let hours = self.hours.as_ref();
+                let tomorrow = || {
+                    let day = Duration::from_hours(24);
+                    hours.map_or(now.plus(day), |hours| hours.next_day(now))
+                };
+                let until = said.unwrap_or_else(tomorrow);
+                let asks = asked.and_then(|asked| self.asks_later(asked.since, now, until));
+                Feedback { until: Some(until), asks, ..feedback }
+            }
+            FeedbackKind::Accepted
+            | FeedbackKind::Contacted
+            | FeedbackKind::MeetingDone
+            | FeedbackKind::NoShow
+            | FeedbackKind::Opportunity
+            | FeedbackKind::Won => Feedback { until: None, ..feedback },
+        }
     }
 
     /// When somebody is reminded of a lead that sales was told of, and when it is reported.

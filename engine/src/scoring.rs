@@ -8,6 +8,7 @@ use crate::glob::Globs;
 use crate::id::{CategoryId, ThresholdId};
 use crate::points::Points;
 use crate::rule::RuleSet;
+use crate::sales::SalesRules;
 use crate::terms::{RuleTerms, Terms, Versions};
 
 /// Most categories: one memory of a person is kept for each.
@@ -83,6 +84,8 @@ pub struct Scoring {
     pub excluded_paths: Globs,
     /// How people read it.
     pub labels: Labels,
+    /// What sales' answers do.
+    pub sales: SalesRules,
     /// The version's number.
     pub version: u32,
 }
@@ -131,7 +134,14 @@ impl Scoring {
         let version = terms.version;
         let mut versions = before.clone();
         versions.publish(terms);
-        Ok(Scoring { versions, rules, excluded_paths, labels, version })
+        let sales = SalesRules::default();
+        Ok(Scoring { versions, rules, excluded_paths, labels, sales, version })
+    }
+
+    /// The same with what sales' answers do.
+    #[must_use]
+    pub fn with_sales(self, sales: SalesRules) -> Scoring {
+        Scoring { sales, ..self }
     }
 
     /// The terms in force.

@@ -214,19 +214,26 @@ impl FeedbackKind {
         }
     }
 
-    /// Whether it puts a lead out at once at the lines of sales.
-    pub fn gives_back(self) -> bool {
+    /// Whether who gives it works with the person from then on.
+    pub fn takes(self) -> bool {
         match self {
-            FeedbackKind::Rejected | FeedbackKind::Lost | FeedbackKind::Recycle => true,
             FeedbackKind::Accepted
             | FeedbackKind::Contacted
             | FeedbackKind::MeetingPlanned
             | FeedbackKind::MeetingDone
             | FeedbackKind::NoShow
             | FeedbackKind::Opportunity
-            | FeedbackKind::Won
+            | FeedbackKind::Won => true,
+            FeedbackKind::Rejected
+            | FeedbackKind::Lost
+            | FeedbackKind::Recycle
             | FeedbackKind::Snooze => false,
         }
+    }
+
+    /// Whether it puts a lead out at once at the lines of sales.
+    pub fn gives_back(self) -> bool {
+        matches!(self, FeedbackKind::Rejected | FeedbackKind::Lost | FeedbackKind::Recycle)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::grade::{Fit, Grade};
 use crate::id::{CategoryId, RuleId, ThresholdId};
 use crate::points::Points;
 use crate::rule::{Guards, OnRemove};
+use crate::sales::Dealings;
 use crate::stage::Stage;
 use crate::threshold::{Band, Threshold};
 use crate::time::{Timestamp, UtcOffset};
@@ -93,8 +94,16 @@ impl Terms {
         self.thresholds.iter().find(|threshold| threshold.id == id)
     }
 
-    /// The stage that a known lead's bands put it in: hot and warm alone move it.
-    pub fn stage(&self, bands: &[Band]) -> Stage {
+    /// The stage of a known lead: while marketing owns it, hot and warm alone move it; else what
+    /// sales answered.
+    pub fn stage(&self, bands: &[Band], dealings: &Dealings) -> Stage {
+        let hot = bands
+            .iter()
+            .find(|band| self.threshold(band.threshold()).is_some_and(|line| line.name == HOT));
+        let side = hot.map_or((false, Timestamp(0)), |hot| (hot.side.inside, hot.side.since));
+        if let Some(stage) = dealings.shown(side) {
+            return stage;
+        }
         let inside = |name: &str| {
             bands.iter().any(|band| {
                 band.side.inside

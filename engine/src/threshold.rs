@@ -8,6 +8,8 @@ use crate::grade::Grade;
 use crate::id::ThresholdId;
 use crate::points::Points;
 use crate::rule::Period;
+use crate::sales::Dealings;
+use crate::stage::SALES;
 use crate::time::Timestamp;
 
 /// Times of escalations remembered, for `at_most`.
@@ -124,6 +126,8 @@ pub struct Standing {
     pub last_human: Option<Timestamp>,
     /// The urgency, if a line asks for it.
     pub urgency: Points,
+    /// What sales answered so far.
+    pub dealings: Dealings,
 }
 
 /// On which side of a line a lead is. Derived: settling says it anew, whenever it is asked.
@@ -304,6 +308,8 @@ pub struct Course<'a> {
     pub consent: bool,
     /// When a person was last seen.
     pub last_human: Option<Timestamp>,
+    /// What sales answered so far.
+    pub dealings: Dealings,
 }
 
 impl Course<'_> {
@@ -316,23 +322,44 @@ impl Course<'_> {
             consent: self.consent,
             last_human: self.last_human,
             urgency: self.score.urgency(now),
+            dealings: self.dealings,
         }
     }
 }
 
 impl Threshold {
-    /// Whether a gate is open at a moment.
-    pub fn is_open(&self, gate: Gate, standing: &Standing, now: Timestamp) -> bool {
+    /// Whether it tells sales, whose answers then count at it.
+    pub fn is_for_sales(&self) -> bool {
+        self.tell.as_deref() == Some(SALES)
+    }
+
+    /// How high it is at a moment for a lead that is where it is since another: a rejection
+    /// raises it.
+    pub fn height(&self, dealings: &Dealings, since: Timestamp, now: Timestamp) -> Points {
+        let (raise, until) = dealings.raised(since);
+        let raise = if self.is_for_sales() && now < until { raise } else { Points(0) };
+        Points(self.rise.0.saturating_add(raise.0))
+    }
+
+    /// Whether a gate is open at a moment for a lead that is where it is since another.
+    pub fn is_open(
+        &self,
+        gate: Gate,
+        standing: &Standing,
+        since: Timestamp,
+        now: Timestamp,
+    ) -> bool {
         match gate {
-            Gate::Score => standing.score >= self.rise,
+            Gate::Score => standing.score >= self.height(&standing.dealings, since, now),
             Gate::Grade => self.grades.is_empty() || self.grades.contains(&standing.grade),
             Gate::Identity => standing.identified,
             Gate::Consent => standing.consent,
             Gate::Recent => self.recent.is_none_or(|within| {
                 standing.last_human.is_some_and(|seen| now.since(seen) <= within)
             }),
-            Gate::Rules | Gate::Sales => true,
+            Gate::Rules => true,
             Gate::Urgency => self.urgency.is_none_or(|least| standing.urgency >= least),
+            Gate::Sales => !self.is_for_sales() || standing.dealings.let_in(since, now),
         }
     }
 
@@ -350,13 +377,37 @@ impl Threshold {
             let until = until.min(course.score.end().max(earliest));
             return course.score.first(Reach::Below, self.fall, earliest, until);
         }
+        if !self.is_for_sales() {
+            return self.enter(self.rise, side, course, (from, until));
+        }
+        // Once rested, and first over the raised bar, if there is one.
+        let from = from.max(course.dealings.rested(side.since));
+        let (raise, raised_until) = course.dealings.raised(side.since);
+        if from >= raised_until {
+            return self.enter(self.rise, side, course, (from, until));
+        }
+        let bar = Points(self.rise.0.saturating_add(raise.0));
+        let before = Timestamp(raised_until.0.saturating_sub(1)).min(until);
+        let over = self.enter(bar, side, course, (from, before));
+        over.or_else(|| self.enter(self.rise, side, course, (raised_until, until)))
+    }
+
+    /// The first moment of a time at which a lead that is out is at a bar with every gate open.
+    fn enter(
+        &self,
+        bar: Points,
+        side: &Side,
+        course: &Course<'_>,
+        (from, until): (Timestamp, Timestamp),
+    ) -> Option<Timestamp> {
         let standing = course.at(from);
-        let shut = |gate: &Gate| *gate != Gate::Score && !self.is_open(*gate, &standing, from);
+        let is_open = |gate: &Gate| self.is_open(*gate, &standing, side.since, from);
+        let shut = |gate: &Gate| *gate != Gate::Score && !is_open(gate);
         // Of the other gates recency and urgency depend on time, and it can only close them.
         if from > until || Gate::ASKED.iter().any(shut) {
             return None;
         }
-        if standing.score >= self.rise {
+        if standing.score >= bar {
             return Some(from);
         }
         if !course.score.may_rise() {
@@ -371,7 +422,7 @@ impl Threshold {
             None => until,
         };
         let until = until.min(recent_until).min(urgent_until).min(course.score.end());
-        course.score.first(Reach::NotBelow, self.rise, from, until)
+        course.score.first(Reach::NotBelow, bar, from, until)
     }
 
     /// The first thing that happens at or after `from` and not after `until` if nothing but time
@@ -383,14 +434,17 @@ impl Threshold {
         from: Timestamp,
         until: Timestamp,
     ) -> Option<Crossing> {
+        // Sales hears no more of whom it works with than what they do.
+        let theirs = self.is_for_sales() && course.dealings.are_open();
         // A line that no longer tells anybody has nothing to release.
-        let waits = band.waits_until.filter(|_| self.tell.is_some() && band.side.inside);
+        let tells = self.tell.is_some() && band.side.inside && !theirs;
+        let waits = band.waits_until.filter(|_| tells);
         let release = waits.map(|at| at.max(from)).filter(|at| *at <= until);
         let flip = self.flip(&band.side, course, from, until);
         match (flip, release) {
             // Out again by the time the message may go: it is dropped.
             (Some(flip), release) if release.is_none_or(|release| flip <= release) => {
-                let told = band.told && !band.held;
+                let told = band.told && !band.held && !theirs;
                 Some(if band.side.inside {
                     self.fall(band, flip, flip, told)
                 } else {
@@ -484,6 +538,7 @@ mod tests {
             identified: true,
             consent: true,
             last_human: Some(last_human),
+            dealings: Dealings::default(),
         }
     }
 

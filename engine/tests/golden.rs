@@ -493,9 +493,11 @@ fn parcel_of_everything() -> StepRecord {
             said: vec![said()],
             seen: vec![seen()],
             aside: Aside { ties: vec![tie], said: vec![said()] },
+            ..Content::default()
         },
         bands: vec![band],
         sent: vec![sent()],
+        ..Parcel::default()
     };
     StepRecord {
         step: Step::TakeIn(Box::new(parcel)),

@@ -18,9 +18,9 @@ use engine::threshold::{Direction, Gate};
 use engine::time::Timestamp;
 
 use model::rules::{HOT, WARM, example, example_scoring};
+use model::story::{self, TANAKA};
 use model::world::{World, at, browser, lead_of};
 
-const TANAKA: &str = "tanaka@sample-seiki.example";
 const OTHER: &str = "suzuki@other.example";
 
 #[track_caller]
@@ -33,31 +33,16 @@ fn world() -> World {
     World::new(example_scoring())
 }
 
-/// Monday to Friday of story 1, up to the form.
 fn reads() -> World {
-    let mut world = world();
-    world.at("2026-12-01 09:00").view("/column/dx").stay(70);
-    world.at("2026-12-01 09:04").view("/case/line").stay(65);
-    world.at("2026-12-04 09:30").view("/product/a");
-    world.at("2026-12-04 09:32").view("/product/b");
-    world.at("2026-12-04 09:34").view("/product/c");
-    world.at("2026-12-04 09:40").view("/pricing/").stay(80);
-    world.at("2026-12-04 09:50").form(TANAKA, "/thanks/document/guide");
-    world
+    story::reads(world())
 }
 
 fn story_one() -> World {
-    let mut world = reads();
-    world.at("2026-12-07 08:55").click_mail(TANAKA);
-    world.at("2026-12-07 08:56").view("/pricing/");
-    world
+    story::story_one(world())
 }
 
-/// Story 1 and the stay after it: 75.922.
 fn story_two() -> World {
-    let mut world = story_one();
-    world.stay(80);
-    world
+    story::story_two(world())
 }
 
 fn points_of(told: &Told, rule: &str) -> Points {

@@ -102,7 +102,7 @@ impl<'a> View<'a> {
     }
 
     fn stage_of(&self, lead: &Lead) -> Stage {
-        self.in_force.scoring.terms().stage(&lead.bands)
+        lead.stage(&self.in_force.scoring, self.app.clock.now())
     }
 
     /// One lead, with the score explained as of now.
@@ -245,10 +245,10 @@ impl<'a> View<'a> {
                 "told": band.told,
                 "held": band.held,
                 "waits_until": band.waits_until.map(iso),
-                "rise": points(line.rise),
+                "rise": points(line.height(&standing.dealings, band.side.since, now)),
                 "fall": points(line.fall),
-                "says": says(line, &standing, now),
-                "gates": gates(line, &standing, now),
+                "says": says(line, &standing, (band.side.since, now)),
+                "gates": gates(line, &standing, (band.side.since, now)),
             })
         });
         Some(json!({
@@ -389,13 +389,15 @@ pub fn outstanding(outstanding: Vec<Outstanding>) -> Value {
     json!({ "schema": 1, "outstanding": rows })
 }
 
-/// Each gate of a line: whether it is open, what it sees, what it needs.
-fn gates(line: &Threshold, standing: &Standing, now: Timestamp) -> Value {
+/// Each gate of a line for a lead that is where it is since a moment: whether it is open now,
+/// what it sees, what it needs.
+fn gates(line: &Threshold, standing: &Standing, (since, now): (Timestamp, Timestamp)) -> Value {
+    let height = line.height(&standing.dealings, since, now);
     let letters = |grades: &[Grade]| grades.iter().map(|it| it.letter()).collect::<Vec<_>>();
     let mut gates = Map::new();
     for gate in Gate::ASKED {
         let (is, needs) = match gate {
-            Gate::Score => (points(standing.score), points(line.rise)),
+            Gate::Score => (points(standing.score), points(height)),
             Gate::Grade => (json!(standing.grade.letter()), json!(letters(&line.grades))),
             Gate::Identity => (json!(standing.identified), json!(true)),
             Gate::Consent => (json!(standing.consent), json!(true)),
@@ -409,9 +411,12 @@ fn gates(line: &Threshold, standing: &Standing, now: Timestamp) -> Value {
                 };
                 (json!(points(standing.urgency)), json!(points(least)))
             }
+            Gate::Sales if line.is_for_sales() => {
+                (json!(of_sales(standing, since, now)), json!("not at work, not at rest, news"))
+            }
             Gate::Rules | Gate::Sales => continue,
         };
-        let open = line.is_open(gate, standing, now);
+        let open = line.is_open(gate, standing, since, now);
         gates.insert(gate.name().to_owned(), json!({ "open": open, "is": is, "needs": needs }));
     }
     Value::Object(gates)
@@ -419,11 +424,12 @@ fn gates(line: &Threshold, standing: &Standing, now: Timestamp) -> Value {
 
 /// The gates in a line that a person reads: `score 66 of 60 yes, grade D no`. Gates that are not
 /// written in the rules are left out.
-fn says(line: &Threshold, standing: &Standing, now: Timestamp) -> String {
+fn says(line: &Threshold, standing: &Standing, (since, now): (Timestamp, Timestamp)) -> String {
+    let height = line.height(&standing.dealings, since, now);
     let mut parts = Vec::new();
     for gate in Gate::ASKED {
         let sees = match gate {
-            Gate::Score => format!("score {} of {}", standing.score.shown(), line.rise.shown()),
+            Gate::Score => format!("score {} of {}", standing.score.shown(), height.shown()),
             Gate::Grade if line.grades.is_empty() => continue,
             Gate::Grade => format!("grade {}", standing.grade.letter()),
             Gate::Identity => "known".to_owned(),
@@ -441,12 +447,31 @@ fn says(line: &Threshold, standing: &Standing, now: Timestamp) -> String {
                 }
                 None => continue,
             },
-            Gate::Rules | Gate::Sales => continue,
+            Gate::Sales => match of_sales(standing, since, now) {
+                Some(what) if line.is_for_sales() => what,
+                _ => continue,
+            },
+            Gate::Rules => continue,
         };
-        let open = if line.is_open(gate, standing, now) { "yes" } else { "no" };
+        let open = if line.is_open(gate, standing, since, now) { "yes" } else { "no" };
         parts.push(format!("{sees} {open}"));
     }
     parts.join(", ")
+}
+
+/// Why sales keeps a lead out, if it ever answered.
+fn of_sales(standing: &Standing, since: Timestamp, now: Timestamp) -> Option<String> {
+    let dealings = &standing.dealings;
+    let stage = dealings.stage?;
+    Some(if dealings.are_open() {
+        format!("sales: {}", stage.name())
+    } else if dealings.let_in(since, now) {
+        "sales".to_owned()
+    } else if now < dealings.rested(since) {
+        format!("rests until {}", iso(dealings.rested(since)))
+    } else {
+        format!("nothing new since {}", stage.name())
+    })
 }
 
 fn direction(direction: Direction) -> &'static str {

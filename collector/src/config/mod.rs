@@ -109,8 +109,10 @@ impl Surroundings {
     }
 
     /// The lists that are compiled in.
-    const LISTS: [(&'static str, &'static str); 1] =
-        [("free_mail", include_str!("../../../config/lists/free_mail.txt"))];
+    const LISTS: [(&'static str, &'static str); 2] = [
+        ("free_mail", include_str!("../../../config/lists/free_mail.txt")),
+        ("holidays-jp", include_str!("../../../config/lists/holidays-jp.txt")),
+    ];
 
     /// The words of a list, one a line, in small letters: of the file beside the settings, else
     /// of the compiled-in list. Says what is wrong if there is none.

@@ -8,6 +8,7 @@ use engine::attribute::{AttributeTest, Test};
 use engine::grade::Grade;
 use engine::points::Points;
 use engine::rule::{OnRemove, Once, Period, RuleSet};
+use engine::stage::FeedbackKind;
 use engine::terms::Versions;
 use engine::time::Timestamp;
 use proptest::prelude::*;
@@ -203,11 +204,22 @@ fn fit_and_telling_again_are_the_engines_as_written() {
 #[test]
 fn what_is_not_acted_on_yet_is_read_whole_and_named() {
     let file = scoring(DEFAULT_SCORING).unwrap();
-    assert_eq!(file.later.sections(), ["[accounts]", "[sales]"]);
+    assert_eq!(file.later.sections(), ["[accounts]"]);
     assert_eq!(file.later.accounts["hot"].people, Some(2));
-    let sales = file.later.sales.unwrap();
-    assert_eq!(sales.hours.unwrap().to, 18 * 60);
-    assert_eq!(sales.points["no_show"], Points::whole(-15));
+}
+
+#[test]
+fn what_sales_answers_do_and_when_it_works_become_the_engines() {
+    let sales = scoring(DEFAULT_SCORING).unwrap().sales;
+    let hours = sales.hours.unwrap();
+    let of = |hours| std::time::Duration::from_hours(hours);
+    assert_eq!((sales.accept_within, hours.from, hours.to), (Some(of(4)), of(9), of(18)));
+    assert_eq!(hours.days, [true, true, true, true, true, false, false]);
+    assert!(hours.holidays.len() > 30);
+    let worth = [(FeedbackKind::MeetingDone, 20), (FeedbackKind::NoShow, -15)];
+    assert_eq!(sales.points, worth.map(|(kind, points)| (kind, Points::whole(points))));
+    assert_eq!(sales.rejected, Some((Points::whole(20), of(90 * 24))));
+    assert_eq!(sales.lost, Some(of(30 * 24)));
 }
 
 #[test]

@@ -288,7 +288,7 @@ impl<'a> Stage<'a> {
         Found {
             score: shown(explained.score),
             categories: self.categories(&explained.categories),
-            stage: terms.stage(&lead.bands).name().to_owned(),
+            stage: lead.stage(&self.scoring, step.at).name().to_owned(),
             grade: standing.grade.letter().to_owned(),
             cell: terms.cell(standing.grade, standing.score),
             messages: own.map(|(_, kind)| kind.clone()).collect(),

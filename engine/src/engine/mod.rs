@@ -25,7 +25,7 @@ use crate::time::Timestamp;
 use crate::visitor::{Known, LeadEvent, Visit, Visitor, server_event};
 
 use self::step::step_lead;
-pub use self::step::{Authority, StepError, Withdrawal};
+pub use self::step::{Answered, Authority, StepError, Withdrawal};
 use self::timer::Timers;
 
 /// Locks each map is divided into. Eight would hold one for 29 ms while five million entries

@@ -5,6 +5,7 @@ use crate::id::{LeadId, Position, ThresholdId, VisitorId};
 use crate::lead::Lead;
 use crate::ledger::{Basis, Row, settle_with};
 use crate::record::{Body, LeadPart, Step, StepRecord, VisitStep, Withdrawn};
+use crate::sales::{Feedback, Unheard};
 use crate::time::Timestamp;
 use crate::visitor::{Visitor, withdraw};
 use std::fmt;
@@ -89,6 +90,17 @@ impl StepError {
             Self::Stale => "rules_changed",
         }
     }
+}
+
+/// What became of an answer of sales.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// Whom it is about.
+    pub lead: LeadId,
+    /// The record that must be durable before anybody hears of this: its own, or the last before.
+    pub position: Position,
+    /// Why it changes nothing, if it does not.
+    pub unheard: Option<Unheard>,
 }
 
 impl Authority {
@@ -242,6 +254,35 @@ impl Engine {
         let position = step_lead(&mut lead, record, part, means);
         self.timers.queue(id, &mut lead, means.scoring);
         Ok(position)
+    }
+
+    /// Sales answered about a person, by any name of theirs.
+    pub fn answer(
+        &self,
+        name: LeadId,
+        feedback: Feedback,
+        means: &mut Means<'_, '_>,
+    ) -> Result<Answered, StepError> {
+        if self.is_stale(means.scoring) {
+            return Err(StepError::Stale);
+        }
+        // Of whom nobody has heard nothing is kept.
+        self.known(name).ok_or(StepError::NoLead)?;
+        let (id, mut lead) = self.head_of(name);
+        if !lead.is_person() {
+            return Err(StepError::NoLead);
+        }
+        let (feedback, part) = match lead.answer(id, feedback, means.scoring, means.now) {
+            Ok(answered) => answered,
+            Err(why) => {
+                return Ok(Answered { lead: id, position: lead.last_position, unheard: Some(why) });
+            }
+        };
+        let step = Step::Feedback(Box::new(feedback));
+        let record = StepRecord { step, ..StepRecord::default() };
+        let position = step_lead(&mut lead, record, part, means);
+        self.timers.queue(id, &mut lead, means.scoring);
+        Ok(Answered { lead: id, position, unheard: None })
     }
 
     /// A step that touches nobody: a job begins or ends, a question is answered.

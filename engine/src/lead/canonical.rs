@@ -3,6 +3,7 @@
 use crate::facts::{Said, Source, canonical_seen};
 use crate::ledger::canonical_rows;
 use crate::record::{Content, Joint, Sent, Subject};
+use crate::sales::{Asked, Feedback};
 use crate::threshold::Band;
 use crate::time::Timestamp;
 
@@ -37,6 +38,7 @@ impl Lead {
             ],
         );
         self.steps.iter().for_each(|step| words(out, &[step.0]));
+        canonical_asked(self.asked.as_ref(), self.signalled, out);
         if let Some(outgoing) = &self.outgoing {
             words(out, &[outgoing.to.0, outgoing.of.0]);
             canonical_joint(outgoing.joint.as_ref(), out);
@@ -49,6 +51,7 @@ impl Lead {
                 canonical_content(&parcel.content, out);
                 parcel.bands.iter().for_each(|band| canonical_band(band, out));
                 parcel.sent.iter().for_each(|sent| canonical_sent(sent, out));
+                canonical_asked(parcel.asked.as_ref(), parcel.signalled, out);
             }
         }
     }
@@ -109,8 +112,49 @@ fn canonical_content(content: &Content, out: &mut Vec<u8>) {
         canonical_said(said, out);
     }
     words(out, &[content.aside.ties.len() as u64, content.aside.said.len() as u64]);
+    content.feedback.iter().for_each(|feedback| canonical_feedback(feedback, out));
     canonical_seen(&content.seen, out);
     canonical_rows(&content.rows, out);
+}
+
+/// Nothing of whom sales never heard: so it was before it could answer.
+fn canonical_asked(asked: Option<&Asked>, signalled: Timestamp, out: &mut Vec<u8>) {
+    if let Some(asked) = asked {
+        let line = asked.line.map_or(0, |line| u64::from(line.0) + 1);
+        let times = [asked.since.0, asked.remind_at.0, asked.report_at.0];
+        words(out, &[asked.lead.0, u64::from(asked.reminded), line]);
+        words(out, &times);
+    }
+    if signalled != Timestamp::default() {
+        words(out, &[signalled.0]);
+    }
+}
+
+fn canonical_feedback(feedback: &Feedback, out: &mut Vec<u8>) {
+    let pair = |pair: Option<(u64, u64)>| pair.unwrap_or_default();
+    let (raise, raise_until) = pair(feedback.raise.map(|(raise, at)| (raise.0 as u64, at.0)));
+    let (remind_at, report_at) = pair(feedback.asks.map(|(one, two)| (one.0, two.0)));
+    words(
+        out,
+        &[
+            feedback.id,
+            feedback.time.0,
+            feedback.position.0,
+            feedback.at.0,
+            feedback.kind as u64,
+            feedback.origin.0,
+            feedback.stage as u64,
+            feedback.until.map_or(0, |until| until.0.saturating_add(1)),
+            raise,
+            raise_until,
+            remind_at,
+            report_at,
+        ],
+    );
+    for (name, value) in feedback.details.iter() {
+        text(out, name);
+        text(out, value);
+    }
 }
 
 fn canonical_sent(sent: &Sent, out: &mut Vec<u8>) {

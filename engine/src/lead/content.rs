@@ -7,10 +7,12 @@ use crate::facts::{SAID_MAX, Said, Seen, Source, say, see};
 use crate::hit::{Claim, Hit, HitKind};
 use crate::id::{LeadId, Position};
 use crate::identity::Assurance;
-use crate::ledger;
+use crate::ledger::{self, Row, placed};
 use crate::record::{
     Aside, Content, Dropping, History, HitRecord, Joint, LeadPart, LinkPart, Member, Parcel, Tie,
 };
+use crate::sales::{self, Dealings, Feedback};
+use crate::terms::Terms;
 use crate::time::Timestamp;
 
 /// Where and when a change is recorded.
@@ -276,6 +278,50 @@ impl Content {
         );
     }
 
+    /// Takes what sales answered. Whoever spoke to the person has proved who they are, and that
+    /// what was tied to them by a claim until then is theirs.
+    pub(super) fn answer(&mut self, feedback: &Feedback, stamp: Stamp) {
+        let Stamp { time, position } = stamp;
+        sales::hear(&mut self.feedback, Feedback { time, position, ..feedback.clone() });
+        if !feedback.kind.proves() {
+            return;
+        }
+        for tie in &mut self.ties {
+            tie.assurance = Assurance::Verified;
+        }
+        say(
+            &mut self.said,
+            Said {
+                time,
+                position,
+                origin: feedback.origin,
+                identity: Assurance::Verified,
+                attributes_by: Assurance::Verified,
+                by: Arc::from(feedback.kind.name()),
+                under: feedback.origin,
+                ..Said::default()
+            },
+        );
+    }
+
+    /// What the answers of sales come to, with what was earned since.
+    pub fn dealings(&self, terms: &Terms) -> Dealings {
+        let mut dealings = Dealings::default();
+        for feedback in &self.feedback {
+            dealings.hear(feedback);
+        }
+        let Some(back) = dealings.given_back else {
+            return dealings;
+        };
+        let given = self.feedback.iter().rfind(|it| it.time == back && it.kind.gives_back());
+        let since = given.map_or((back, Position::NONE), |it| (back, it.position));
+        let after = |row: &&Row| (row.when, placed(row.position)) > since;
+        for row in self.rows.iter().filter(after).filter(|row| terms.is_in_total(row.category)) {
+            dealings.earn(row.rule, row.granted);
+        }
+        dealings
+    }
+
     /// What came through a source within some records goes; ties and words are set aside.
     fn drop_source(&mut self, drop: &Dropping) {
         let within = |position: Position| position > drop.after && position <= drop.until;
@@ -318,6 +364,7 @@ impl Content {
         (out.ties, self.ties) = parted(&self.ties, |it| own(it.origin));
         (out.said, self.said) = parted(&self.said, |it| own(it.origin));
         (out.seen, self.seen) = parted(&self.seen, |it| own(it.origin));
+        (out.feedback, self.feedback) = parted(&self.feedback, |it| own(it.origin));
         (out.aside.ties, self.aside.ties) = parted(&self.aside.ties, |it| own(it.origin));
         (out.aside.said, self.aside.said) = parted(&self.aside.said, |it| own(it.origin));
         for member in out.members.iter_mut().filter(|member| member.id == top) {
@@ -360,6 +407,9 @@ impl Content {
         for seen in &other.seen {
             see(&mut self.seen, *seen);
         }
+        for feedback in &other.feedback {
+            sales::hear(&mut self.feedback, feedback.clone());
+        }
         self.aside.keep(&other.aside.ties, &other.aside.said);
     }
 
@@ -392,6 +442,7 @@ impl Content {
                 ties: cut(&mut self.ties, PARCEL_ITEMS),
                 said: cut(&mut self.said, PARCEL_SAID),
                 seen: cut(&mut self.seen, PARCEL_ITEMS),
+                feedback: cut(&mut self.feedback, PARCEL_SAID),
                 aside: Aside {
                     ties: cut(&mut self.aside.ties, PARCEL_ITEMS),
                     said: cut(&mut self.aside.said, PARCEL_SAID),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::decay::Total;
-use crate::facts::{Profile, Seen, last_seen, visits};
+use crate::facts::{Profile, Seen, Source, last_seen, visits};
 use crate::grade::Grade;
 use crate::hit::Named;
 use crate::id::{LeadId, Position, ThresholdId};
@@ -15,8 +15,9 @@ use crate::ledger::{self, Basis, Cut, Regrant, Row, UNDECIDED, settle_with};
 use crate::points::Points;
 use crate::record::{Base, Content, HitRecord, LeadPart, Sent, Tie};
 use crate::rule::OnRemove;
+use crate::sales::{Asked, Dealings, Feedback, rule_of};
 use crate::scoring::Scoring;
-use crate::stage::Stage;
+use crate::stage::{FeedbackKind, Stage};
 use crate::terms::Terms;
 use crate::threshold::{Band, Course, Crossing, Direction, Gate, Side, Standing, Threshold};
 use crate::time::Timestamp;
@@ -42,9 +43,15 @@ pub(super) struct Draft<'a> {
     /// What is known of the person now.
     profile: Profile,
     /// Their visits.
-    visits: Vec<Seen>,
+    pub(super) visits: Vec<Seen>,
     pub(super) grade: Grade,
     pub(super) sequence: u32,
+    /// What sales was asked and has not answered.
+    pub(super) asked: Option<Asked>,
+    /// When sales last heard what somebody did whom it works with.
+    pub(super) signalled: Timestamp,
+    /// By how much sales had raised the line that was crossed last.
+    pub(super) raised: Points,
     /// How many crossings time alone has made so far.
     pub(super) by_time: usize,
     /// Whether nothing of theirs is on its way. Until then no line is crossed.
@@ -62,6 +69,8 @@ pub(super) enum Cause<'a> {
     Undo,
     /// Other rules, from now on or for all that was.
     Rules,
+    /// Sales answered.
+    Answer,
 }
 
 impl Cause<'_> {
@@ -70,7 +79,7 @@ impl Cause<'_> {
         match self {
             Cause::Hit(record) => record.hit.silent,
             Cause::Rules => true,
-            Cause::News | Cause::Undo => false,
+            Cause::News | Cause::Undo | Cause::Answer => false,
         }
     }
 }
@@ -94,6 +103,9 @@ impl<'a> Draft<'a> {
             visits: Vec::new(),
             grade: Grade::Unknown,
             sequence: lead.sequence,
+            asked: lead.asked,
+            signalled: lead.signalled,
+            raised: Points(0),
             by_time: 0,
             whole: lead.awaits.is_none(),
         };
@@ -128,7 +140,13 @@ impl<'a> Draft<'a> {
             identified: !self.content.members.is_empty(),
             consent: self.profile.consent,
             last_human: last_seen(&self.visits, at),
+            dealings: self.dealings(),
         }
+    }
+
+    /// What the answers of sales come to.
+    pub(super) fn dealings(&self) -> Dealings {
+        self.content.dealings(&self.terms)
     }
 
     pub(super) fn total(&self) -> Total {
@@ -143,7 +161,7 @@ impl<'a> Draft<'a> {
         if self.content.members.is_empty() {
             return Stage::Anonymous;
         }
-        self.terms.stage(&self.bands)
+        self.terms.stage(&self.bands, &self.dealings())
     }
 
     pub(super) fn band(&mut self, id: ThresholdId) -> &mut Band {
@@ -203,7 +221,11 @@ impl<'a> Draft<'a> {
         }
         let total = self.total();
         while self.part.crossings.len() < CROSSINGS_MAX {
-            let Some(crossing) = self.next_crossing(&total, from, until) else {
+            let crossing = self.next_crossing(&total, from, until);
+            // Who is out by then waits for nobody any more.
+            let before = crossing.map_or(until, |it| Timestamp(it.at.0.saturating_sub(1)));
+            self.remind(from, before);
+            let Some(crossing) = crossing else {
                 return;
             };
             from = crossing.at;
@@ -245,6 +267,39 @@ impl<'a> Draft<'a> {
         let own = own.and_then(|terms| terms.rule(row.rule));
         own.is_some_and(|rule| rule.on_remove == OnRemove::Withdraw)
             && (self.terms.rule(row.rule).is_none() || row.cut == Cut::Removed)
+    }
+
+    /// The rows that an answer makes: what it is worth, or what a lost deal takes of each
+    /// category.
+    pub(super) fn rows_of(&self, feedback: &Feedback, now: Timestamp) -> Vec<Row> {
+        let sales = &self.scoring.sales;
+        let row = |category, base: Points, order| Row {
+            when: now,
+            order,
+            rule: rule_of(feedback.kind),
+            category,
+            source: Source::Server,
+            origin: feedback.origin,
+            version: self.terms.version,
+            base,
+            granted: base,
+            ..Row::default()
+        };
+        let mut rows = Vec::new();
+        let worth = sales.points.iter().find(|(kind, _)| *kind == feedback.kind);
+        if let (Some((_, points)), Some(category)) = (worth, sales.category) {
+            rows.push(row(category, *points, 0));
+        }
+        if feedback.kind == FeedbackKind::Lost && sales.lost.is_some() {
+            for category in self.terms.categories.iter().filter(|it| it.in_total) {
+                let own = |row: &Row| row.category == category.id;
+                let value = ledger::sum(&self.content.rows, category.half_life, own).value(now);
+                if value.0 >= 2 {
+                    rows.push(row(category.id, Points(-(value.0 / 2)), rows.len() as u16));
+                }
+            }
+        }
+        rows
     }
 
     /// Settles the ledger with new rows. What changed before is settled anew from `since` on.
@@ -367,7 +422,7 @@ impl<'a> Draft<'a> {
             (false, true) => {
                 let opened = match cause {
                     Cause::Rules => Gate::Rules,
-                    _ => opened_by(line, before, after, at),
+                    _ => opened_by(line, &band, (before, after), at),
                 };
                 let rise = line.rise(&band, at, side.since, opened);
                 let held = line.tell.is_some() && cause.holds();
@@ -378,7 +433,10 @@ impl<'a> Draft<'a> {
                 })
             }
             (true, false) => {
-                let told = band.told && !band.held && line.tell.is_some();
+                // Sales need not hear what it said itself, nor of whom it is at work with.
+                let theirs = line.is_for_sales() && after.dealings.are_open();
+                let own = matches!(cause, Cause::Answer) || theirs;
+                let told = band.told && !band.held && line.tell.is_some() && !own;
                 Some(line.fall(&band, at, side.since, told))
             }
             _ if band.side.since != side.since => Some(line.settle(&band, at, side.since)),
@@ -387,6 +445,13 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn cross(&mut self, crossing: Crossing) {
+        let line = self.terms.threshold(crossing.threshold).cloned();
+        if let Some(line) = line.filter(|_| crossing.direction == Direction::Rise) {
+            let since = self.band(line.id).side.since;
+            let bar = line.height(&self.dealings(), since, crossing.at);
+            self.raised = Points(bar.0 - line.rise.0);
+        }
+        super::tell::note_out(&mut self.asked, &crossing);
         self.band(crossing.threshold).cross(&crossing);
         self.part.crossings.push(crossing);
     }
@@ -504,8 +569,14 @@ fn named(record: &HitRecord, id: LeadId) -> Named {
 }
 
 /// The gate that opened last: the first that was shut before.
-fn opened_by(line: &Threshold, before: &Standing, after: &Standing, at: Timestamp) -> Gate {
-    let opened = |gate: &Gate| !line.is_open(*gate, before, at) && line.is_open(*gate, after, at);
+fn opened_by(
+    line: &Threshold,
+    band: &Band,
+    (before, after): (&Standing, &Standing),
+    at: Timestamp,
+) -> Gate {
+    let is_open = |gate: Gate, standing| line.is_open(gate, standing, band.side.since, at);
+    let opened = |gate: &Gate| !is_open(*gate, before) && is_open(*gate, after);
     Gate::ASKED.into_iter().find(opened).unwrap_or(Gate::Score)
 }
 

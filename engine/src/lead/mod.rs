@@ -21,7 +21,9 @@ use crate::record::{
     Base, Content, HitRecord, Joint, LeadPart, LinkPart, Message, Parcel, Question, Review, Sent,
     Subject, Told,
 };
+use crate::sales::{Asked, BY};
 use crate::scoring::Scoring;
+use crate::stage::Stage;
 use crate::terms::{Terms, Versions};
 use crate::threshold::{Band, Standing, Threshold};
 use crate::time::Timestamp;
@@ -77,6 +79,10 @@ pub struct Lead {
     pub rescored: u32,
     /// Messages about them so far.
     pub sequence: u32,
+    /// What sales was asked about them and has not answered.
+    pub asked: Option<Asked>,
+    /// When sales last heard what they did while it worked with them.
+    pub signalled: Timestamp,
     /// Whether they came under a test key.
     pub test: bool,
     /// Under which name of another it is, if it is not a lead of its own.
@@ -210,8 +216,9 @@ impl Lead {
         let draft = Draft::new(self, scoring);
         let end = Timestamp(u64::MAX);
         let from = self.acted_until(&scoring.versions);
-        let next = draft.next_crossing(&draft.total(), from, end);
-        next.map(|next| next.at).into_iter().chain(version).min()
+        let next = draft.next_crossing(&draft.total(), from, end).map(|next| next.at);
+        let reminder = self.asked.filter(|asked| !asked.reminded).map(|asked| asked.remind_at);
+        next.into_iter().chain(version).chain(reminder).min()
     }
 
     /// Until when time has been acted on. A version under which nothing came of it left no
@@ -237,14 +244,16 @@ impl Lead {
         let rows_changed =
             !(part.rows.is_empty() && part.regrants.is_empty() && part.fold.is_none());
         // Somebody seen lately may rise when a minus fades.
-        let may_rise =
-            record.hit.is_human() && self.content.rows.iter().any(|row| row.granted.0 < 0);
+        let minus = || self.content.rows.iter().any(|row| row.granted.0 < 0);
+        // So may somebody whom sales put to rest, or raised the bar for.
+        let may_rise = record.hit.is_human() && (!self.content.feedback.is_empty() || minus());
         self.due == Due::Unknown
             || rows_changed
             || may_rise
             || part.link.is_some()
             || !part.names.is_empty()
             || !part.crossings.is_empty()
+            || !part.messages.is_empty()
             || record.hit.claim.is_some()
     }
 
@@ -259,6 +268,19 @@ impl Lead {
         let mut draft = Draft::new(self, scoring);
         draft.under(now);
         draft.standing(now)
+    }
+
+    /// Where the lead stands between marketing and sales.
+    pub fn stage(&self, scoring: &Scoring, now: Timestamp) -> Stage {
+        let mut draft = Draft::new(self, scoring);
+        draft.under(now);
+        draft.stage()
+    }
+
+    /// Who of sales took them last, as the answer says it; nobody, if none does.
+    pub fn owner(&self) -> Option<&str> {
+        let took = self.content.feedback.iter().rev().filter(|it| it.kind.takes());
+        took.filter_map(|it| it.details.get(BY)).map(String::as_str).next()
     }
 
     /// When the lead was in at each line until now, each time from when to when, by what is
@@ -381,14 +403,20 @@ impl Lead {
                 self.bands.len() - 1
             });
             self.bands[at].cross(crossing);
+            tell::note_out(&mut self.asked, crossing);
             let of_it = |it: &&Message| it.crossing == Some(place as u16);
             for message in part.messages.iter().filter(of_it) {
                 note_told(&mut self.bands, message);
+                tell::note_asked(&mut self.asked, part.lead, message);
             }
         }
         for message in &part.messages {
             if message.crossing.is_none() {
                 note_told(&mut self.bands, message);
+                tell::note_asked(&mut self.asked, part.lead, message);
+            }
+            if message.kind == AlertKind::Signal {
+                self.signalled = self.signalled.max(message.told.at);
             }
             self.remember_sent(part, message, position);
         }

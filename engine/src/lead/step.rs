@@ -7,15 +7,17 @@ use crate::alert::AlertKind;
 use crate::facts::Source;
 use crate::id::{LeadId, Position, ThresholdId, VisitorId};
 use crate::identity::Assurance;
-use crate::ledger::{Row, insert};
+use crate::ledger::{Row, UNDECIDED, insert};
 use crate::record::{
     Dropping, History, Joint, LeadPart, LinkPart, Parcel, Step, StepRecord, Tie, Withdrawn,
 };
+use crate::sales::{FEEDBACK_MAX, Feedback, Unheard, feedback_of, note_answer};
 use crate::scoring::Scoring;
 use crate::threshold::Band;
 use crate::time::Timestamp;
 use crate::visitor::withdraw;
 
+use super::content::Stamp;
 use super::draft::{Cause, Draft};
 use super::{Arriving, Lead, Outgoing};
 
@@ -151,7 +153,7 @@ impl Lead {
         draft.let_time_pass(now);
         let before = draft.standing(now);
         let mut rows: Vec<Row> =
-            self.content.rows.iter().filter(|row| row.position > barrier).copied().collect();
+            self.content.rows.iter().filter(|row| stays(row, barrier)).copied().collect();
         for row in matched {
             insert(&mut rows, *row);
         }
@@ -166,6 +168,43 @@ impl Lead {
         draft.part.fold = None;
         draft.reconsider(None, &before, now, Cause::Rules);
         (draft.content.rows, draft.part)
+    }
+
+    /// Sales answered. What it does is worked out here and recorded with it; `until` is what
+    /// was asked for, if anything was.
+    pub fn answer(
+        &self,
+        id: LeadId,
+        feedback: Feedback,
+        scoring: &Scoring,
+        now: Timestamp,
+    ) -> Result<(Feedback, LeadPart), Unheard> {
+        let known = &self.content.feedback;
+        if known.iter().any(|it| it.id == feedback.id) {
+            return Err(Unheard::Repeated);
+        }
+        if known.iter().any(|it| it.at > feedback.at) {
+            return Err(Unheard::Older);
+        }
+        if known.len() >= FEEDBACK_MAX {
+            return Err(Unheard::TooMany);
+        }
+        let mut draft = Draft::new(self, scoring);
+        draft.let_time_pass(now);
+        let stage = draft.stage();
+        let after = stage.after(feedback.kind).ok_or(Unheard::NotHere(stage))?;
+        let asked = draft.asked;
+        let feedback = scoring.sales.effect(Feedback { stage: after, ..feedback }, asked, now);
+        let before = draft.standing(now);
+        let rows = draft.rows_of(&feedback, now);
+        draft.part.lead = id;
+        draft.part.origin = feedback.origin;
+        draft.content.answer(&feedback, Stamp { time: now, position: UNDECIDED });
+        draft.know();
+        let surer = feedback.kind.proves().then_some(Timestamp(0));
+        draft.settle(&rows, surer);
+        draft.reconsider(None, &before, now, Cause::Answer);
+        Ok((feedback, draft.part))
     }
 
     /// A lead that was held is told.
@@ -242,6 +281,9 @@ impl Lead {
                 self.content.rows.clone_from(rows);
                 self.rescored = *version;
             }
+            Step::Feedback(feedback) => {
+                self.content.answer(feedback, Stamp { time: stamp.0, position });
+            }
             Step::Release { threshold, told: false } => {
                 let of_line = |band: &&mut Band| band.threshold() == *threshold;
                 self.bands.iter_mut().filter(of_line).for_each(|band| band.held = false);
@@ -254,6 +296,10 @@ impl Lead {
             | Step::Dismiss { .. } => {}
         }
         self.evolve(part, None, stamp, position);
+        // What time alone had told until then is answered too.
+        if let Step::Feedback(feedback) = &step.step {
+            note_answer(&mut self.asked, feedback);
+        }
     }
 
     /// Takes note of a step that makes it another's name, or itself again. Who undoes the last
@@ -284,6 +330,7 @@ impl Lead {
     fn part_from(&mut self, out: LeadId, of: Position) {
         let names = self.content.subtree(out);
         self.sent.retain(|sent| !names.contains(&sent.lead));
+        self.asked.take_if(|asked| names.contains(&asked.lead));
         let content = self.content.split(out);
         self.outgoing = Some(Outgoing { to: out, of, joint: None, content });
     }
@@ -312,6 +359,8 @@ impl Lead {
                     None => self.bands.push(band.clone()),
                 }
             }
+            self.asked = self.asked.or(parcel.asked);
+            self.signalled = self.signalled.max(parcel.signalled);
             for sent in &parcel.sent {
                 if !self.sent.contains(sent) {
                     self.sent.push(sent.clone());
@@ -333,7 +382,13 @@ impl Lead {
         if let Some(last) = parcels.last_mut().filter(|_| joint.is_some()) {
             last.bands.clone_from(&self.bands);
             last.sent.clone_from(&self.sent);
+            (last.asked, last.signalled) = (self.asked, self.signalled);
         }
         parcels
     }
+}
+
+/// What other rules do not give anew: what came later, and what sales' answers did.
+fn stays(row: &Row, barrier: Position) -> bool {
+    row.position > barrier || feedback_of(row.rule).is_some()
 }

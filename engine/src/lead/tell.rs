@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use crate::alert::AlertKind;
 use crate::explain::{explain, reasons, urgency};
+use crate::facts::Profile;
 use crate::id::{LeadId, Position, ThresholdId};
 use crate::ledger::Row;
 use crate::points::Points;
 use crate::record::{Because, Message, Sent, Subject, Told};
-use crate::stage::Stage;
+use crate::sales::Asked;
+use crate::stage::{SALES, Stage};
 use crate::threshold::{Band, Crossing, Direction};
 use crate::time::Timestamp;
 
@@ -66,13 +68,19 @@ impl Draft<'_> {
             return;
         };
         let audience = line.tell.clone();
+        let signals = audience.as_deref().is_some_and(|audience| self.hears_signals(audience));
         let (kind, lines) = match crossing.direction {
+            // Of whom sales knows as its own it was not told that they are hot.
+            Direction::Fall | Direction::Settle if signals => return,
+            Direction::Rise | Direction::Release if signals => (AlertKind::Signal, vec![line.id]),
             Direction::Fall | Direction::Settle => (AlertKind::Cooled, Vec::new()),
             Direction::Rise | Direction::Release => (AlertKind::Hot, vec![line.id]),
         };
         let place = self.part.crossings.iter().rposition(|other| *other == crossing);
         let because = because.filter(|_| crossing.direction == Direction::Rise);
-        let told = Told { previous_stage: stage, ..self.figures(crossing.at, because) };
+        let raised = self.raised;
+        let figures = self.figures(crossing.at, because);
+        let told = Told { previous_stage: stage, raised, ..figures };
         self.send(Message {
             kind,
             audience,
@@ -87,7 +95,7 @@ impl Draft<'_> {
         let (silent, human) = match cause {
             Cause::Hit(record) => (record.hit.silent, record.hit.is_human()),
             Cause::News => (false, true),
-            Cause::Undo | Cause::Rules => (true, false),
+            Cause::Undo | Cause::Rules | Cause::Answer => (true, false),
         };
         let known = !self.content.members.is_empty() && self.profile().consent;
         if silent || !human || !known {
@@ -98,7 +106,58 @@ impl Draft<'_> {
             wish.lines = self.lines_told_to(&wish.audience);
         }
         self.escalate(&mut wishes, at);
+        self.signal_instead(&mut wishes, at, cause);
         wishes
+    }
+
+    /// Whether an audience hears of this person only as of one it knows already: sales, of whom
+    /// it works with, and of a customer.
+    fn hears_signals(&self, audience: &str) -> bool {
+        audience == SALES && (self.dealings().are_open() || is_customer(self.profile()))
+    }
+
+    /// Sales hears of whom it works with once a visit: that they did anything that counts. Of a
+    /// customer it hears so what it would have heard of anybody else.
+    fn signal_instead(&self, wishes: &mut Vec<Wish>, at: Timestamp, cause: Cause<'_>) {
+        if !self.hears_signals(SALES) {
+            return;
+        }
+        let (instead, rest): (Vec<Wish>, Vec<Wish>) =
+            std::mem::take(wishes).into_iter().partition(|wish| wish.audience == SALES);
+        *wishes = rest;
+        let dealings = self.dealings();
+        let counts = |row: &&Row| self.terms.is_in_total(row.category);
+        let earned = self.because(cause).filter(|row| dealings.are_open() && counts(&row));
+        let when = match cause {
+            Cause::Hit(record) => record.hit.when,
+            _ => at,
+        };
+        let visit = self.visits.iter().rev().find(|visit| visit.from <= when);
+        let heard = visit.is_some_and(|visit| visit.from <= self.signalled);
+        let nothing = instead.is_empty() && earned.is_none();
+        if nothing || heard || at < dealings.muted_until {
+            return;
+        }
+        wishes.push(Wish {
+            audience: SALES.to_owned(),
+            kind: AlertKind::Signal,
+            row: instead.iter().find_map(|wish| wish.row).or(earned),
+            lines: instead.into_iter().flat_map(|wish| wish.lines).collect(),
+            last_told: None,
+        });
+    }
+
+    /// Reminds sales of whom nobody took in time, as far as that was due until a moment.
+    pub(super) fn remind(&mut self, from: Timestamp, until: Timestamp) {
+        let due = self.asked.filter(|asked| !asked.reminded && asked.remind_at <= until);
+        let Some(asked) = due else {
+            return;
+        };
+        let at = asked.remind_at.max(from);
+        let waited = self.scoring.sales.between(asked.since, at);
+        let told = Told { waited, previous_stage: self.stage(), ..self.figures(at, None) };
+        let audience = Some(SALES.to_owned());
+        self.send(Message { kind: AlertKind::Reminder, audience, ..message(told) });
     }
 
     /// One wish an audience: the row that gives most is the reason.
@@ -176,7 +235,7 @@ impl Draft<'_> {
         let carrier = self.part.messages.iter_mut().find(|message| {
             message.audience == audience
                 && message.told.at == at
-                && matches!(message.kind, AlertKind::Hot | AlertKind::Action)
+                && matches!(message.kind, AlertKind::Hot | AlertKind::Action | AlertKind::Signal)
                 && message.crossing.is_none_or(|place| usize::from(place) >= self.by_time)
         });
         if let Some(message) = carrier {
@@ -252,7 +311,14 @@ impl Draft<'_> {
         self.sequence = self.sequence.saturating_add(1);
         message.place = self.part.messages.len() as u16;
         message.told.sequence = self.sequence;
+        let asks = matches!(message.kind, AlertKind::Hot | AlertKind::Action)
+            && message.audience.as_deref() == Some(SALES);
+        message.told.asks = asks.then(|| self.scoring.sales.asks(message.told.at)).flatten();
         super::note_told(&mut self.bands, &message);
+        note_asked(&mut self.asked, self.part.lead, &message);
+        if message.kind == AlertKind::Signal {
+            self.signalled = self.signalled.max(message.told.at);
+        }
         self.part.messages.push(message);
     }
 
@@ -289,6 +355,51 @@ impl Draft<'_> {
             ..Told::default()
         }
     }
+}
+
+/// Whether they bought, or sales has a deal with them that it did not tell us of as an answer.
+fn is_customer(profile: &Profile) -> bool {
+    let said = |name: &str| profile.attributes.get(name).map(String::as_str).unwrap_or_default();
+    said("customer") == "yes" || !said("open_deal").is_empty()
+}
+
+/// Takes note of what a message asks of sales, or takes back.
+pub(super) fn note_asked(asked: &mut Option<Asked>, lead: LeadId, message: &Message) {
+    let at = message.told.at;
+    match message.kind {
+        AlertKind::Hot | AlertKind::Action => {
+            let Some((remind_at, report_at)) = message.told.asks else {
+                return;
+            };
+            let line = message.lines.first().copied();
+            let line = line.filter(|_| message.kind == AlertKind::Hot && message.also.is_empty());
+            if let Some(open) = asked.as_mut().filter(|asked| !asked.reminded) {
+                open.line = open.line.and(line);
+                return;
+            }
+            *asked = Some(Asked { lead, since: at, remind_at, report_at, reminded: false, line });
+        }
+        AlertKind::Reminder => {
+            if let Some(asked) = asked.as_mut().filter(|asked| asked.remind_at <= at) {
+                asked.reminded = true;
+            }
+        }
+        AlertKind::Retracted => {
+            let back = message.takes_back.as_ref().map(|sent| sent.at);
+            asked.take_if(|asked| Some(asked.since) == back);
+        }
+        AlertKind::Cooled
+        | AlertKind::Escalated
+        | AlertKind::Merged
+        | AlertKind::Unmerged
+        | AlertKind::Signal => {}
+    }
+}
+
+/// Who is out at the line they were told hot at need not be taken any more.
+pub(super) fn note_out(asked: &mut Option<Asked>, crossing: &Crossing) {
+    let out = crossing.direction == Direction::Fall;
+    asked.take_if(|asked| out && asked.line == Some(crossing.threshold));
 }
 
 fn message(told: Told) -> Message {

@@ -9,10 +9,11 @@ use crate::decay::Total;
 use crate::facts::{Profile, Said, Seen, last_seen};
 use crate::grade::Grade;
 use crate::id::{Position, ThresholdId};
-use crate::ledger::{self, UNDECIDED};
+use crate::ledger::{self, UNDECIDED, placed};
 use crate::record::{Base, Content};
+use crate::sales::Dealings;
 use crate::terms::{Terms, Versions};
-use crate::threshold::{Course, Side};
+use crate::threshold::{Course, Side, Threshold};
 use crate::time::Timestamp;
 
 /// A moment among a lead's events: time, and the record.
@@ -56,6 +57,8 @@ enum Event {
     Known,
     /// Another version came into force.
     Version,
+    /// Sales answered.
+    Answered(usize),
 }
 
 impl Life<'_> {
@@ -76,16 +79,18 @@ impl Life<'_> {
     }
 
     fn events(&self) -> Vec<(Key, Event)> {
-        let place = |position| if position == Position::NONE { UNDECIDED } else { position };
         let mut events = Vec::with_capacity(self.content.rows.len() + 16);
         let rows = self.content.rows.iter().enumerate();
         let rows = rows.filter(|(_, row)| row.granted.0 != 0);
-        events.extend(rows.map(|(at, row)| ((row.when, place(row.position)), Event::Row(at))));
+        events.extend(rows.map(|(at, row)| ((row.when, placed(row.position)), Event::Row(at))));
         let said = self.content.said.iter().enumerate();
-        events.extend(said.map(|(at, it)| ((it.time, place(it.position)), Event::Said(at))));
-        events.extend(self.visits.iter().map(|it| ((it.from, place(it.first)), Event::Seen)));
+        events.extend(said.map(|(at, it)| ((it.time, placed(it.position)), Event::Said(at))));
+        events.extend(self.visits.iter().map(|it| ((it.from, placed(it.first)), Event::Seen)));
+        let answers = self.content.feedback.iter().enumerate();
+        let place = |at| Event::Answered(at);
+        events.extend(answers.map(|(at, it)| ((it.time, placed(it.position)), place(at))));
         if let Some(known) = self.content.known_since() {
-            events.push(((known.since, place(known.first_position)), Event::Known));
+            events.push(((known.since, placed(known.first_position)), Event::Known));
         }
         let later = self.versions.all().iter().filter(|terms| terms.version > self.rescored);
         events.extend(later.map(|terms| ((terms.published, Position::NONE), Event::Version)));
@@ -127,6 +132,9 @@ impl Life<'_> {
             let together = rest.iter().take_while(|(other, _)| *other == key).count();
             for (_, event) in &rest[..together] {
                 walker.learn(*event);
+                if let Event::Answered(at) = event {
+                    walker.answered(*at, time);
+                }
             }
             rest = &rest[together..];
             let next = rest.first().map_or(until, |((next, _), _)| before(*next));
@@ -149,6 +157,7 @@ struct Walker<'a> {
     /// How many rows, from the first on, were learned.
     rows: usize,
     heard: Vec<&'a Said>,
+    dealings: Dealings,
     /// What was heard comes to; nothing while that is to be worked out anew.
     known: Option<(Grade, bool)>,
     identified: bool,
@@ -164,6 +173,7 @@ impl<'a> Walker<'a> {
             score: Total::default(),
             rows: 0,
             heard: Vec::new(),
+            dealings: Dealings::default(),
             known: None,
             identified: false,
             sides: Vec::new(),
@@ -225,7 +235,24 @@ impl<'a> Walker<'a> {
                 self.known = None;
             }
             Event::Known => self.identified = true,
+            Event::Answered(at) => self.dealings.hear(&self.life.content.feedback[at]),
             Event::Seen | Event::Version => {}
+        }
+    }
+
+    /// Who is given back is out at once, at the lines that tell sales.
+    fn answered(&mut self, at: usize, time: Timestamp) {
+        let (true, Some(terms)) =
+            (self.life.content.feedback[at].kind.gives_back(), self.terms.clone())
+        else {
+            return;
+        };
+        let inside = self.sides.iter_mut().filter(|side| side.inside);
+        for side in inside {
+            if terms.threshold(side.threshold).is_some_and(Threshold::is_for_sales) {
+                self.stays.push((side.threshold, side.since, time));
+                *side = side.flipped(time);
+            }
         }
     }
 
@@ -236,6 +263,9 @@ impl<'a> Walker<'a> {
         let Some(terms) = self.terms.clone() else {
             return;
         };
+        if terms.is_in_total(row.category) {
+            self.dealings.earn(row.rule, row.granted);
+        }
         let mut counted = terms.categories.iter().filter(|category| category.in_total);
         let Some(place) = counted.position(|category| category.id == row.category) else {
             return;
@@ -272,6 +302,7 @@ impl<'a> Walker<'a> {
             identified: self.identified,
             consent,
             last_human: last_seen(self.life.visits, from),
+            dealings: self.dealings,
         };
         for (side, line) in self.sides.iter_mut().zip(&terms.thresholds) {
             let mut from = from;

@@ -5,6 +5,7 @@ use crate::facts::{Said, Seen, Source};
 use crate::id::{LeadId, Position, ThresholdId, VisitorId};
 use crate::identity::{Assurance, IdentityKind};
 use crate::ledger::{Regrant, Row};
+use crate::sales::{Asked, Feedback};
 use crate::threshold::Band;
 use crate::time::Timestamp;
 
@@ -76,6 +77,8 @@ pub enum Step {
         /// Whether it is told.
         told: bool,
     },
+    /// Sales answered.
+    Feedback(Box<Feedback>),
     /// A question for a person was answered.
     Dismiss {
         /// The record that asks.
@@ -156,6 +159,19 @@ pub struct Parcel {
     pub bands: Vec<Band>,
     /// In the last: messages that can still be taken back.
     pub sent: Vec<Sent>,
+    /// In the last: what sales was asked about the sender and has not answered.
+    pub asked: Option<Asked>,
+    /// In the last: when sales last heard what the sender did while it worked with them.
+    pub signalled: Timestamp,
+}
+
+impl Parcel {
+    /// Whether anything in it is of sales.
+    pub fn knows_sales(&self) -> bool {
+        !self.content.feedback.is_empty()
+            || self.asked.is_some()
+            || self.signalled != Timestamp::default()
+    }
 }
 
 /// What a lead is made of and an undo takes away: names, rows, ties and facts.
@@ -171,6 +187,8 @@ pub struct Content {
     pub said: Vec<Said>,
     /// When they were seen, in order.
     pub seen: Vec<Seen>,
+    /// What sales answered, in order.
+    pub feedback: Vec<Feedback>,
     /// What goes with stretches that are not theirs now.
     pub aside: Aside,
 }

@@ -80,6 +80,7 @@ const SECTION_PUBLISHED: u8 = 10;
 const SECTION_REVIEW: u8 = 11;
 const SECTION_STEP: u8 = 12;
 const SECTION_VISIT_STEP: u8 = 13;
+const SECTION_ASKS: u8 = 14;
 
 /// What the fields of a record are written relative to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -112,7 +113,7 @@ impl Record {
         writer.varint(u64::from(self.version));
         match &self.body {
             Body::Hit(record) => writer.hit_record(record),
-            Body::Due(part) => writer.section(SECTION_LEAD, |writer| writer.lead(part)),
+            Body::Due(part) => writer.lead_sections(part),
             Body::Published(published) => {
                 writer.section(SECTION_PUBLISHED, |writer| writer.published(published));
             }

@@ -5,6 +5,7 @@ use crate::facts::Seen;
 use crate::grade::Grade;
 use crate::id::{CategoryId, LeadId, Position, RuleId, ThresholdId};
 use crate::identity::Assurance;
+use crate::points::Points;
 use crate::record::{
     Base, Because, Binding, Dropping, History, LeadPart, LinkPart, Message, Reason, Sent, Subject,
     Told,
@@ -12,15 +13,39 @@ use crate::record::{
 use crate::stage::Stage;
 use crate::threshold::{Crossing, Direction, Gate, Side};
 
-use super::WireError;
 use super::read::{Read, Reader};
 use super::write::{Writer, assurance_byte};
+use super::{SECTION_ASKS, SECTION_LEAD, WireError};
 
 const DIRECTIONS: [Direction; 4] =
     [Direction::Rise, Direction::Fall, Direction::Release, Direction::Settle];
 
 impl Writer<'_> {
-    pub(super) fn lead(&mut self, part: &LeadPart) {
+    /// A lead's part, and what its messages ask of sales, if any does.
+    pub(super) fn lead_sections(&mut self, part: &LeadPart) {
+        self.section(SECTION_LEAD, |writer| writer.lead(part));
+        let asks = |message: &&Message| {
+            let told = &message.told;
+            told.asks.is_some() || !told.waited.is_zero() || told.raised != Points(0)
+        };
+        let asking: Vec<&Message> = part.messages.iter().filter(asks).collect();
+        if asking.is_empty() {
+            return;
+        }
+        self.section(SECTION_ASKS, |writer| {
+            writer.list(&asking, |writer, message| {
+                writer.varint(u64::from(message.place));
+                writer.option(message.told.asks.as_ref(), |writer, (remind_at, report_at)| {
+                    writer.time(*remind_at);
+                    writer.time(*report_at);
+                });
+                writer.duration(message.told.waited);
+                writer.signed(message.told.raised.0);
+            });
+        });
+    }
+
+    fn lead(&mut self, part: &LeadPart) {
         self.lead_id(part.lead);
         self.origin_of_part(part.origin, part.lead);
         self.varint(part.previous.0);
@@ -185,6 +210,26 @@ impl Writer<'_> {
 }
 
 impl Reader<'_> {
+    /// Puts what messages ask of sales into them.
+    pub(super) fn asks(&mut self, part: Option<&mut LeadPart>) -> Read<()> {
+        let asks = self.list(|reader| {
+            Ok((
+                reader.number::<u16>("place")?,
+                reader.option(|reader| Ok((reader.time()?, reader.time()?)))?,
+                reader.duration()?,
+                reader.points()?,
+            ))
+        })?;
+        let mut messages = part.map(|part| part.messages.iter_mut());
+        for (place, asks, waited, raised) in asks {
+            let messages = messages.as_mut().ok_or(WireError::Missing("lead"))?;
+            let message = messages.find(|message| message.place == place);
+            let told = &mut message.ok_or(WireError::UnknownNumber("place"))?.told;
+            (told.asks, told.waited, told.raised) = (asks, waited, raised);
+        }
+        Ok(())
+    }
+
     pub(super) fn lead(&mut self) -> Read<LeadPart> {
         let lead = self.lead_id()?;
         self.context.origin = lead;

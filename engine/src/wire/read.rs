@@ -16,9 +16,9 @@ use crate::time::Timestamp;
 
 use super::first_format::hears_1;
 use super::{
-    CLAIM_1_BIT, Context, FLAG_BITS, LATER_BIT, SECTION_FIRST, SECTION_HIT, SECTION_LEAD,
-    SECTION_LEAD_1, SECTION_OUTBOX, SECTION_PUBLISHED, SECTION_PUBLISHED_1, SECTION_REVIEW,
-    SECTION_STEP, SECTION_VISIT, SECTION_VISIT_1, TEXT_BIT, WireError,
+    CLAIM_1_BIT, Context, FLAG_BITS, LATER_BIT, SECTION_ASKS, SECTION_FIRST, SECTION_HIT,
+    SECTION_LEAD, SECTION_LEAD_1, SECTION_OUTBOX, SECTION_PUBLISHED, SECTION_PUBLISHED_1,
+    SECTION_REVIEW, SECTION_STEP, SECTION_VISIT, SECTION_VISIT_1, TEXT_BIT, WireError,
 };
 
 /// What a record is about, told from its frame alone: most followers pass over most records,
@@ -201,6 +201,7 @@ impl<'a> Reader<'a> {
                 }
                 SECTION_VISIT => record.visit = Some(reader.whole(Reader::visit)?),
                 SECTION_LEAD => record.lead = Some(reader.whole(Reader::lead)?),
+                SECTION_ASKS => reader.whole(|reader| reader.asks(record.lead.as_mut()))?,
                 SECTION_REVIEW => {
                     record.review = reader.whole(|reader| reader.list(Reader::review))?;
                 }
@@ -217,7 +218,16 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn due(&mut self) -> Read<LeadPart> {
-        self.either((SECTION_LEAD, Reader::lead), (SECTION_LEAD_1, Reader::lead_1), "lead")
+        let mut part = None;
+        while let Some((tag, reader)) = self.section()? {
+            match tag {
+                SECTION_LEAD => part = Some(reader.whole(Reader::lead)?),
+                SECTION_LEAD_1 => part = Some(reader.whole(Reader::lead_1)?),
+                SECTION_ASKS => reader.whole(|reader| reader.asks(part.as_mut()))?,
+                other => return Err(WireError::UnknownSection(other)),
+            }
+        }
+        part.ok_or(WireError::Missing("lead"))
     }
 
     pub(super) fn published_of_any_format(&mut self) -> Read<Published> {

@@ -9,11 +9,13 @@ use crate::identity::IdentityKind;
 use crate::record::{
     Aside, Content, Joint, Member, Parcel, Step, StepRecord, Tie, VisitStep, Withdrawn,
 };
+use crate::sales::{Asked, Feedback};
+use crate::stage::{FeedbackKind, Stage};
 use crate::threshold::{Band, Side};
 
 use super::read::{Read, Reader};
 use super::write::Writer;
-use super::{SECTION_LEAD, SECTION_STEP, SECTION_VISIT_STEP, WireError};
+use super::{SECTION_ASKS, SECTION_LEAD, SECTION_STEP, SECTION_VISIT_STEP, WireError};
 
 impl Writer<'_> {
     pub(super) fn step_record(&mut self, record: &StepRecord) {
@@ -30,7 +32,7 @@ impl Writer<'_> {
             writer.step(&record.step);
         });
         if let Some(lead) = &record.lead {
-            self.section(SECTION_LEAD, |writer| writer.lead(lead));
+            self.lead_sections(lead);
         }
     }
 
@@ -67,6 +69,13 @@ impl Writer<'_> {
                 self.byte(4);
                 self.joint(joint);
             }
+            Step::TakeIn(parcel) if parcel.knows_sales() => {
+                self.byte(14);
+                self.parcel(parcel);
+                self.list(&parcel.content.feedback, Writer::feedback);
+                self.option(parcel.asked.as_ref(), Writer::asked);
+                self.time(parcel.signalled);
+            }
             Step::TakeIn(parcel) => {
                 self.byte(5);
                 self.parcel(parcel);
@@ -99,7 +108,40 @@ impl Writer<'_> {
                 self.byte(12);
                 self.varint(question.0);
             }
+            Step::Feedback(feedback) => {
+                self.byte(13);
+                self.feedback(feedback);
+            }
         }
+    }
+
+    fn feedback(&mut self, feedback: &Feedback) {
+        self.out.extend_from_slice(&feedback.id.to_le_bytes());
+        self.time(feedback.time);
+        self.varint(feedback.position.0);
+        self.time(feedback.at);
+        self.byte(feedback.kind as u8);
+        self.lead_id(feedback.origin);
+        self.byte(feedback.stage as u8);
+        self.option(feedback.until.as_ref(), |writer, until| writer.time(*until));
+        self.option(feedback.raise.as_ref(), |writer, (raise, until)| {
+            writer.signed(raise.0);
+            writer.time(*until);
+        });
+        self.option(feedback.asks.as_ref(), |writer, (remind_at, report_at)| {
+            writer.time(*remind_at);
+            writer.time(*report_at);
+        });
+        self.bytes(&feedback.sealed);
+    }
+
+    fn asked(&mut self, asked: &Asked) {
+        self.lead_id(asked.lead);
+        for time in [asked.since, asked.remind_at, asked.report_at] {
+            self.time(time);
+        }
+        self.bool(asked.reminded);
+        self.option(asked.line.as_ref(), |writer, line| writer.byte(line.0));
     }
 
     fn said(&mut self, said: &Said) {
@@ -206,6 +248,7 @@ impl Reader<'_> {
                     has_step = true;
                 }
                 SECTION_LEAD => record.lead = Some(reader.whole(Reader::lead)?),
+                SECTION_ASKS => reader.whole(|reader| reader.asks(record.lead.as_mut()))?,
                 other => return Err(WireError::UnknownSection(other)),
             }
         }
@@ -240,6 +283,7 @@ impl Reader<'_> {
             3 => Step::Confirm,
             4 => Step::MergeAway(self.joint()?),
             5 => Step::TakeIn(Box::new(self.parcel()?)),
+            14 => Step::TakeIn(Box::new(self.parcel_of_sales()?)),
             6 => Step::Folded,
             7 => Step::Restore { from: self.lead_id()?, was: self.joint()? },
             8 => Step::Split { out: self.lead_id()? },
@@ -247,6 +291,7 @@ impl Reader<'_> {
             10 => Step::Rescore { version: self.number("version")?, rows: self.rows()? },
             11 => Step::Release { threshold: ThresholdId(self.byte()?), told: self.bool()? },
             12 => Step::Dismiss { question: Position(self.varint()?) },
+            13 => Step::Feedback(Box::new(self.feedback()?)),
             _ => return Err(WireError::UnknownNumber("step")),
         })
     }
@@ -280,6 +325,44 @@ impl Reader<'_> {
             content: self.content()?,
             bands: self.list(Reader::band)?,
             sent: self.list(Reader::sent)?,
+            ..Parcel::default()
+        })
+    }
+
+    /// One with what sales was asked and answered.
+    fn parcel_of_sales(&mut self) -> Read<Parcel> {
+        let mut parcel = self.parcel()?;
+        parcel.content.feedback = self.list(Reader::feedback)?;
+        parcel.asked = self.option(Reader::asked)?;
+        parcel.signalled = self.time()?;
+        Ok(parcel)
+    }
+
+    fn feedback(&mut self) -> Read<Feedback> {
+        Ok(Feedback {
+            id: u64::from_le_bytes(self.fixed()?),
+            time: self.time()?,
+            position: Position(self.varint()?),
+            at: self.time()?,
+            kind: self.one_of(&FeedbackKind::ALL, "answer")?,
+            origin: self.lead_id()?,
+            stage: self.one_of(&Stage::ALL, "stage")?,
+            until: self.option(Reader::time)?,
+            raise: self.option(|reader| Ok((reader.points()?, reader.time()?)))?,
+            asks: self.option(|reader| Ok((reader.time()?, reader.time()?)))?,
+            details: Arc::default(),
+            sealed: Arc::new(self.bytes()?.to_vec()),
+        })
+    }
+
+    fn asked(&mut self) -> Read<Asked> {
+        Ok(Asked {
+            lead: self.lead_id()?,
+            since: self.time()?,
+            remind_at: self.time()?,
+            report_at: self.time()?,
+            reminded: self.bool()?,
+            line: self.option(|reader| Ok(ThresholdId(reader.byte()?)))?,
         })
     }
 
@@ -301,6 +384,7 @@ impl Reader<'_> {
             ties: self.list(Reader::tie)?,
             said: self.list(Reader::said)?,
             seen: self.list(Reader::seen)?,
+            feedback: Vec::new(),
             aside: Aside { ties: self.list(Reader::tie)?, said: self.list(Reader::said)? },
         })
     }

@@ -67,7 +67,7 @@ impl Writer<'_> {
         self.option(limit.as_ref(), |writer, points| writer.signed(points.0));
     }
 
-    fn duration(&mut self, duration: Duration) {
+    pub(super) fn duration(&mut self, duration: Duration) {
         self.varint(millis(duration));
     }
 
@@ -189,7 +189,7 @@ impl Reader<'_> {
         self.option(Reader::points)
     }
 
-    fn duration(&mut self) -> Read<Duration> {
+    pub(super) fn duration(&mut self) -> Read<Duration> {
         Ok(Duration::from_millis(self.varint()?))
     }
 

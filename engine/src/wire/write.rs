@@ -9,8 +9,8 @@ use crate::record::{Bound, HitRecord, Name, Review, VisitPart};
 use crate::time::Timestamp;
 
 use super::{
-    Context, LATER_BIT, SECTION_FIRST, SECTION_HIT, SECTION_LEAD, SECTION_REVIEW, SECTION_VISIT,
-    TEXT_BIT, hit_flags, hit_texts, later_flags,
+    Context, LATER_BIT, SECTION_FIRST, SECTION_HIT, SECTION_REVIEW, SECTION_VISIT, TEXT_BIT,
+    hit_flags, hit_texts, later_flags,
 };
 
 /// Bytes being written.
@@ -105,7 +105,7 @@ impl Writer<'_> {
             self.section(SECTION_VISIT, |writer| writer.visit(visit));
         }
         if let Some(lead) = &record.lead {
-            self.section(SECTION_LEAD, |writer| writer.lead(lead));
+            self.lead_sections(lead);
         }
         if !record.review.is_empty() {
             self.section(SECTION_REVIEW, |writer| writer.list(&record.review, Writer::review));

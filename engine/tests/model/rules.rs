@@ -1,16 +1,20 @@
 //! `scoring.example.toml` as literal types, and a wilder set whose points fade at mixed speeds
 //! and signs.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use engine::attribute::{AttributeTest, Test};
 use engine::decay::HalfLife;
 use engine::glob::Globs;
 use engine::grade::{Fit, FitRule, Grade};
+use engine::hours::Hours;
 use engine::id::{CategoryId, RuleId, ThresholdId};
 use engine::points::Points;
 use engine::rule::{Condition, Guards, OnRemove, Once, Period, Rule, RuleSet};
+use engine::sales::SalesRules;
 use engine::scoring::{Category, Labels, Scoring, Urgency};
+use engine::stage::FeedbackKind;
 use engine::terms::{CategoryTerms, Terms, Versions};
 use engine::threshold::{Again, Threshold};
 use engine::time::{Timestamp, UtcOffset};
@@ -90,6 +94,28 @@ impl Parts {
 /// The example rules, built.
 pub fn example_scoring() -> Scoring {
     example().build(1)
+}
+
+/// `[sales]` of the example: four hours from nine to six on weekdays.
+pub fn example_sales() -> SalesRules {
+    let hour = Duration::from_hours(1);
+    SalesRules {
+        accept_within: Some(4 * hour),
+        hours: Some(Hours {
+            offset: example().offset,
+            days: [true, true, true, true, true, false, false],
+            from: 9 * hour,
+            to: 18 * hour,
+            holidays: BTreeSet::new(),
+        }),
+        points: vec![
+            (FeedbackKind::MeetingDone, Points::whole(20)),
+            (FeedbackKind::NoShow, Points::whole(-15)),
+        ],
+        category: Some(INTENT),
+        rejected: Some((Points::whole(20), 90 * DAY)),
+        lost: Some(30 * DAY),
+    }
 }
 
 fn days(days: u64) -> HalfLife {

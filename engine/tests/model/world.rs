@@ -14,8 +14,9 @@ use engine::points::Points;
 use engine::record::{
     Body, Content, HitRecord, LeadPart, Message, Record, Step, StepRecord, Withdrawn,
 };
+use engine::sales::{Feedback, Unheard};
 use engine::scoring::Scoring;
-use engine::stage::Stage;
+use engine::stage::{FeedbackKind, Stage};
 use engine::threshold::Crossing;
 use engine::time::Timestamp;
 
@@ -93,10 +94,16 @@ pub fn unsealed(mut record: Record) -> Record {
             }
         }
         Body::Step(record) => {
+            if let Step::Feedback(feedback) = &mut record.step {
+                feedback.details = Arc::new(unseal(&feedback.sealed));
+            }
             let content = match &mut record.step {
                 Step::TakeIn(parcel) => &mut parcel.content,
                 _ => &mut Content::default(),
             };
+            for feedback in &mut content.feedback {
+                feedback.details = Arc::new(unseal(&feedback.sealed));
+            }
             for said in content.said.iter_mut().chain(&mut content.aside.said) {
                 said.attributes = Arc::new(unseal(&said.sealed));
             }
@@ -253,7 +260,12 @@ impl World {
 
     /// A card imported by a server: a person without any browser.
     pub fn import(&mut self, mail: &str) -> &mut World {
-        let claim = Some(claim(mail, Assurance::Verified));
+        self.import_with(mail, &[])
+    }
+
+    /// The same with more attributes.
+    pub fn import_with(&mut self, mail: &str, words: &[(&str, &str)]) -> &mut World {
+        let claim = Some(claim_with(mail, Assurance::Verified, words));
         let hit = Hit { kind: HitKind::Identify, claim, by_server: true, ..Hit::default() };
         self.ingest(Hit { received: self.now, when: self.now, ..hit });
         self
@@ -302,7 +314,7 @@ impl World {
 
     /// Where somebody stands.
     pub fn stage(&self, mail: &str) -> Stage {
-        self.scoring.terms().stage(&self.lead(mail).bands)
+        self.lead(mail).stage(&self.scoring, self.now)
     }
 
     /// Does a step as an operator.
@@ -315,6 +327,18 @@ impl World {
         let (journal, now) = (&mut self.journal, self.now);
         let mut push = |record: &Record| journal.push(record);
         act(&self.engine, &why, &mut Means { scoring: &self.scoring, now, push: &mut push })
+    }
+
+    /// Sales answers, now by its own clock too.
+    pub fn answer(&mut self, mail: &str, kind: FeedbackKind) -> Option<Unheard> {
+        let id = self.journal.0.len() as u64 + 1;
+        self.answer_with(mail, Feedback { id, at: self.now, ..feedback(mail, kind) })
+    }
+
+    /// The same with all it says.
+    pub fn answer_with(&mut self, mail: &str, feedback: Feedback) -> Option<Unheard> {
+        let lead = lead_of(mail);
+        self.step(|engine, _, means| engine.answer(lead, feedback, means)).unwrap().unheard
     }
 
     /// The hits recorded so far, in order.
@@ -359,6 +383,19 @@ impl World {
             }
         }
         all
+    }
+}
+
+/// What somebody of sales says of a person.
+pub fn feedback(mail: &str, kind: FeedbackKind) -> Feedback {
+    let details = Attributes::from([("by".to_owned(), "sato@vendor.example".to_owned())]);
+    let sealed = Arc::new(seal(&details));
+    Feedback {
+        kind,
+        origin: lead_of(mail),
+        details: Arc::new(details),
+        sealed,
+        ..Feedback::default()
     }
 }
 

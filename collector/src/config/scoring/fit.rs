@@ -184,9 +184,11 @@ fn attribute(field: &Field<'_>) -> Option<String> {
 }
 
 fn list(field: &Field<'_>, lists: &Lists<'_>) -> Vec<String> {
-    let Some(name) = field.name() else {
-        return Vec::new();
-    };
+    field.name().map(|name| list_of(field, name, lists)).unwrap_or_default()
+}
+
+/// The words of a list that a field names.
+pub(super) fn list_of(field: &Field<'_>, name: &str, lists: &Lists<'_>) -> Vec<String> {
     lists.words(name).unwrap_or_else(|why| {
         let plain = name.strip_suffix(".txt");
         let known = Surroundings::LISTS.iter().map(|(name, _)| *name);

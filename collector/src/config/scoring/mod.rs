@@ -5,6 +5,7 @@ mod condition;
 mod fit;
 pub mod later;
 mod rules;
+mod sales;
 mod texts;
 mod thresholds;
 
@@ -17,6 +18,7 @@ use engine::grade::Fit;
 use engine::id::{CategoryId, RuleId, ThresholdId};
 use engine::points::Points;
 use engine::rule::{Rule, RuleSet};
+use engine::sales::SalesRules;
 use engine::scoring::{CATEGORIES_MAX, Category, Labels, Scoring, Text, Urgency};
 use engine::terms::{CategoryTerms, Terms, Versions};
 use engine::threshold::Threshold;
@@ -34,6 +36,8 @@ use super::{Fingerprint, ForRules, Surroundings};
 const POINTS_MAX: i64 = 1_000_000;
 /// Most networks or domains that are left out.
 const EXCLUDED_MAX: usize = 10_000;
+/// The category that sales' answers are worth points in.
+const INTENT: &str = "intent";
 /// The audience that is nobody.
 const NOBODY: &str = "nobody";
 /// The audiences messages are commonly for; others are fine, unless they look like one of these.
@@ -101,6 +105,8 @@ pub struct ScoringFile {
     pub texts: BTreeMap<String, Text>,
     /// What people call the stages.
     pub stage_names: BTreeMap<String, String>,
+    /// What sales' answers do.
+    pub sales: SalesRules,
     /// What is read and checked, and not acted on in this version.
     pub later: Later,
 }
@@ -163,8 +169,13 @@ impl ScoringFile {
         };
         let rules = RuleSet::new(rules).map_err(|it| refused(it.to_string()))?;
         let paths = Globs::new(&self.excluded.paths).map_err(|it| refused(it.to_owned()))?;
+        // What an answer is worth is interest in buying, by the name it has in the shipped file.
+        let counted = terms.categories.iter().filter(|category| category.in_total);
+        let intent = labels.categories.iter().find(|category| category.name == INTENT);
+        let category = intent.map(|it| it.id).or(counted.map(|it| it.id).next());
+        let sales = SalesRules { category, ..self.sales.clone() };
         let scoring = Scoring::new(before, terms, rules, paths, labels);
-        scoring.map_err(|error| refused(error.to_string()))
+        Ok(scoring.map_err(|error| refused(error.to_string()))?.with_sales(sales))
     }
 
     /// The names of the thresholds, in the file's order.
@@ -218,6 +229,8 @@ impl<'a> Reading<'a> {
         let claims_max = root.get("claims").and_then(|field| read_claims(&field));
         let texts = root.get("texts").map(|field| texts::read(&field));
         let stages = root.get("stages").and_then(|field| texts::read_stages(&field));
+        let offset = self.offset.get();
+        let sales = root.get("sales").and_then(|field| sales::read(&field, offset, &self.lists));
         let later = Later::read(&root);
         root.finish();
         Some(ScoringFile {
@@ -234,6 +247,7 @@ impl<'a> Reading<'a> {
             excluded: excluded.unwrap_or_default(),
             texts: texts.unwrap_or_default(),
             stage_names: stages.unwrap_or_default(),
+            sales: sales.unwrap_or_default(),
             later,
         })
     }

@@ -2,6 +2,8 @@
 //! row is granted, in the order (when, position, order in the record), so that a row that
 //! arrives late, or one that goes, leads to the same ledger as if it had always (never) been.
 
+mod fold;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -10,14 +12,16 @@ use crate::facts::{Profile, Said, Seen, Source, was_there};
 use crate::id::{CategoryId, LeadId, Position, RuleId};
 use crate::points::Points;
 use crate::rule::{Guards, OnRemove, Once, Period};
+use crate::sales::feedback_of;
+use crate::stage::FeedbackKind;
 use crate::terms::{CategoryTerms, RuleTerms, Terms, Versions};
 use crate::time::Timestamp;
+
+pub use self::fold::{LEDGER_ROWS_FOLDED, apply_fold, fold, fold_for};
 
 /// Rows one ledger holds. Beyond it the oldest fold into one row per (origin, source, rule):
 /// still removable, no longer arbitrated anew.
 pub const LEDGER_ROWS_MAX: usize = 4_096;
-/// Rows folded at a time, so that folding is rare.
-pub const LEDGER_ROWS_FOLDED: usize = 1_024;
 
 /// Why a row was granted less than its rule gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -199,6 +203,8 @@ struct Tally<'a> {
     terms: &'a Arc<Terms>,
     // A rule that moved to another category has rows in both, and each fades at its own speed.
     rules: BTreeMap<(RuleId, CategoryId), Sum>,
+    /// How many rows stand before the last lost deal: a rule's max counts afresh after it.
+    lost: usize,
     categories: BTreeMap<CategoryId, Sum>,
     claims: BTreeMap<CategoryId, Sum>,
 }
@@ -243,6 +249,7 @@ impl<'a> Tally<'a> {
             basis,
             terms,
             rules: BTreeMap::new(),
+            lost: rows.iter().rposition(is_lost).map_or(0, |place| place + 1),
             categories: BTreeMap::new(),
             claims: BTreeMap::new(),
         };
@@ -264,6 +271,13 @@ impl<'a> Tally<'a> {
     fn grant(&self, prior: &[Row], row: &Row) -> (Points, Cut) {
         if row.withdrawn {
             return (Points(0), Cut::Withdrawn);
+        }
+        match feedback_of(row.rule) {
+            Some(_) if row.folded => return (row.base, Cut::Folded),
+            Some(FeedbackKind::Lost) => return (self.half(row), Cut::None),
+            Some(_) if row.base.0 <= 0 => return (row.base, Cut::None),
+            Some(_) => return self.fit(prior, row, &Guards::default()),
+            None => {}
         }
         // A rule of a version that is no longer kept: what was granted stays.
         let Some(rule) = self.terms.rule(row.rule) else {
@@ -289,6 +303,13 @@ impl<'a> Tally<'a> {
             return (row.base, Cut::None);
         }
         self.fit(prior, row, guards)
+    }
+
+    /// What a lost deal takes: half of what the row's category is worth at its moment, rounded
+    /// towards zero. What is worth less than nothing stays.
+    fn half(&self, row: &Row) -> Points {
+        let value = self.categories.get(&row.category).map_or(0, |sum| sum.value(row.when).0);
+        Points(-(value.max(0) / 2))
     }
 
     /// The whole points that still fit under every max; the tightest names the cut.
@@ -327,16 +348,13 @@ impl<'a> Tally<'a> {
 
     /// What a row's rule is worth at its moment, in whatever categories its rows stand.
     fn rule_value(&self, prior: &[Row], row: &Row) -> Points {
-        let of_category = |category: &CategoryTerms| match self.rules.get(&(row.rule, category.id))
-        {
-            Some(sum) => sum.value(row.when).0,
-            None => {
-                sum(prior, category.half_life, |other| {
-                    other.rule == row.rule && other.category == category.id
-                })
-                .value(row.when)
-                .0
+        let fresh = prior.get(self.lost..).unwrap_or_default();
+        let of_category = |category: &CategoryTerms| {
+            if let Some(sum) = self.rules.get(&(row.rule, category.id)) {
+                return sum.value(row.when).0;
             }
+            let same = |it: &Row| it.rule == row.rule && it.category == category.id;
+            sum(fresh, category.half_life, same).value(row.when).0
         };
         Points(self.terms.categories.iter().map(of_category).sum())
     }
@@ -348,9 +366,16 @@ impl<'a> Tally<'a> {
             return;
         };
         let basis = self.basis;
-        add_to(&mut self.rules, (row.rule, row.category), &row, || {
-            sum(rows, half_life, |other| other.rule == row.rule && other.category == row.category)
-        });
+        if is_lost(&row) {
+            self.rules.clear();
+            self.lost = index + 1;
+        } else {
+            let fresh = &rows[self.lost.min(index)..];
+            add_to(&mut self.rules, (row.rule, row.category), &row, || {
+                let same = |it: &Row| it.rule == row.rule && it.category == row.category;
+                sum(fresh, half_life, same)
+            });
+        }
         add_to(&mut self.categories, row.category, &row, || {
             sum(rows, half_life, |other| other.category == row.category)
         });
@@ -361,6 +386,11 @@ impl<'a> Tally<'a> {
             });
         }
     }
+}
+
+/// Whether a row is what a lost deal took.
+fn is_lost(row: &Row) -> bool {
+    feedback_of(row.rule) == Some(FeedbackKind::Lost)
 }
 
 /// Minus rows too: what was earned by a claim and taken away again leaves room, as under any
@@ -422,45 +452,6 @@ fn has_counted(prior: &[Row], row: &Row, guards: &Guards, terms: &Terms) -> bool
     })
 }
 
-/// What the oldest rows fold into: one row per (origin, source, rule, category), at the moment
-/// at which the rule last counted, worth what they are worth together then. Rows that did not
-/// count are worth nothing and leave no trace.
-pub fn fold(rows: &[Row], terms: &Terms) -> Vec<Row> {
-    type Group = (LeadId, Source, RuleId, CategoryId);
-    let mut groups: BTreeMap<Group, Vec<Row>> = BTreeMap::new();
-    for row in rows.iter().filter(|row| row.cut.counted()) {
-        let group = (row.origin, row.source, row.rule, row.category);
-        groups.entry(group).or_default().push(*row);
-    }
-    let mut folded: Vec<Row> =
-        groups.into_values().filter_map(|group| fold_group(&group, terms)).collect();
-    folded.sort_by_key(Row::key);
-    folded
-}
-
-fn fold_group(group: &[Row], terms: &Terms) -> Option<Row> {
-    let latest = *group.last()?;
-    if group.len() == 1 && latest.folded {
-        return Some(latest);
-    }
-    let granted = terms.category(latest.category).map_or(latest.granted, |category| {
-        sum(group, category.half_life, |_| true).value(latest.when)
-    });
-    // Its grant is final, so nothing of it is held back.
-    Some(Row { granted, base: granted, cut: Cut::Folded, folded: true, ..latest })
-}
-
-/// How many of the oldest rows to fold so that this many fit, and into what. Nothing, if there
-/// is room, or if so many sources and rules are behind them that folding gains little.
-pub fn fold_for(rows: &[Row], fit: usize, terms: &Terms) -> Option<Fold> {
-    let over = (rows.len() + fit).checked_sub(LEDGER_ROWS_MAX).filter(|over| *over > 0)?;
-    [over.max(LEDGER_ROWS_FOLDED).min(rows.len()), rows.len()].into_iter().find_map(|count| {
-        let into = fold(&rows[..count], terms);
-        let gain = count - into.len();
-        (gain >= over.max(count / 2)).then_some(Fold { rows: count as u32, into })
-    })
-}
-
 /// A ledger in the fixed form that the state hash is taken of.
 pub fn canonical_rows(rows: &[Row], out: &mut Vec<u8>) {
     for row in rows {
@@ -512,14 +503,6 @@ pub fn apply_rows(
     }
 }
 
-/// Replaces the oldest rows.
-pub fn apply_fold(rows: &mut Vec<Row>, fold: &Fold) {
-    rows.drain(..(fold.rows as usize).min(rows.len()));
-    for row in &fold.into {
-        insert(rows, *row);
-    }
-}
-
 /// What a ledger becomes: settled, folded if it is too long, and the difference.
 #[derive(Debug, Default)]
 pub struct Settled {
@@ -535,6 +518,11 @@ pub struct Settled {
 
 /// A position after every real one: where rows of the record being decided stand.
 pub const UNDECIDED: Position = Position(u64::MAX);
+
+/// Where something stands among others of its time: what is being decided comes last.
+pub fn placed(position: Position) -> Position {
+    if position == Position::NONE { UNDECIDED } else { position }
+}
 
 /// Settles a ledger with new rows. What was settled before stands, but for rows from `since` on:
 /// something else changed there.
