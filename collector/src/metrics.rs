@@ -5,8 +5,10 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use engine::stage::FeedbackKind;
 use hdrhistogram::Histogram;
 
+use crate::feedback::Refused;
 use crate::ingest::{Dropped, Reject};
 
 /// Quantiles shown of every latency.
@@ -16,6 +18,8 @@ const QUANTILES: [f64; 5] = [0.5, 0.9, 0.99, 0.999, 1.0];
 pub struct Metrics {
     rejects: BTreeMap<&'static str, AtomicU64>,
     dropped: BTreeMap<&'static str, AtomicU64>,
+    feedback: BTreeMap<(&'static str, &'static str), AtomicU64>,
+    feedback_refused: BTreeMap<&'static str, AtomicU64>,
     /// Hits recorded.
     pub hits: AtomicU64,
     /// Hits recorded, of visitors not admitted yet.
@@ -77,6 +81,8 @@ impl Default for Metrics {
         Metrics {
             rejects: Reject::NAMES.into_iter().map(zero).collect(),
             dropped: Dropped::ALL.map(|dropped| zero(dropped.name())).into(),
+            feedback: kinds_and_outcomes().map(|pair| (pair, AtomicU64::new(0))).collect(),
+            feedback_refused: Refused::NAMES.into_iter().map(zero).collect(),
             hits: AtomicU64::default(),
             first_hits: AtomicU64::default(),
             admitted: AtomicU64::default(),
@@ -106,6 +112,36 @@ impl Metrics {
         if let Some(counter) = self.dropped.get(dropped.name()) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Counts an answer of sales: its kind, and `applied` or why it changed nothing.
+    pub fn count_feedback(&self, kind: FeedbackKind, outcome: &'static str) {
+        if let Some(counter) = self.feedback.get(&(kind.name(), outcome)) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts an answer that was not taken.
+    pub fn refuse_feedback(&self, why: &'static str) {
+        if let Some(counter) = self.feedback_refused.get(why) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn write_feedback(&self, text: &mut String) {
+        let name = "mikomi_feedback_total";
+        let help = "Answers of sales, by kind, and whether they changed something.";
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
+        for ((kind, outcome), counter) in &self.feedback {
+            let count = counter.load(Ordering::Relaxed);
+            let _ = writeln!(text, "{name}{{kind=\"{kind}\",outcome=\"{outcome}\"}} {count}");
+        }
+        write_counters(
+            text,
+            "mikomi_feedback_refused_total",
+            "Answers of sales that were not taken, by reason.",
+            &self.feedback_refused,
+        );
     }
 
     /// All of it as Prometheus text.
@@ -160,6 +196,7 @@ impl Metrics {
         ] {
             write_figure(text, name, help, "counter", counter.load(Ordering::Relaxed) as f64);
         }
+        self.write_feedback(text);
         self.acknowledge.write(
             text,
             "mikomi_acknowledge_microseconds",
@@ -171,6 +208,14 @@ impl Metrics {
             "From a hit's receipt to its alert being delivered.",
         );
     }
+}
+
+/// What may become of an answer of sales.
+const OUTCOMES: [&str; 5] = ["applied", "repeated", "older", "not_here", "too_many"];
+
+fn kinds_and_outcomes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let kinds = FeedbackKind::ALL.into_iter();
+    kinds.flat_map(|kind| OUTCOMES.map(|outcome| (kind.name(), outcome)))
 }
 
 /// One figure as Prometheus text.

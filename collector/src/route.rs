@@ -11,6 +11,7 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use crate::app::App;
 use crate::config::SecureCookie;
 use crate::cookie::{self, Shape, VisitorCookie};
+use crate::feedback::{self, Desk};
 use crate::ingest::beacon::BeaconLimits;
 use crate::ingest::{self, RawHit, Reject, Sender, Taken, beacon, click, pixel};
 use crate::privacy::{has_gpc, is_prefetch};
@@ -31,6 +32,8 @@ pub struct Collector {
     pub app: Arc<App>,
     /// The listener's counters.
     pub counters: Arc<ServerCounters>,
+    /// Where sales answers.
+    pub desk: Desk,
 }
 
 impl Collector {
@@ -50,12 +53,54 @@ impl Collector {
             (&Method::GET | &Method::HEAD, "/readyz") => self.readiness(),
             (&Method::GET | &Method::HEAD, "/optout") => opt_out_page(),
             (&Method::POST, "/optout") => self.opt_out(&peer),
-            (_, "/p.gif" | "/b" | "/m.js" | "/healthz" | "/readyz" | "/optout") => {
+            (&Method::POST, "/s/feedback") => self.feedback(request).await,
+            (method, path) if path.starts_with("/f/") => {
+                let acts = method == Method::POST;
+                let looks = method == Method::GET || method == Method::HEAD;
+                if acts || looks {
+                    return self.tap(request, acts).await;
+                }
+                self.refuse(Form::Beacon, Reject::Method)
+            }
+            (_, "/p.gif" | "/b" | "/m.js" | "/healthz" | "/readyz" | "/optout" | "/s/feedback") => {
                 self.refuse(Form::Beacon, Reject::Method)
             }
             (&Method::GET | &Method::HEAD, _) => self.link(&request, peer),
             _ => self.refuse(Form::Beacon, Reject::UnknownPath),
         }
+    }
+
+    /// What the sales system answers.
+    async fn feedback(&self, request: Request<Incoming>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let body = match self.short_body(body).await {
+            Ok(body) => body,
+            Err(error) => return error.answer(),
+        };
+        let desk = self.desk.clone();
+        let done = tokio::task::spawn_blocking(move || desk.take(&parts.headers, &body)).await;
+        done.unwrap_or_else(|_| self.refuse(Form::Beacon, Reject::NotReady))
+    }
+
+    /// A link by which somebody answers with one tap: looked at, or acted on.
+    async fn tap(&self, request: Request<Incoming>, acts: bool) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let body = match self.short_body(body).await {
+            Ok(body) => body,
+            Err(error) => return error.answer(),
+        };
+        let desk = self.desk.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let token = parts.uri.path().strip_prefix("/f/").unwrap_or_default();
+            if acts { desk.tap(token, &body) } else { desk.show_tap(token) }
+        });
+        done.await.unwrap_or_else(|_| self.refuse(Form::Beacon, Reject::NotReady))
+    }
+
+    async fn short_body(&self, body: Incoming) -> Result<bytes::Bytes, BodyError> {
+        let settings = &self.app.settings.collector;
+        let timeouts = BodyTimeouts { pause: settings.body_gap, total: settings.body };
+        read_body(body, feedback::BODY_BYTES_MAX, timeouts, &self.counters).await
     }
 
     /// A link in a mail, or the image that says it was opened. Never waits for the journal.
@@ -330,7 +375,9 @@ mod tests {
     #[tokio::test]
     async fn it_is_not_ready_while_nobody_can_be_told() {
         let (_folder, running) = tokio::task::spawn_blocking(started).await.unwrap();
-        let collector = Collector { app: Arc::clone(&running.app), counters: Arc::default() };
+        let app = Arc::clone(&running.app);
+        let desk = Desk { app: Arc::clone(&app), log: Arc::default(), endpoints: Arc::default() };
+        let collector = Collector { app, counters: Arc::default(), desk };
         assert_eq!(collector.readiness().status(), StatusCode::OK);
         running.app.stalled.note(Follows::Outbox, &ReadError::Lost);
         let answer = collector.readiness();

@@ -20,6 +20,8 @@ mod privacy;
 mod requests;
 #[path = "end_to_end/rules.rs"]
 mod rules;
+#[path = "end_to_end/sales.rs"]
+mod sales;
 mod support;
 
 use serde_json::{Value, json};
@@ -115,7 +117,7 @@ fn the_message_about_a_hot_lead_says_everything_that_sales_needs() {
         ("site", json!("www")),
         ("test", json!(false)),
         ("audience", json!("sales")),
-        ("answer_by", json!(null)),
+        ("answer_by", json!("2026-12-07T04:00:00.000Z")),
     ] {
         assert_eq!(data[key], expected, "{key}");
     }
@@ -138,8 +140,10 @@ fn the_message_about_a_hot_lead_says_everything_that_sales_needs() {
             && timeline.ends_with(&format!("/leads/{lead_id}")),
         "{timeline}"
     );
-    for link in ["crm", "accept", "reject", "later"] {
-        assert_eq!(data["links"][link], Value::Null, "{link}");
+    assert_eq!(data["links"]["crm"], Value::Null);
+    for (link, letter) in [("accept", "a"), ("reject", "r"), ("later", "s")] {
+        let tap = format!("http://{}/f/{letter}.{}.", server.collector(), &id[4..]);
+        assert!(data["links"][link].as_str().unwrap().starts_with(&tap), "{link}");
     }
     assert_eq!(
         data["facts"],
@@ -324,7 +328,7 @@ fn a_hot_lead_left_alone_cools_by_time_alone_with_one_message() {
     let data = &cooled["data"];
     assert_eq!(
         (cooled["type"].as_str(), data["sequence"].as_u64()),
-        (Some("lead.cooled"), Some(2))
+        (Some("lead.cooled"), Some(3))
     );
     about(&data["score"]["exact"], 39.999);
     let instant: jiff::Timestamp = cooled["timestamp"].as_str().unwrap().parse().unwrap();
@@ -378,7 +382,7 @@ fn a_lead_that_comes_back_is_told_under_the_next_number_and_another_id() {
     let again = messages[2].json();
     assert_eq!(
         (again["type"].as_str(), again["data"]["sequence"].as_u64()),
-        (Some("lead.hot"), Some(3))
+        (Some("lead.hot"), Some(4))
     );
     assert_eq!(again["data"]["crossing"]["number"], 2);
     assert_ne!(messages[0].header("webhook-id"), messages[2].header("webhook-id"));

@@ -123,7 +123,7 @@ class Entry:
     def step(self, kind, fields, lead=None):
         """What a step does to a visitor or a lead, before its part is applied."""
         if kind == 4: self.of, self.names, self.rows = fields[0], {}, []
-        if kind == 5:  # a parcel: nothing of it counts before the last one is there
+        if kind in (5, 14):  # a parcel: nothing of it counts before the last one is there
             self.arriving = [*(self.arriving if fields[1] else []), fields]
             for sender, _, _, joint, members, rows in self.arriving if fields[2] else []:
                 for id, _, parent, *_ in members:
@@ -183,7 +183,7 @@ def main(folder, at):
         while record.at < len(data):
             tag = record.b()
             parts[tag] = Bytes(record.x(), time, version)
-        if not (1 <= kind <= 6 and all(1 <= tag <= 13 for tag in parts)):
+        if not (1 <= kind <= 6 and all(1 <= tag <= 14 for tag in parts)):
             raise ValueError(f"the record at {position} is of a newer version")
         if kind == 3:  # a version of the scoring counts whatever moment is asked for
             *head, found = parts[10].read(TERMS) if 10 in parts else parts[5].read(FIRST_TERMS)
@@ -195,7 +195,7 @@ def main(folder, at):
         for part in parts.values(): part.visitor = visitor
         if kind == 6:
             *_, number = parts[12].read("xxvvb")
-            step = number, parts[12].read(STEPS.get(number, ""))
+            step = number, parts[12].read(STEPS.get(5 if number == 14 else number, ""))
         if 13 in parts:
             entries[visitor].step(*step)
             entries[visitor].apply(position, [], regrants, [])

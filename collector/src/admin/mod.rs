@@ -9,6 +9,7 @@ mod operate;
 mod page;
 mod review;
 mod rules;
+mod sales;
 mod view;
 mod wish;
 
@@ -32,6 +33,7 @@ use self::wish::{Wish, needed};
 use crate::app::App;
 use crate::config::{Problem, Surroundings};
 use crate::cookie::{self, Shape};
+use crate::feedback::Desk;
 use crate::outbox::Log;
 use crate::outbox::message::iso;
 use crate::reader::Lists;
@@ -85,6 +87,8 @@ pub struct Admin {
     pub problems: Arc<Mutex<Vec<String>>>,
     /// The folder whose lists the rules may name.
     pub surroundings: Arc<Surroundings>,
+    /// Where sales answers.
+    pub desk: Desk,
     /// Ends streams when the server stops.
     pub stop: watch::Receiver<bool>,
 }
@@ -531,6 +535,7 @@ mod tests {
             reload: Arc::default(),
             problems: Arc::default(),
             surroundings: Arc::default(),
+            desk: Desk::new(app, &Arc::default(), &Arc::default()),
             stop: watch::channel(false).1,
         }
     }

@@ -10,14 +10,15 @@ use engine::id::{LeadId, Position, VisitorId};
 use engine::lead::{Explained, Lead, explain, reasons, terms_of, urgency};
 use engine::ledger::Row;
 use engine::points::Points;
-use engine::record::{Body, Member, NameKind, Record, Tie};
+use engine::record::{Body, Member, NameKind, Record, Step, StepRecord, Tie};
 use engine::stage::Stage;
 use engine::threshold::{Crossing, Direction, Gate, Standing, Threshold};
 use engine::time::Timestamp;
 use serde_json::{Map, Value, json};
 
+use super::sales;
 use crate::app::{App, InForce};
-use crate::outbox::message::{iso, points, rule_names};
+use crate::outbox::message::{OWNER, iso, points, rule_names};
 use crate::reader::{step_name, what};
 use crate::timeline::Timeline;
 use crate::webhook::queue::Outstanding;
@@ -85,6 +86,7 @@ impl<'a> View<'a> {
             "email": shown("email"),
             "company": shown("company"),
             "stage": self.stage(lead),
+            "owner": lead.owner().or_else(|| shown(OWNER).map(String::as_str)),
             "points": standing.score.shown(),
             "exact": points(standing.score),
             "cell": terms.cell(standing.grade, standing.score),
@@ -127,6 +129,8 @@ impl<'a> View<'a> {
             "anonymous_hits_attached": counts.attached,
             "messages": lead.sequence,
         });
+        value["activities"] = json!(sales::activities(&lead, now));
+        value["asked"] = json!(sales::asked(&lead));
         value["score"] = self.score(id, &lead, (now, now));
         Some(value)
     }
@@ -306,16 +310,11 @@ impl<'a> View<'a> {
     fn event(&self, position: Position, record: &Record) -> Value {
         let mut event = match &record.body {
             Body::Hit(record) => hit(&record.hit, position, &self.catalog),
-            Body::Step(step) => json!({
-                "position": position.0,
-                "received": iso(record.time),
-                "event": step_name(&step.step),
-                "actor": step.actor,
-                "reason": step.reason,
-                "undoes": (step.undoes != Position::NONE).then_some(step.undoes.0),
-            }),
-            _ => json!({ "position": position.0, "received": iso(record.time), "event": "time" }),
+            Body::Step(step) => step_event(step),
+            _ => json!({ "event": "time" }),
         };
+        event["position"] = json!(position.0);
+        event["received"] = json!(iso(record.received()));
         if let Body::Hit(hit) = &record.body {
             let rows = match (&hit.lead, &hit.visit) {
                 (Some(part), _) => part.rows.as_slice(),
@@ -471,6 +470,18 @@ fn of_sales(standing: &Standing, since: Timestamp, now: Timestamp) -> Option<Str
         format!("rests until {}", iso(dealings.rested(since)))
     } else {
         format!("nothing new since {}", stage.name())
+    })
+}
+
+fn step_event(step: &StepRecord) -> Value {
+    if let Step::Feedback(feedback) = &step.step {
+        return sales::event(feedback);
+    }
+    json!({
+        "event": step_name(&step.step),
+        "actor": step.actor,
+        "reason": step.reason,
+        "undoes": (step.undoes != Position::NONE).then_some(step.undoes.0),
     })
 }
 

@@ -12,7 +12,9 @@ use engine::id::{LeadId, RuleId};
 use engine::lead::{Lead, OTHER};
 use engine::points::Points;
 use engine::record::{Body, Message, NameKind, Record, Told};
+use engine::sales::feedback_of;
 use engine::scoring::{Scoring, Text};
+use engine::stage::FeedbackKind;
 use engine::terms::Terms;
 use engine::threshold::{Crossing, Direction, Gate, Threshold};
 use engine::time::Timestamp;
@@ -23,6 +25,8 @@ use crate::timeline::Timeline;
 
 /// Longest title in a message, in characters.
 const TITLE_CHARS_MAX: usize = 80;
+/// Who of sales a lead belongs to, by what our own systems say.
+pub const OWNER: &str = "owner";
 /// Hits listed as recent.
 const RECENT_MAX: usize = 5;
 
@@ -54,6 +58,8 @@ pub struct Material<'a> {
     pub scoring: &'a Scoring,
     /// The names the journal knows, and the terms of every version.
     pub catalog: &'a Catalog,
+    /// The links that answer it with one tap: taken, no lead, later.
+    pub taps: Option<[String; 3]>,
     /// How people reach the admin side, if stated.
     pub admin_url: Option<&'a str>,
     /// When the record was durable.
@@ -78,6 +84,7 @@ impl Material<'_> {
     /// The body. `hide` names what of the lead this endpoint is not shown.
     pub fn body(&self, hide: &BTreeSet<String>) -> Value {
         let (told, headline) = (self.told(), self.headline(hide));
+        let tap = |place: usize| self.taps.as_ref().map(|taps| &taps[place]);
         let mut data = json!({
             "schema": 1,
             "alert_id": self.alert,
@@ -101,11 +108,11 @@ impl Material<'_> {
                 "customer": false,
                 "open_deal": null,
             },
-            "answer_by": null,
+            "answer_by": told.asks.map(|(answer_by, _)| iso(answer_by)),
             "links": {
                 "crm": null,
                 "timeline": self.admin_url.map(|url| format!("{url}/leads/{}", self.lead_id)),
-                "accept": null, "reject": null, "later": null,
+                "accept": tap(0), "reject": tap(1), "later": tap(2),
             },
             "times": {
                 "received": iso(self.cause.received()),
@@ -281,7 +288,7 @@ impl Material<'_> {
             "confirmed_by": told.assurance.is_proved().then_some(&self.confirmed_by),
             "stage": told.stage.name(),
             "previous_stage": told.previous_stage.name(),
-            "owner": shown("owner"),
+            "owner": self.lead.owner().or_else(|| shown(OWNER)),
             "external_ids": ids,
         })
     }
@@ -399,11 +406,32 @@ pub fn rule_names(scoring: &Scoring, catalog: &Catalog, id: RuleId) -> (String, 
     if id == OTHER {
         return ("other".into(), json!({ "ja": "その他", "en": "Other" }));
     }
+    if let Some(kind) = feedback_of(id) {
+        let (ja, en) = answer_label(kind);
+        return (kind.name().into(), json!({ "ja": ja, "en": en }));
+    }
     if let Some(rule) = scoring.rules.rule(id) {
         return (rule.name.clone(), json!({ "ja": rule.ja, "en": rule.en }));
     }
     let name = catalog.name(NameKind::Rule, id.0).unwrap_or("unknown");
     (name.to_owned(), json!({ "ja": name, "en": name }))
+}
+
+/// What people read where an answer of sales is the reason for points.
+fn answer_label(kind: FeedbackKind) -> (&'static str, &'static str) {
+    match kind {
+        FeedbackKind::Accepted => ("営業が対応開始", "Sales took it"),
+        FeedbackKind::Rejected => ("営業が見送り", "Sales said no"),
+        FeedbackKind::Contacted => ("営業が連絡", "Sales spoke to them"),
+        FeedbackKind::MeetingPlanned => ("商談予定", "Meeting planned"),
+        FeedbackKind::MeetingDone => ("商談実施", "Met sales"),
+        FeedbackKind::NoShow => ("商談に不参加", "Did not come to a meeting"),
+        FeedbackKind::Opportunity => ("商談化", "A deal began"),
+        FeedbackKind::Won => ("受注", "Deal won"),
+        FeedbackKind::Lost => ("失注", "Deal lost"),
+        FeedbackKind::Recycle => ("マーケへ戻し", "Given back to marketing"),
+        FeedbackKind::Snooze => ("あとで", "Later"),
+    }
 }
 
 fn hit_of(record: &Record) -> Option<&Hit> {

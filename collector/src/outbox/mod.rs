@@ -26,6 +26,7 @@ use self::entry::{Attempt, Entry, Frozen, Queued, base64};
 use self::message::Material;
 use crate::app::App;
 use crate::config::Endpoint;
+use crate::feedback::tap;
 use crate::journal::{Follower, Poisoned, ReadError};
 use crate::patience::Follows;
 use crate::seal::SealError;
@@ -344,6 +345,7 @@ impl Outbox {
             timeline: &timeline,
             scoring: &in_force.scoring,
             catalog: &catalog,
+            taps: tap::links(app, id.as_str(), message),
             admin_url: app.settings.admin.admin_url.as_deref(),
             committed: now,
             queued: now,

@@ -34,6 +34,7 @@ use crate::clock::Clock;
 use crate::config::{
     self, Around, Endpoint, Files, Loaded, Problem, RulesFrom, ScoringFile, Settings, Surroundings,
 };
+use crate::feedback::Desk;
 use crate::ids::Ids;
 use crate::install::{Install, InstallError};
 use crate::journal::{Found, OpenError};
@@ -314,6 +315,7 @@ fn launch(
         reload: Arc::clone(&reload),
         problems: Arc::default(),
         surroundings: Arc::clone(&parts.surroundings),
+        desk: Desk::new(&app, &parts.log, &parts.endpoints),
         stop: stopped.clone(),
     };
     let workings = Workings { commands, replayed, reload: Arc::clone(&reload) };

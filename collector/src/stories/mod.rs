@@ -6,6 +6,7 @@ mod read;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use engine::alert::AlertKind;
 use engine::attribute::Attributes;
 use engine::engine::{Arrival, Engine, Ingested};
 use engine::glob::normal_path;
@@ -59,6 +60,8 @@ struct Stage<'a> {
     messages: Vec<(LeadId, String)>,
     browsers: BTreeMap<String, Page>,
     person: Option<LeadId>,
+    /// Whether the story speaks of reminders; most do not care who takes a lead when.
+    reminders: bool,
 }
 
 /// Where a browser is.
@@ -97,6 +100,7 @@ impl<'a> Stage<'a> {
             messages: Vec::new(),
             browsers: BTreeMap::new(),
             person: None,
+            reminders: story.tells(AlertKind::Reminder.name()),
             scoring,
         };
         let (terms, text) = (stage.scoring.terms().clone(), file.text.as_bytes().to_vec());
@@ -284,7 +288,9 @@ impl<'a> Stage<'a> {
         let explained = explain(&lead.content.rows, terms, step.at);
         let standing = lead.standing(&self.scoring, step.at);
         let head = self.person.map(|name| self.engine.head(name));
-        let own = self.messages.iter().filter(|(id, _)| Some(self.engine.head(*id)) == head);
+        let counts = |kind: &str| self.reminders || kind != AlertKind::Reminder.name();
+        let own = self.messages.iter().filter(|(_, kind)| counts(kind));
+        let own = own.filter(|(id, _)| Some(self.engine.head(*id)) == head);
         Found {
             score: shown(explained.score),
             categories: self.categories(&explained.categories),

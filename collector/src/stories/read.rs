@@ -22,6 +22,14 @@ pub struct Story {
     pub steps: Vec<Step>,
 }
 
+impl Story {
+    /// Whether it says anywhere that such a message is told.
+    pub fn tells(&self, kind: &str) -> bool {
+        let told = self.steps.iter().filter_map(|step| step.expects.messages.as_ref());
+        told.flatten().any(|message| message == kind)
+    }
+}
+
 /// What happens at one moment, and what should be true after it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Step {

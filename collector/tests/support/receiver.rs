@@ -115,8 +115,15 @@ impl Receiver {
         self.shared.received.lock().unwrap().clone()
     }
 
-    /// Everything about one person.
+    /// Everything about one person, but that nobody took them: as the stories count.
     pub fn about(&self, email: &str) -> Vec<Received> {
+        let mut found = self.all_about(email);
+        found.retain(|one| one.kind() != "lead.reminder");
+        found
+    }
+
+    /// Everything about one person.
+    pub fn all_about(&self, email: &str) -> Vec<Received> {
         self.all().into_iter().filter(|one| one.email() == email).collect()
     }
 
