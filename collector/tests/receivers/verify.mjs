@@ -1,13 +1,14 @@
-// What npm's standardwebhooks says to deliveries. In: a JSON array of {secret, headers, body (base
+// What npm's standardwebhooks, or svix if that is asked for, says to deliveries. In: a JSON array of {secret, headers, body (base
 // 64)}. Out: an array of "accepted" or "rejected: why". Ends with 77 where the library is not there.
 import { createRequire } from "node:module";
 
 const require = createRequire(new URL("../browser/", import.meta.url));
+const library = process.argv[2] ?? "standardwebhooks";
 let Webhook;
 try {
-  ({ Webhook } = require("standardwebhooks"));
+  ({ Webhook } = require(library));
 } catch {
-  console.log("npm install in tests/browser brings standardwebhooks");
+  console.log(`npm install in tests/browser brings ${library}`);
   process.exit(77);
 }
 
