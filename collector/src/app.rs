@@ -14,7 +14,7 @@ use engine::scoring::Scoring;
 use tokio::sync::broadcast;
 
 use crate::clock::Clock;
-use crate::config::{Excluded, Settings, Site};
+use crate::config::{Excluded, Owners, Settings, Site};
 use crate::ids::Ids;
 use crate::install::Install;
 use crate::journal::Journal;
@@ -35,6 +35,8 @@ pub struct App {
     pub sites: Sites,
     /// The scoring in force.
     pub scoring: ArcSwap<InForce>,
+    /// The people of sales.
+    pub owners: ArcSwap<Owners>,
     /// Held while a version of the scoring is published: one at a time.
     pub publishing: Mutex<()>,
     /// Held by a job that goes over the whole journal: one at a time.

@@ -11,6 +11,7 @@ pub mod command;
 pub mod config;
 pub mod cookie;
 pub mod demo;
+pub mod facts;
 pub mod feedback;
 pub mod ids;
 pub mod ingest;

@@ -30,8 +30,8 @@ struct Cli {
 
 #[derive(Args, Clone)]
 struct Common {
-    /// Folder of mikomi.toml, scoring.toml and endpoints.toml. Without it ./config if it holds
-    /// mikomi.toml, else the compiled-in defaults.
+    /// Folder of mikomi.toml, scoring.toml, endpoints.toml and owners.toml. Without it ./config if
+    /// it holds mikomi.toml, else the compiled-in defaults.
     #[arg(long, global = true, value_name = "FOLDER")]
     config: Option<PathBuf>,
     /// Data folder, instead of the settings' one.

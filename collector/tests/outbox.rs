@@ -313,7 +313,7 @@ struct World {
 
 impl World {
     fn new(endpoints_toml: String) -> World {
-        let contents = [None, None, Some(endpoints_toml.into_bytes())];
+        let contents = [None, None, Some(endpoints_toml.into_bytes()), None];
         let files = Files { contents, ..Files::default() };
         let loaded = config::load(&files, &Surroundings::default()).unwrap();
         let endpoints = loaded.endpoints.into_iter().map(|endpoint| endpoint.id).collect();
@@ -406,7 +406,7 @@ impl Life {
         let install = Install::open(folder, &ids).unwrap();
         let sealer = Arc::new(Sealer::open(folder).unwrap());
         let loaded = config::load(&world.files, &Surroundings::default()).unwrap();
-        let Loaded { settings, scoring: file, endpoints } = loaded;
+        let Loaded { settings, scoring: file, endpoints, owners } = loaded;
         let engine = Engine::new(8);
         let mut queue = queue_for(&endpoints, &settings, *now);
         let disk = machine.disk(&sealer);
@@ -437,6 +437,7 @@ impl Life {
         let app = Arc::new(App {
             sites,
             scoring: ArcSwap::from_pointee(in_force),
+            owners: ArcSwap::from_pointee(owners),
             publishing: Mutex::default(),
             jobs: Mutex::default(),
             engine,

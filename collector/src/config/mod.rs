@@ -1,12 +1,13 @@
-//! Configuration: three files a person edits, read into types once.
+//! Configuration: files a person edits, read into types once.
 //!
 //! `mikomi.toml` says how the machine runs, `scoring.toml` who earns points, `endpoints.toml` who
-//! is told. They are looked for in the folder given by `--config`, else in `./config`, else the
-//! compiled-in ones are used. Everything wrong in them is reported at once, with line, column and
-//! the nearest right word; nothing in them is ignored.
+//! is told, `owners.toml` by what names. They are looked for in the folder given by `--config`,
+//! else in `./config`, else the compiled-in ones are used. Everything wrong in them is reported at
+//! once, with line, column and the nearest right word; nothing in them is ignored.
 
 mod endpoints;
 mod mikomi_toml;
+mod owners;
 mod problem;
 mod reload;
 mod scoring;
@@ -22,6 +23,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 pub use self::endpoints::{Endpoint, EndpointMode};
+pub use self::owners::{Owner, Owners};
 pub use self::problem::Problem;
 pub use self::reload::{Changes, Contents, Watcher};
 pub use self::scoring::{Around, Excluded, NameKind, ScoringFile, later};
@@ -41,12 +43,13 @@ pub const DEFAULT_MIKOMI: &str = include_str!("../../../config/mikomi.toml");
 pub const DEFAULT_SCORING: &str = include_str!("../../../config/scoring.toml");
 /// The compiled-in endpoints.toml: an example that sends nothing.
 pub const DEFAULT_ENDPOINTS: &str = include_str!("../../../config/endpoints.toml");
-
+/// The compiled-in owners.toml: an example that names nobody.
+pub const DEFAULT_OWNERS: &str = include_str!("../../../config/owners.toml");
 /// The compiled-in stories.toml: what the rules to begin with should do.
 pub const DEFAULT_STORIES: &str = include_str!("../../../config/stories.toml");
 
-/// The names of the three files.
-pub const FILE_NAMES: [&str; 3] = ["mikomi.toml", "scoring.toml", "endpoints.toml"];
+/// The names of the files.
+pub const FILE_NAMES: [&str; 4] = ["mikomi.toml", "scoring.toml", "endpoints.toml", "owners.toml"];
 /// Longest file of settings, in bytes. Two thousand rules have half of it.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Most lists in a folder.
@@ -182,13 +185,13 @@ fn read_at_most(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// The contents of the three files, as found.
+/// The contents of the files, as found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Files {
     /// The folder they are in; nothing when the compiled-in ones are used.
     pub dir: Option<PathBuf>,
-    /// mikomi.toml, scoring.toml and endpoints.toml, those that are there.
-    pub contents: [Option<Vec<u8>>; 3],
+    /// Those of [`FILE_NAMES`] that are there.
+    pub contents: [Option<Vec<u8>>; 4],
     /// Of the lists beside them, if there are any.
     pub lists: Option<Fingerprint>,
 }
@@ -237,8 +240,8 @@ impl Files {
 
     /// What they say, for [`Watcher::changed`].
     pub fn contents(&self) -> Contents<'_> {
-        let [mikomi, scoring, endpoints] = self.contents.each_ref().map(Option::as_deref);
-        Contents { mikomi, scoring, endpoints, lists: self.lists }
+        let [mikomi, scoring, endpoints, owners] = self.contents.each_ref().map(Option::as_deref);
+        Contents { mikomi, scoring, endpoints, owners, lists: self.lists }
     }
 }
 
@@ -265,13 +268,15 @@ pub struct Loaded {
     pub scoring: ScoringFile,
     /// Who is told, in the file's order.
     pub endpoints: Vec<Endpoint>,
+    /// The people of sales.
+    pub owners: Owners,
 }
 
-/// Reads all three files, or says everything that is wrong with them. Where there is no folder
+/// Reads all files, or says everything that is wrong with them. Where there is no folder
 /// the compiled-in files are used; in a folder a missing scoring.toml is the compiled-in one,
-/// and a missing endpoints.toml tells nobody.
+/// a missing endpoints.toml tells nobody, and a missing owners.toml names nobody.
 pub fn load(files: &Files, surroundings: &Surroundings) -> Result<Loaded, Vec<Problem>> {
-    let [mikomi, scoring, endpoints] = &files.contents;
+    let [mikomi, scoring, endpoints, owners] = &files.contents;
     let settings = read_settings(mikomi.as_deref(), surroundings);
     let for_rules = settings.as_ref().ok().map(Settings::for_rules);
     let around = Around { surroundings, settings: for_rules.as_ref() };
@@ -280,12 +285,16 @@ pub fn load(files: &Files, surroundings: &Surroundings) -> Result<Loaded, Vec<Pr
     let own_folder = files.dir.is_some();
     let endpoints =
         read_endpoints(endpoints.as_deref(), own_folder, thresholds.as_deref(), surroundings);
-    match (settings, scoring, endpoints) {
-        (Ok(settings), Ok(scoring), Ok(endpoints)) => Ok(Loaded { settings, scoring, endpoints }),
-        (settings, scoring, endpoints) => {
+    let owners = owners.as_deref().map_or_else(|| Ok(Owners::default()), read_owners);
+    match (settings, scoring, endpoints, owners) {
+        (Ok(settings), Ok(scoring), Ok(endpoints), Ok(owners)) => {
+            Ok(Loaded { settings, scoring, endpoints, owners })
+        }
+        (settings, scoring, endpoints, owners) => {
             let mut problems = settings.err().unwrap_or_default();
             problems.extend(scoring.err().unwrap_or_default());
             problems.extend(endpoints.err().unwrap_or_default());
+            problems.extend(owners.err().unwrap_or_default());
             Err(problems)
         }
     }
@@ -338,4 +347,9 @@ fn read_endpoints(
             endpoints::parse(file, DEFAULT_ENDPOINTS, thresholds, surroundings)
         }
     }
+}
+
+fn read_owners(bytes: &[u8]) -> Result<Owners, Vec<Problem>> {
+    let file = FILE_NAMES[3];
+    owners::parse(file, decode(file, bytes)?)
 }

@@ -3,11 +3,11 @@
 //! gives the contents.
 
 use super::{
-    Around, Endpoint, FILE_NAMES, Fingerprint, ForRules, Problem, ScoringFile, Settings,
+    Around, Endpoint, FILE_NAMES, Fingerprint, ForRules, Owners, Problem, ScoringFile, Settings,
     Surroundings,
 };
 
-/// The three files as they are now; nothing for one that is not there.
+/// The files as they are now; nothing for one that is not there.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Contents<'a> {
     /// mikomi.toml.
@@ -16,6 +16,8 @@ pub struct Contents<'a> {
     pub scoring: Option<&'a [u8]>,
     /// endpoints.toml.
     pub endpoints: Option<&'a [u8]>,
+    /// owners.toml.
+    pub owners: Option<&'a [u8]>,
     /// All lists of words together.
     pub lists: Option<Fingerprint>,
 }
@@ -29,6 +31,8 @@ pub struct Changes {
     pub scoring: Option<Box<ScoringFile>>,
     /// endpoints.toml changed and is right, or must be read anew.
     pub endpoints: Option<Vec<Endpoint>>,
+    /// owners.toml changed and is right.
+    pub owners: Option<Owners>,
     /// Whether [`Watcher::problems`] are others than before.
     pub problems_changed: bool,
 }
@@ -36,7 +40,7 @@ pub struct Changes {
 /// Decides what saved files do.
 pub struct Watcher {
     surroundings: Surroundings,
-    files: [Watched; 3],
+    files: [Watched; FILE_NAMES.len()],
     /// The scoring in force; the same text is not published twice. None after one that could not
     /// be published: whatever is saved next is tried.
     in_force: Option<Fingerprint>,
@@ -68,7 +72,8 @@ impl Contents<'_> {
         match file {
             0 => Seen::of(self.mikomi, None),
             1 => Seen::of(self.scoring, self.lists),
-            _ => Seen::of(self.endpoints, None),
+            2 => Seen::of(self.endpoints, None),
+            _ => Seen::of(self.owners, None),
         }
     }
 }
@@ -116,7 +121,7 @@ impl Watcher {
         let watched = |file| Watched { judged: loaded.seen(file), ..Watched::default() };
         Watcher {
             surroundings,
-            files: [watched(0), watched(1), watched(2)],
+            files: std::array::from_fn(watched),
             in_force: Some(scoring.fingerprint),
             thresholds: scoring.threshold_names(),
             for_rules,
@@ -166,6 +171,10 @@ impl Watcher {
                     let thresholds = Some(watcher.thresholds.as_slice());
                     super::read_endpoints(Some(bytes), true, thresholds, &watcher.surroundings)
                 });
+        }
+        if self.is_due(3, now, insisted) {
+            let read = |bytes: &[u8], _: &Watcher| super::read_owners(bytes);
+            changes.owners = self.judge(3, now.owners, now, &mut changes, read);
         }
         changes
     }

@@ -915,6 +915,7 @@ fn watcher() -> (Watcher, Vec<u8>) {
         mikomi: Some(DEFAULT_MIKOMI.as_bytes()),
         scoring: Some(DEFAULT_SCORING.as_bytes()),
         endpoints: Some(DEFAULT_ENDPOINTS.as_bytes()),
+        owners: Some(DEFAULT_OWNERS.as_bytes()),
         lists: None,
     };
     (Watcher::new(alone(), contents, for_rules(), &file), DEFAULT_SCORING.as_bytes().to_vec())
@@ -925,6 +926,7 @@ fn saved(scoring: &[u8]) -> Contents<'_> {
         mikomi: Some(DEFAULT_MIKOMI.as_bytes()),
         scoring: Some(scoring),
         endpoints: Some(DEFAULT_ENDPOINTS.as_bytes()),
+        owners: Some(DEFAULT_OWNERS.as_bytes()),
         lists: None,
     }
 }
@@ -933,6 +935,7 @@ fn is_nothing(changes: &Changes) -> bool {
     changes.settings.is_none()
         && changes.scoring.is_none()
         && changes.endpoints.is_none()
+        && changes.owners.is_none()
         && !changes.problems_changed
 }
 
@@ -993,6 +996,27 @@ fn endpoints_are_judged_anew_when_the_thresholds_they_name_change() {
     let changes = watcher.changed(now(renamed.as_bytes()));
     assert!(changes.scoring.is_some() && changes.endpoints.is_none());
     assert!(watcher.problems()[0].message.contains("no threshold \"warm\""));
+}
+
+#[test]
+fn saved_owners_take_effect_and_a_file_that_was_never_there_is_not_missed() {
+    let (mut watcher, whole) = watcher();
+    let owner = "[[owner]]\nmail = \"sato@vendor.example\"\nname = \"佐藤\"\n";
+    let now = Contents { owners: Some(owner.as_bytes()), ..saved(&whole) };
+    assert!(is_nothing(&watcher.changed(now)));
+    let owners = watcher.changed(now).owners.unwrap();
+    assert_eq!(owners.find("sato@vendor.example").unwrap().name_ja, "佐藤");
+    let worse = Contents { owners: Some(b"[[owner]]"), ..now };
+    watcher.changed(worse);
+    let changes = watcher.changed(worse);
+    assert!(changes.owners.is_none() && changes.problems_changed);
+
+    let loaded = Contents { owners: None, ..saved(&whole) };
+    let rules = scoring(DEFAULT_SCORING).unwrap();
+    let mut without = Watcher::new(alone(), loaded, for_rules(), &rules);
+    without.insist();
+    assert!(without.changed(loaded).owners.is_none());
+    assert_eq!(without.problems(), []);
 }
 
 #[test]
@@ -1059,7 +1083,7 @@ proptest! {
     #[test]
     fn no_edit_of_the_files_panics_and_every_refusal_says_why(edits in edits()) {
         let files = Files {
-            contents: [DEFAULT_MIKOMI, DEFAULT_SCORING, DEFAULT_ENDPOINTS]
+            contents: [DEFAULT_MIKOMI, DEFAULT_SCORING, DEFAULT_ENDPOINTS, DEFAULT_OWNERS]
                 .map(|text| Some(apply(text, &edits))),
             ..Files::default()
         };

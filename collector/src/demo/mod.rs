@@ -251,7 +251,9 @@ fn files(site: SocketAddr, receiver: SocketAddr, secret: &str) -> Files {
          allow_private = [\"127.0.0.0/8\"]\nallow_ports = [{}]\n",
         receiver.port()
     );
-    let contents = [settings, SCORING.to_owned(), endpoints].map(|text| Some(text.into_bytes()));
+    let [settings, scoring, endpoints] =
+        [settings, SCORING.to_owned(), endpoints].map(|text| Some(text.into_bytes()));
+    let contents = [settings, scoring, endpoints, None];
     Files { contents, ..Files::default() }
 }
 

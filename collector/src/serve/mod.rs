@@ -159,7 +159,7 @@ pub fn load(options: &Options) -> Result<(Loaded, Files, Surroundings), Vec<Prob
 /// Starts everything.
 pub fn start(options: &Options) -> Result<Running, StartError> {
     let (loaded, files, surroundings) = load(options).map_err(StartError::Settings)?;
-    let Loaded { settings, scoring: scoring_file, endpoints } = loaded;
+    let Loaded { settings, scoring: scoring_file, endpoints, owners } = loaded;
     let ids = Ids::default();
     let data = options.data.clone().unwrap_or_else(|| settings.journal.dir.clone());
     let install = Install::open(&data, &ids).map_err(StartError::Install)?;
@@ -182,6 +182,7 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
         settings,
         sites,
         scoring: ArcSwap::from_pointee(in_force),
+        owners: ArcSwap::from_pointee(owners),
         publishing: Mutex::default(),
         jobs: Mutex::default(),
         engine,

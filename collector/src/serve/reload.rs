@@ -66,6 +66,9 @@ impl Reloading {
         if let Some(endpoints) = changes.endpoints {
             self.exchange(endpoints);
         }
+        if let Some(owners) = changes.owners {
+            self.app.owners.store(Arc::new(owners));
+        }
         if changes.settings.is_some() {
             tracing::warn!("mikomi.toml changed: its settings take effect at the next start");
         }
