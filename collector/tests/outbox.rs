@@ -495,6 +495,7 @@ fn queue_for(endpoints: &[Endpoint], settings: &config::Settings, now: Timestamp
             test: endpoint.test,
             in_flight_max: 1,
             schedule: settings.webhooks.retry_schedule.clone().into(),
+            supersede: false,
         };
         queue.step(Input::EndpointChanged(known), now);
     }

@@ -78,6 +78,16 @@ impl Admin {
             ("mikomi_deliveries_delivered_total", "Messages answered 2xx.", sent.delivered),
             ("mikomi_deliveries_failed_total", "Attempts that failed.", sent.failed),
             ("mikomi_deliveries_shadowed_total", "Messages kept in shadow.", sent.shadowed),
+            (
+                "mikomi_deliveries_superseded_total",
+                "Messages dropped unsent: a newer one tells the state.",
+                sent.superseded,
+            ),
+            (
+                "mikomi_deliveries_retracted_total",
+                "Messages dropped unsent: taken back, or taking one back that was dropped.",
+                sent.retracted,
+            ),
             ("mikomi_deliveries_refused_total", "Messages over a limit.", sent.refused_by_limit),
         ]
     }

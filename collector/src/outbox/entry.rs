@@ -71,8 +71,12 @@ pub struct Attempt {
     pub attempt: u32,
     /// When its outcome was known.
     pub at: u64,
-    /// What happened: `answered`, `shadowed`, `resent`, `endpoint_gone`, or an error's name.
+    /// What happened: `answered`, `shadowed`, `resent`, `endpoint_gone`, `superseded`, `retracted`,
+    /// or an error's name.
     pub outcome: String,
+    /// The message that made it needless.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// The answer's status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
@@ -82,7 +86,8 @@ pub struct Attempt {
     /// The beginning of the answer, in base 64.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub answer: String,
-    /// Where the delivery stands: `pending`, `waiting`, `delivered`, `exhausted`, `disabled`.
+    /// Where the delivery stands: `pending`, `waiting`, `delivered`, `exhausted`, `disabled`,
+    /// `dropped`.
     pub state: String,
     /// Attempts that have ended.
     pub attempts: u32,
@@ -139,6 +144,12 @@ impl From<&AttemptRecord> for Attempt {
             Outcome::Shadowed => ("shadowed", None, 0, String::new()),
             Outcome::Resent => ("resent", None, 0, String::new()),
             Outcome::EndpointGone => ("endpoint_gone", None, 0, String::new()),
+            Outcome::Superseded { .. } => ("superseded", None, 0, String::new()),
+            Outcome::Retracted { .. } => ("retracted", None, 0, String::new()),
+        };
+        let by = match &record.outcome {
+            Outcome::Superseded { by } | Outcome::Retracted { by } => Some(by.as_str().to_owned()),
+            _ => None,
         };
         let (state, until) = match record.state {
             Delivery::Pending => ("pending", None),
@@ -146,6 +157,7 @@ impl From<&AttemptRecord> for Attempt {
             Delivery::Delivered { .. } => ("delivered", None),
             Delivery::Exhausted { .. } => ("exhausted", None),
             Delivery::Disabled { .. } => ("disabled", None),
+            Delivery::Dropped => ("dropped", None),
         };
         Attempt {
             alert: record.message.as_str().to_owned(),
@@ -153,6 +165,7 @@ impl From<&AttemptRecord> for Attempt {
             attempt: record.attempt,
             at: record.at.0,
             outcome: outcome.to_owned(),
+            by,
             status,
             took_ms,
             answer,
@@ -173,8 +186,10 @@ impl Attempt {
             "delivered" => Delivery::Delivered { attempts },
             "exhausted" => Delivery::Exhausted { attempts },
             "disabled" => Delivery::Disabled { attempts },
+            "dropped" => Delivery::Dropped,
             _ => return None,
         };
+        let by = || MessageId::parse(self.by.as_deref()?).ok();
         let outcome = match self.outcome.as_str() {
             "answered" => Outcome::Answered {
                 status: self.status?,
@@ -184,6 +199,8 @@ impl Attempt {
             "shadowed" => Outcome::Shadowed,
             "resent" => Outcome::Resent,
             "endpoint_gone" => Outcome::EndpointGone,
+            "superseded" => Outcome::Superseded { by: by()? },
+            "retracted" => Outcome::Retracted { by: by()? },
             error => {
                 Outcome::Failed { error: SendError::from_name(error)?, duration_ms: self.took_ms }
             }
@@ -211,6 +228,8 @@ mod tests {
             Outcome::Shadowed,
             Outcome::Resent,
             Outcome::EndpointGone,
+            Outcome::Superseded { by: MessageId::parse("msg_2").unwrap() },
+            Outcome::Retracted { by: MessageId::parse("msg_2").unwrap() },
         ];
         let states = [
             Delivery::Pending,
@@ -218,6 +237,7 @@ mod tests {
             Delivery::Delivered { attempts: 1 },
             Delivery::Exhausted { attempts: 10 },
             Delivery::Disabled { attempts: 0 },
+            Delivery::Dropped,
         ];
         for outcome in outcomes {
             for state in states {

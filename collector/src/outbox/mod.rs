@@ -175,6 +175,9 @@ fn messages_of(queued: &Queued, unseal: &Unseal<'_>) -> Vec<Message> {
             sequence: u64::from(queued.sequence),
             test: queued.test,
             replay: false,
+            not_before: None,
+            topic: None,
+            retracts: None,
             body: Bytes::from(body),
         })
     };

@@ -439,6 +439,7 @@ mod tests {
                 test: false,
                 in_flight_max: 2,
                 schedule: vec![Duration::ZERO; attempts].into(),
+                supersede: false,
             },
             target: Target::parse(&format!("http://127.0.0.1:{port}/"), &permit).unwrap(),
             secrets: Secrets::parse(["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]).unwrap(),
@@ -453,6 +454,9 @@ mod tests {
             sequence: 1,
             test: false,
             replay: false,
+            not_before: None,
+            topic: None,
+            retracts: None,
             body: Bytes::from(format!("{name}|")),
         })
     }

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use engine::time::Timestamp;
 
 use super::breaker::Breaker;
-use super::step::{Attempt, EndpointSettings, Message, Mode};
-use super::{Delivery, LeadRef, MessageId};
+use super::step::{Attempt, EndpointSettings, Message, Mode, Overtaking};
+use super::{Delivery, LeadRef, MessageId, Outcome};
 
 /// A message that waits or flies.
 pub(super) struct Entry {
@@ -18,6 +18,31 @@ pub(super) struct Entry {
     pub(super) state: Delivery,
     pub(super) due: Timestamp,
     pub(super) flying: bool,
+    /// It was due before this process was: an attempt may have been made that nobody wrote down.
+    pub(super) doubtful: bool,
+}
+
+impl Entry {
+    fn id(&self) -> &MessageId {
+        &self.message.id
+    }
+
+    /// Whether people rest and it waits for them.
+    fn is_held(&self, now: Timestamp) -> bool {
+        self.message.not_before.is_some_and(|until| now < until)
+    }
+
+    /// Whether it may be dropped for a newer message: it was never sent, and either rests or is
+    /// with an endpoint that wants the newest only. What somebody asked for again stays.
+    fn is_droppable(&self, now: Timestamp, supersede: bool) -> bool {
+        let unsent = self.state == Delivery::Pending && !self.flying && !self.message.replay;
+        unsent && (supersede || self.is_held(now))
+    }
+
+    /// The same for one that takes it back: then it must be certain that it was never sent.
+    fn is_retractable(&self, now: Timestamp, supersede: bool) -> bool {
+        self.is_droppable(now, supersede) && (!self.doubtful || self.is_held(now))
+    }
 }
 
 /// A message that was given up.
@@ -40,6 +65,11 @@ pub(super) struct Lane {
     pub(super) pending: BTreeMap<MessageId, LeadRef>,
     pub(super) flying: usize,
     pub(super) dead: BTreeMap<MessageId, DeadLetter>,
+    // Bytes of the bodies here, waiting and dead.
+    pub(super) bytes: usize,
+    // While loading: what was overtaken, and how many messages had come before. Applied at the
+    // end, when it is known which of them were sent.
+    pub(super) overtaken: Vec<(Overtaking, u64)>,
 }
 
 impl Lane {
@@ -53,6 +83,8 @@ impl Lane {
             pending: BTreeMap::new(),
             flying: 0,
             dead: BTreeMap::new(),
+            bytes: 0,
+            overtaken: Vec::new(),
         }
     }
 
@@ -167,6 +199,81 @@ impl Lane {
             self.line_up(lead);
         }
         taken
+    }
+
+    /// Shortens every wait for people beyond a moment.
+    pub(super) fn hold_at_most_until(&mut self, latest: Timestamp) {
+        let mut leads = Vec::new();
+        for (lead, entries) in &mut self.leads {
+            for entry in entries.iter_mut().filter(|it| it.message.not_before > Some(latest)) {
+                self.due.remove(&(entry.due, entry.arrival, *lead));
+                entry.message.not_before = Some(latest);
+                entry.due = entry.due.min(latest);
+                leads.push(*lead);
+            }
+        }
+        for lead in leads {
+            self.line_up(lead);
+        }
+    }
+
+    /// What a lead's newer messages here make needless, each with its outcome.
+    pub(super) fn needless(&self, lead: LeadRef, now: Timestamp) -> Vec<(MessageId, Outcome)> {
+        let Some(entries) = self.leads.get(&lead) else {
+            return Vec::new();
+        };
+        let mut needless = Vec::new();
+        for (place, entry) in entries.iter().enumerate() {
+            let newer = || entries.range(place + 1..);
+            let taking_back = newer().find(|it| it.message.retracts.as_ref() == Some(entry.id()));
+            let mut same = newer().filter(|it| it.message.is_newer_state_of(&entry.message));
+            match (taking_back, same.next_back()) {
+                (Some(by), _) if entry.is_retractable(now, self.settings.supersede) => {
+                    let outcome = Outcome::Retracted { by: by.id().clone() };
+                    needless.push((entry.id().clone(), outcome.clone()));
+                    // Nobody was told, so there is nothing to take back.
+                    if by.state == Delivery::Pending && !by.flying {
+                        needless.push((by.id().clone(), outcome));
+                    }
+                }
+                (None, Some(by)) if entry.is_droppable(now, self.settings.supersede) => {
+                    let outcome = Outcome::Superseded { by: by.id().clone() };
+                    needless.push((entry.id().clone(), outcome));
+                }
+                _ => {}
+            }
+        }
+        needless
+    }
+
+    /// What a message that is not sent here makes needless, of those that came `before` it.
+    pub(super) fn overtaken_by(
+        &self,
+        overtaking: &Overtaking,
+        before: u64,
+        now: Timestamp,
+    ) -> Vec<(MessageId, Outcome)> {
+        let entries = self.leads.get(&overtaking.lead).into_iter().flatten();
+        let older = entries.filter(|entry| entry.arrival < before);
+        let by = &overtaking.by;
+        older
+            .filter_map(|entry| {
+                let supersede = self.settings.supersede;
+                let topic = &entry.message.topic;
+                let outcome = if overtaking.retracts.as_ref() == Some(entry.id()) {
+                    entry
+                        .is_retractable(now, supersede)
+                        .then(|| Outcome::Retracted { by: by.clone() })
+                } else if topic.is_some() && *topic == overtaking.topic {
+                    entry
+                        .is_droppable(now, supersede)
+                        .then(|| Outcome::Superseded { by: by.clone() })
+                } else {
+                    None
+                };
+                Some((entry.id().clone(), outcome?))
+            })
+            .collect()
     }
 
     /// Dead letters since a time, each lead's in the order of its own count.

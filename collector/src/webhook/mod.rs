@@ -264,6 +264,17 @@ pub enum Outcome {
     Resent,
     /// The endpoint was disabled or removed before the message could be sent.
     EndpointGone,
+    /// A newer message says what is true now; this one was never sent.
+    Superseded {
+        /// The newer one.
+        by: MessageId,
+    },
+    /// It was taken back before it was sent. The same of the message that takes it back: nobody
+    /// here was told anything.
+    Retracted {
+        /// The message that takes it back.
+        by: MessageId,
+    },
 }
 
 impl Outcome {
@@ -326,13 +337,15 @@ pub enum Delivery {
         /// Attempts that have ended.
         attempts: u32,
     },
+    /// Not needed any more before it was ever sent. Final.
+    Dropped,
 }
 
 impl Delivery {
     /// Attempts that have ended.
     pub fn attempts(self) -> u32 {
         match self {
-            Delivery::Pending => 0,
+            Delivery::Pending | Delivery::Dropped => 0,
             Delivery::Waiting { attempts, .. }
             | Delivery::Delivered { attempts }
             | Delivery::Exhausted { attempts }
@@ -344,9 +357,10 @@ impl Delivery {
     pub fn is_final(self) -> bool {
         match self {
             Delivery::Pending | Delivery::Waiting { .. } => false,
-            Delivery::Delivered { .. } | Delivery::Exhausted { .. } | Delivery::Disabled { .. } => {
-                true
-            }
+            Delivery::Delivered { .. }
+            | Delivery::Exhausted { .. }
+            | Delivery::Disabled { .. }
+            | Delivery::Dropped => true,
         }
     }
 

@@ -68,6 +68,8 @@ pub struct EndpointSettings {
     pub in_flight_max: usize,
     /// The delay before each attempt.
     pub schedule: Arc<[Duration]>,
+    /// Whether a newer message of the same topic about a lead replaces one that was never sent.
+    pub supersede: bool,
 }
 
 /// One alert for one endpoint.
@@ -85,8 +87,37 @@ pub struct Message {
     pub test: bool,
     /// Somebody asked for it again, although it may have been delivered.
     pub replay: bool,
+    /// It is held until then, because people rest.
+    pub not_before: Option<Timestamp>,
+    /// What it tells the state of: a newer one of the same topic about the same lead says all
+    /// that is still true. Nothing, if each one counts.
+    pub topic: Option<Arc<str>>,
+    /// The message it takes back.
+    pub retracts: Option<MessageId>,
     /// The frozen body; the same bytes at every attempt.
     pub body: Bytes,
+}
+
+impl Message {
+    /// Whether it says anew what an older message about the same lead says.
+    pub fn is_newer_state_of(&self, older: &Message) -> bool {
+        self.topic.is_some() && self.topic == older.topic && !self.replay
+    }
+}
+
+/// A newer message that an endpoint is not sent, and that makes older ones needless there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overtaking {
+    /// Where.
+    pub endpoint: EndpointId,
+    /// Whom they are about.
+    pub lead: LeadRef,
+    /// The newer one.
+    pub by: MessageId,
+    /// Older ones of this topic.
+    pub topic: Option<Arc<str>>,
+    /// The older one it takes back.
+    pub retracts: Option<MessageId>,
 }
 
 /// What happens to the queue.
@@ -94,6 +125,8 @@ pub struct Message {
 pub enum Input {
     /// A message whose own record is durable.
     Enqueue(Message),
+    /// A newer message for others whose own record is durable.
+    Overtaken(Overtaking),
     /// While loading: a record of the journal, after the message it belongs to.
     Replayed(AttemptRecord),
     /// Loading is over: from now on there are effects.
@@ -270,6 +303,11 @@ pub struct Counters {
     pub refused_by_limit: u64,
     /// Messages or wishes refused otherwise.
     pub refused: u64,
+    /// Messages dropped because a newer one came before they were sent.
+    pub superseded: u64,
+    /// Messages dropped because they were taken back before they were sent, and those that took
+    /// them back.
+    pub retracted: u64,
     /// Messages dropped because their lead was forgotten.
     pub forgotten: u64,
     /// Answers or records about messages that are not here.

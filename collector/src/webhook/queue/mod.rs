@@ -5,24 +5,32 @@
 //! each has its own cap of attempts in flight, its own breaker and its own limit of messages, so a
 //! hanging receiver holds up nobody else.
 //!
+//! A message may be held until people work again (`not_before`), and may become needless before it
+//! was ever sent (`needless`): then it is dropped, and a record says for what.
+//!
 //! It is pure: time and jitter are arguments, effects are values for the driver. It starts by
 //! loading (messages and records from the journal, no effects); what was queued and is neither
 //! delivered nor dead is sent again under its id. A full queue refuses by name and evicts nothing;
 //! a refused message is still in the journal, so the next start takes it up.
 
+mod endpoints;
+mod needless;
+
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use engine::time::Timestamp;
 
-use super::breaker::Breaker;
 use super::lane::{DeadLetter, Entry, Lane};
 pub use super::step::{
     Answered, Attempt, Counters, DisableReason, Effect, EndpointSettings, FAILING_MAX, Figures,
-    IN_FLIGHT_MAX, Input, Limits, Message, Mode, Outstanding, Refusal, Resend,
+    IN_FLIGHT_MAX, Input, Limits, Message, Mode, Outstanding, Overtaking, Refusal, Resend,
 };
-use super::{
-    Answer, AttemptRecord, Delivery, EndpointId, LeadRef, MessageId, Outcome, RETRY_AFTER_MAX,
-};
+use super::{Answer, AttemptRecord, Delivery, EndpointId, MessageId, Outcome, RETRY_AFTER_MAX};
+
+/// The longest that a message is held, whatever its record says: the clock may have been wrong
+/// then. Longer than any holidays.
+pub const HELD_MAX: Duration = Duration::from_hours(14 * 24);
 
 /// All deliveries that are not finished. See the module's comment.
 pub struct Queue {
@@ -30,7 +38,6 @@ pub struct Queue {
     lanes: BTreeMap<EndpointId, Lane>,
     loading: bool,
     arrivals: u64,
-    bodies_bytes: usize,
     counters: Counters,
 }
 
@@ -42,7 +49,6 @@ impl Queue {
             lanes: BTreeMap::new(),
             loading: true,
             arrivals: 0,
-            bodies_bytes: 0,
             counters: Counters::default(),
         }
     }
@@ -52,6 +58,7 @@ impl Queue {
         let mut effects = Vec::new();
         match input {
             Input::Enqueue(message) => self.enqueue(message, now, &mut effects),
+            Input::Overtaken(overtaking) => self.overtaken(overtaking, now, &mut effects),
             Input::Replayed(record) => self.replayed(record, now),
             Input::Loaded => self.loaded(now, &mut effects),
             Input::Answered(answered) => self.answered(answered, now, &mut effects),
@@ -74,7 +81,7 @@ impl Queue {
             pending: self.lanes.values().map(|lane| lane.pending.len()).sum(),
             in_flight: self.lanes.values().map(|lane| lane.flying).sum(),
             dead: self.lanes.values().map(|lane| lane.dead.len()).sum(),
-            bodies_bytes: self.bodies_bytes,
+            bodies_bytes: self.bodies_bytes(),
         }
     }
 
@@ -109,11 +116,15 @@ impl Queue {
             .get(&message.endpoint)
             .is_some_and(|lane| lane.settings.mode == Mode::Disabled);
         if disabled && !self.loading {
-            self.bodies_bytes += message.body.len();
+            self.hold(&message);
             self.bury(message, Delivery::Disabled { attempts: 0 }, now, effects, true);
             return;
         }
+        let (endpoint, lead) = (message.endpoint.clone(), message.lead);
         self.insert(message, now);
+        if !self.loading {
+            self.drop_needless(&endpoint, lead, now, effects);
+        }
     }
 
     /// Whether a message may be taken. Limits do not hold while loading: what was taken once must
@@ -135,24 +146,56 @@ impl Queue {
         if lane.pending.len() >= self.limits.pending_max {
             return Err(Refusal::Full);
         }
-        if self.bodies_bytes + message.body.len() > self.limits.bodies_bytes_max {
+        if !self.has_room(lane, message.body.len()) {
             return Err(Refusal::BodiesFull);
         }
         Ok(())
     }
 
+    /// Whether one more body fits. Half of the room is divided among the endpoints, each its own
+    /// share for sure: one whose receiver is down must not take what another needs. The other
+    /// half is for whoever needs more.
+    fn has_room(&self, lane: &Lane, bytes: usize) -> bool {
+        let share = self.limits.bodies_bytes_max / 2 / self.lanes.len().max(1);
+        if lane.bytes + bytes <= share {
+            return true;
+        }
+        let unused = |other: &Lane| share.saturating_sub(other.bytes);
+        let reserved: usize = self.lanes.values().map(unused).sum::<usize>() - unused(lane);
+        self.bodies_bytes() + bytes + reserved <= self.limits.bodies_bytes_max
+    }
+
+    fn bodies_bytes(&self) -> usize {
+        self.lanes.values().map(|lane| lane.bytes).sum()
+    }
+
+    fn hold(&mut self, message: &Message) {
+        if let Some(lane) = self.lanes.get_mut(&message.endpoint) {
+            lane.bytes += message.body.len();
+        }
+    }
+
+    fn let_go(&mut self, message: &Message) {
+        if let Some(lane) = self.lanes.get_mut(&message.endpoint) {
+            lane.bytes -= message.body.len();
+        }
+    }
+
     fn insert(&mut self, message: Message, now: Timestamp) {
+        self.hold(&message);
         let Some(lane) = self.lanes.get_mut(&message.endpoint) else {
             return;
         };
         let first = lane.settings.schedule.first().copied().unwrap_or_default();
         let arrival = self.arrivals;
         self.arrivals += 1;
-        self.bodies_bytes += message.body.len();
         let lead = message.lead;
         lane.pending.insert(message.id.clone(), lead);
-        let due = now.plus(first);
-        let entry = Entry { message, arrival, state: Delivery::Pending, due, flying: false };
+        let held = message.not_before.unwrap_or_default();
+        let due = now.plus(first).max(held);
+        let state = Delivery::Pending;
+        let doubtful = self.loading;
+        let entry = Entry { message, arrival, state, due, flying: false, doubtful };
         lane.leads.entry(lead).or_default().push_back(entry);
         lane.line_up(lead);
     }
@@ -206,16 +249,21 @@ impl Queue {
         }
         let entry = lane.take(lead, &record.message)?;
         lane.line_up(lead);
-        if let Delivery::Delivered { .. } = record.state {
-            self.bodies_bytes -= entry.message.body.len();
-            if record.attempt > 0 {
-                self.counters.delivered += 1;
-            } else {
-                self.counters.shadowed += 1;
-            }
+        if let Delivery::Delivered { .. } | Delivery::Dropped = record.state {
+            self.let_go(&entry.message);
+            self.count_end(record);
             return None;
         }
         Some(entry.message)
+    }
+
+    fn count_end(&mut self, record: &AttemptRecord) {
+        match record.outcome {
+            Outcome::Superseded { .. } => self.counters.superseded += 1,
+            Outcome::Retracted { .. } => self.counters.retracted += 1,
+            _ if record.attempt > 0 => self.counters.delivered += 1,
+            _ => self.counters.shadowed += 1,
+        }
     }
 
     /// Journals the end of a message that was never answered, and keeps it as a dead letter.
@@ -240,7 +288,7 @@ impl Queue {
             return;
         }
         self.counters.dead += 1;
-        self.bodies_bytes -= message.body.len();
+        self.let_go(&message);
         effects.push(Effect::Dead { endpoint: message.endpoint, message: message.id, kept: false });
     }
 
@@ -260,43 +308,9 @@ impl Queue {
             lane.dead.insert(id.clone(), DeadLetter { message, state, died });
         } else {
             self.counters.dead_not_kept += 1;
-            self.bodies_bytes -= message.body.len();
+            self.let_go(&message);
         }
         effects.push(Effect::Dead { endpoint, message: id, kept });
-    }
-
-    fn disable(
-        &mut self,
-        id: &EndpointId,
-        why: DisableReason,
-        now: Timestamp,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(lane) = self.lanes.get_mut(id) else {
-            return;
-        };
-        if lane.settings.mode == Mode::Disabled {
-            return;
-        }
-        lane.settings.mode = Mode::Disabled;
-        effects.push(Effect::DisableEndpoint { endpoint: id.clone(), why });
-        self.bury_waiting(id, now, effects, true);
-    }
-
-    /// Ends every message of an endpoint that is not in flight.
-    fn bury_waiting(
-        &mut self,
-        id: &EndpointId,
-        now: Timestamp,
-        effects: &mut Vec<Effect>,
-        keep: bool,
-    ) {
-        let Some(lane) = self.lanes.get_mut(id) else {
-            return;
-        };
-        for entry in lane.take_where(|entry| !entry.flying) {
-            self.bury(entry.message, entry.state.disabled(), now, effects, keep);
-        }
     }
 
     fn replayed(&mut self, record: AttemptRecord, now: Timestamp) {
@@ -307,7 +321,10 @@ impl Queue {
         let success = match record.outcome {
             Outcome::Answered { status, .. } => Some((200..300).contains(&status)),
             Outcome::Failed { .. } => Some(false),
-            Outcome::Shadowed | Outcome::EndpointGone => None,
+            Outcome::Shadowed
+            | Outcome::EndpointGone
+            | Outcome::Superseded { .. }
+            | Outcome::Retracted { .. } => None,
             Outcome::Resent => {
                 self.revive(&record.endpoint, &record.message, now);
                 return;
@@ -344,6 +361,7 @@ impl Queue {
         for id in disabled {
             self.bury_waiting(&id, now, effects, true);
         }
+        self.check_loaded(now, effects);
     }
 
     fn resend(
@@ -400,59 +418,8 @@ impl Queue {
             return;
         };
         self.counters.resent += 1;
-        self.bodies_bytes -= letter.message.body.len();
+        self.let_go(&letter.message);
         self.insert(Message { replay: true, ..letter.message }, now);
-    }
-
-    fn change(&mut self, settings: EndpointSettings, now: Timestamp, effects: &mut Vec<Effect>) {
-        let id = settings.id.clone();
-        let settings =
-            EndpointSettings { in_flight_max: settings.in_flight_max.max(1), ..settings };
-        if let Some(lane) = self.lanes.get_mut(&id) {
-            if lane.settings.mode == Mode::Disabled && settings.mode != Mode::Disabled {
-                // Somebody repaired it; its past must not disable it again at the first failure.
-                lane.failing_since = None;
-                lane.breaker = Breaker::default();
-            }
-            lane.settings = settings;
-        } else if self.lanes.len() >= self.limits.endpoints_max {
-            self.refuse(id, None, Refusal::TooManyEndpoints, effects);
-            return;
-        } else {
-            self.lanes.insert(id.clone(), Lane::new(settings));
-        }
-        if !self.loading && self.lanes[&id].settings.mode == Mode::Disabled {
-            self.bury_waiting(&id, now, effects, true);
-        }
-    }
-
-    fn remove(&mut self, id: &EndpointId, now: Timestamp, effects: &mut Vec<Effect>) {
-        let Some(lane) = self.lanes.get_mut(id) else {
-            self.refuse(id.clone(), None, Refusal::UnknownEndpoint, effects);
-            return;
-        };
-        for entry in lane.take_where(|_| true) {
-            self.bury(entry.message, entry.state.disabled(), now, effects, false);
-        }
-        if let Some(lane) = self.lanes.remove(id) {
-            let bytes: usize = lane.dead.values().map(|letter| letter.message.body.len()).sum();
-            self.bodies_bytes -= bytes;
-        }
-    }
-
-    fn forget(&mut self, lead: LeadRef) {
-        for lane in self.lanes.values_mut() {
-            let mut gone = lane.take_where(|entry| entry.message.lead == lead);
-            let dead = lane.dead.extract_if(.., |_, letter| letter.message.lead == lead);
-            let bytes: usize = gone
-                .drain(..)
-                .map(|entry| entry.message)
-                .chain(dead.map(|(_, letter)| letter.message))
-                .inspect(|_| self.counters.forgotten += 1)
-                .map(|message| message.body.len())
-                .sum();
-            self.bodies_bytes -= bytes;
-        }
     }
 
     fn refuse(

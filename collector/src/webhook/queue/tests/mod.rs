@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::super::{SCHEDULE, SendError};
+use super::super::{LeadRef, SCHEDULE, SendError};
 use super::*;
 
 const START: Timestamp = Timestamp(1_800_000_000_000);
@@ -30,6 +30,7 @@ fn settings(name: &str, mode: Mode) -> EndpointSettings {
         test: false,
         in_flight_max: 2,
         schedule: SCHEDULE.into(),
+        supersede: false,
     }
 }
 
@@ -41,6 +42,9 @@ fn message(endpoint: &str, lead: u128, name: &str) -> Message {
         sequence: 1,
         test: false,
         replay: false,
+        not_before: None,
+        topic: None,
+        retracts: None,
         body: Bytes::from(name.to_owned()),
     }
 }
@@ -379,6 +383,204 @@ fn an_answer_to_an_attempt_that_is_not_out_changes_nothing() {
     }
     assert_eq!(queue.outstanding(), before);
     assert_eq!(queue.figures().counters.unmatched, 3);
+}
+
+/// A message that tells the state of a lead, of which the newest is enough.
+fn state(endpoint: &str, name: &str) -> Message {
+    Message { topic: Some("sales".into()), ..message(endpoint, 1, name) }
+}
+
+fn held(message: Message, seconds: u64) -> Message {
+    Message { not_before: Some(at(seconds)), ..message }
+}
+
+fn retraction(endpoint: &str, name: &str, of: &str) -> Message {
+    Message { retracts: Some(id(of)), ..message(endpoint, 1, name) }
+}
+
+/// One endpoint that gets the newest only, and cannot be reached just now.
+fn stuck_with_newest_only() -> Queue {
+    let newest =
+        EndpointSettings { supersede: true, in_flight_max: 1, ..settings("sfa", Mode::Live) };
+    let mut queue = queue_with(Limits::default(), &[newest]);
+    queue.step(Input::Enqueue(message("sfa", 99, "first")), START);
+    queue
+}
+
+fn outcomes(effects: &[Effect]) -> Vec<(String, Outcome)> {
+    let records = journaled(effects).into_iter();
+    records.map(|record| (record.message.as_str().to_owned(), record.outcome)).collect()
+}
+
+fn ids(queue: &Queue) -> Vec<String> {
+    queue.outstanding().iter().map(|it| it.message.id.as_str().to_owned()).collect()
+}
+
+#[test]
+fn a_held_message_waits_until_its_time_and_is_sent_then() {
+    let mut queue = live(&["chat"]);
+    let effects = queue.step(Input::Enqueue(held(message("chat", 1, "a"), 600)), START);
+    assert_eq!(effects, [Effect::WakeAt(at(600))]);
+    assert_eq!(sent(&queue.step(Input::Tick, at(599))), []);
+    assert_eq!(sent(&queue.step(Input::Tick, at(600))), [("chat", "a", 1)]);
+}
+
+#[test]
+fn a_message_is_not_held_longer_than_holidays_whatever_its_record_says() {
+    let mut queue = Queue::new(Limits::default());
+    queue.step(Input::EndpointChanged(settings("chat", Mode::Live)), START);
+    let for_ever = Message { not_before: Some(Timestamp(u64::MAX)), ..message("chat", 1, "a") };
+    queue.step(Input::Enqueue(for_ever), START);
+    let end = START.plus(HELD_MAX);
+    assert_eq!(queue.step(Input::Loaded, START), [Effect::WakeAt(end)]);
+    assert_eq!(sent(&queue.step(Input::Tick, end)), [("chat", "a", 1)]);
+}
+
+#[test]
+fn only_the_newest_state_is_kept_for_an_endpoint_that_wants_it_so() {
+    let mut queue = stuck_with_newest_only();
+    queue.step(Input::Enqueue(state("sfa", "hot")), START);
+    queue.step(Input::Enqueue(message("sfa", 1, "action")), START);
+    queue.step(Input::Enqueue(Message { topic: Some("hr".into()), ..state("sfa", "hr") }), START);
+    queue.step(Input::Enqueue(Message { lead: LeadRef(2), ..state("sfa", "other") }), START);
+    let cooled = queue.step(Input::Enqueue(state("sfa", "cooled")), START);
+    let by = id("cooled");
+    assert_eq!(outcomes(&cooled), [("hot".to_owned(), Outcome::Superseded { by })]);
+    assert_eq!(journaled(&cooled)[0].state, Delivery::Dropped);
+    assert_eq!(ids(&queue), ["first", "action", "hr", "other", "cooled"]);
+    assert_eq!(queue.figures().counters.superseded, 1);
+}
+
+#[test]
+fn every_state_is_sent_in_order_unless_the_endpoint_wants_the_newest_only() {
+    let mut queue = live(&["sfa"]);
+    queue.step(Input::Enqueue(state("sfa", "hot")), START);
+    for name in ["up", "cooled"] {
+        assert_eq!(outcomes(&queue.step(Input::Enqueue(state("sfa", name)), START)), []);
+    }
+    assert_eq!(ids(&queue), ["hot", "up", "cooled"]);
+}
+
+#[test]
+fn what_was_attempted_or_asked_for_again_is_not_replaced() {
+    let mut queue = stuck_with_newest_only();
+    queue.step(answered("sfa", "first", 1, 200), START);
+    queue.step(Input::Enqueue(state("sfa", "hot")), START);
+    assert_eq!(outcomes(&queue.step(Input::Enqueue(state("sfa", "in_flight")), START)), []);
+    queue.step(answered("sfa", "hot", 1, 500), START);
+    let effects = queue.step(Input::Enqueue(state("sfa", "newest")), START);
+    let by = id("newest");
+    assert_eq!(outcomes(&effects), [("in_flight".to_owned(), Outcome::Superseded { by })]);
+    assert_eq!(ids(&queue), ["hot", "newest"]);
+    queue.step(Input::Tick, at(5));
+    queue.step(answered("sfa", "hot", 2, 410), at(5));
+    queue.step(
+        Input::EndpointChanged(EndpointSettings { supersede: true, ..settings("sfa", Mode::Live) }),
+        at(5),
+    );
+    let which = Resend::Since(START);
+    queue.step(Input::Resend { endpoint: endpoint_id("sfa"), which }, at(5));
+    assert_eq!(outcomes(&queue.step(Input::Enqueue(state("sfa", "late")), at(5))), []);
+}
+
+#[test]
+fn a_held_message_that_is_taken_back_is_never_sent_and_neither_is_what_takes_it_back() {
+    let mut queue = live(&["chat", "sfa"]);
+    queue.step(Input::Enqueue(held(message("chat", 1, "hot"), 600)), START);
+    queue.step(Input::Enqueue(message("sfa", 1, "hot")), START);
+    let back = |endpoint: &str| Input::Enqueue(retraction(endpoint, "back", "hot"));
+    let chat = queue.step(back("chat"), START);
+    let retracted = Outcome::Retracted { by: id("back") };
+    let both = ["hot", "back"].map(|name| (name.to_owned(), retracted.clone()));
+    assert_eq!(outcomes(&chat), both);
+    let sfa = queue.step(back("sfa"), START);
+    assert_eq!(outcomes(&sfa), [], "it is in flight there");
+    assert_eq!(ids(&queue), ["hot", "back"]);
+    assert_eq!(queue.figures().counters.retracted, 2);
+}
+
+#[test]
+fn a_message_that_may_have_been_sent_before_a_restart_is_taken_back_by_another() {
+    let mut queue = Queue::new(Limits::default());
+    let newest = EndpointSettings { supersede: true, ..settings("sfa", Mode::Live) };
+    queue.step(Input::EndpointChanged(newest), START);
+    queue.step(Input::Enqueue(message("sfa", 1, "hot")), START);
+    queue.step(Input::Enqueue(retraction("sfa", "back", "hot")), START);
+    let loaded = queue.step(Input::Loaded, START);
+    assert_eq!(outcomes(&loaded), []);
+    assert_eq!(sent(&loaded), [("sfa", "hot", 1)]);
+}
+
+#[test]
+fn what_others_are_told_ends_what_waits_for_people_to_work() {
+    let mut queue = live(&["chat"]);
+    let overtaken = |by: &str, topic: Option<&str>, retracts: Option<&str>| {
+        Input::Overtaken(Overtaking {
+            endpoint: endpoint_id("chat"),
+            lead: LeadRef(1),
+            by: id(by),
+            topic: topic.map(Into::into),
+            retracts: retracts.map(id),
+        })
+    };
+    queue.step(Input::Enqueue(held(state("chat", "hot"), 600)), START);
+    queue.step(Input::Enqueue(held(message("chat", 1, "action"), 600)), START);
+    assert_eq!(outcomes(&queue.step(overtaken("x", Some("hr"), None), START)), []);
+    let effects = queue.step(overtaken("cooled", Some("sales"), None), START);
+    let by = id("cooled");
+    assert_eq!(outcomes(&effects), [("hot".to_owned(), Outcome::Superseded { by })]);
+    let effects = queue.step(overtaken("back", None, Some("action")), START);
+    let by = id("back");
+    assert_eq!(outcomes(&effects), [("action".to_owned(), Outcome::Retracted { by })]);
+    queue.step(Input::Enqueue(state("chat", "on_its_way")), START);
+    assert_eq!(outcomes(&queue.step(overtaken("late", Some("sales"), None), START)), []);
+}
+
+#[test]
+fn what_a_crash_kept_from_being_written_down_is_dropped_after_loading() {
+    let mut queue = Queue::new(Limits::default());
+    queue.step(Input::EndpointChanged(settings("chat", Mode::Live)), START);
+    for name in ["hot", "up"] {
+        queue.step(Input::Enqueue(held(state("chat", name), 600)), START);
+    }
+    queue.step(Input::Enqueue(held(message("chat", 2, "hr"), 600)), START);
+    queue.step(
+        Input::Overtaken(Overtaking {
+            endpoint: endpoint_id("chat"),
+            lead: LeadRef(2),
+            by: id("back"),
+            topic: None,
+            retracts: Some(id("hr")),
+        }),
+        START,
+    );
+    let loaded = queue.step(Input::Loaded, START);
+    let expected = [
+        ("hot".to_owned(), Outcome::Superseded { by: id("up") }),
+        ("hr".to_owned(), Outcome::Retracted { by: id("back") }),
+    ];
+    assert_eq!(outcomes(&loaded), expected);
+    assert_eq!(ids(&queue), ["up"]);
+}
+
+#[test]
+fn an_endpoint_that_is_down_cannot_take_the_room_of_another() {
+    let limits = Limits { bodies_bytes_max: 400, ..Limits::default() };
+    let mut queue = queue_with(limits, &[settings("down", Mode::Live), settings("up", Mode::Live)]);
+    let body = |endpoint: &str, name: String| {
+        let body = Bytes::from(vec![b'x'; 10]);
+        Input::Enqueue(Message { body, ..message(endpoint, 1, &name) })
+    };
+    let taken = |queue: &mut Queue, endpoint: &str| {
+        let fits = |number: &u32| {
+            let effects = queue.step(body(endpoint, format!("{endpoint}{number}")), START);
+            refused(&effects).is_empty()
+        };
+        (0..).take_while(fits).count()
+    };
+    assert_eq!(taken(&mut queue, "down"), 30);
+    assert_eq!(taken(&mut queue, "up"), 10);
+    assert_eq!(queue.figures().bodies_bytes, 400);
 }
 
 #[test]

@@ -17,10 +17,18 @@ impl Dice {
     }
 }
 
+#[derive(Clone)]
 enum Line {
     Queued(Message),
+    Overtaken(Overtaking),
     Record(AttemptRecord),
 }
+
+fn by_itself(id: &MessageId) -> Outcome {
+    Outcome::Retracted { by: id.clone() }
+}
+
+const ENDPOINTS: [&str; 4] = ["crm", "newest", "sfa", "shadow"];
 
 /// A world of random receivers, crashes and wishes around one queue, checked at every step.
 struct Simulation {
@@ -35,13 +43,16 @@ struct Simulation {
     dead: BTreeSet<(EndpointId, MessageId)>,
     delivered: BTreeSet<(EndpointId, MessageId)>,
     resent: BTreeSet<(EndpointId, MessageId)>,
+    dropped: BTreeSet<(EndpointId, MessageId)>,
+    sent: BTreeSet<(EndpointId, MessageId)>,
+    superseded: u64,
     ended: Vec<(EndpointId, MessageId)>, // deliveries of what was never resent, in order
 }
 
 impl Simulation {
     fn new(seed: u64) -> Simulation {
         let schedule = SCHEDULE[..4].into();
-        let endpoints: BTreeMap<_, _> = ["crm", "sfa", "shadow"]
+        let endpoints: BTreeMap<_, _> = ENDPOINTS
             .into_iter()
             .map(|name| {
                 let mode = if name == "shadow" { Mode::Shadow } else { Mode::Live };
@@ -49,7 +60,8 @@ impl Simulation {
                 let schedule = Arc::clone(&schedule);
                 let one = settings(name, mode);
                 let id = one.id.clone();
-                (id, EndpointSettings { in_flight_max: cap, schedule, ..one })
+                let supersede = name == "newest";
+                (id, EndpointSettings { in_flight_max: cap, schedule, supersede, ..one })
             })
             .collect();
         let all: Vec<_> = endpoints.values().cloned().collect();
@@ -65,6 +77,9 @@ impl Simulation {
             dead: BTreeSet::new(),
             delivered: BTreeSet::new(),
             resent: BTreeSet::new(),
+            dropped: BTreeSet::new(),
+            sent: BTreeSet::new(),
+            superseded: 0,
             ended: Vec::new(),
         }
     }
@@ -96,10 +111,10 @@ impl Simulation {
             self.resent.insert(key.clone());
         }
         if record.state.is_final() {
-            let new = if let Delivery::Delivered { .. } = record.state {
-                self.delivered.insert(key.clone())
-            } else {
-                self.dead.insert(key.clone())
+            let new = match record.state {
+                Delivery::Delivered { .. } => self.delivered.insert(key.clone()),
+                Delivery::Dropped => self.check_dropped(&key, &record.outcome),
+                _ => self.dead.insert(key.clone()),
             };
             assert!(new, "seed {}: {key:?} ended twice", self.seed);
             let delivered = matches!(record.state, Delivery::Delivered { .. });
@@ -110,6 +125,36 @@ impl Simulation {
         self.journal.push(Line::Record(record));
     }
 
+    /// Whether a message may be dropped, and was not before.
+    fn check_dropped(&mut self, key: &(EndpointId, MessageId), outcome: &Outcome) -> bool {
+        let seed = self.seed;
+        let find =
+            |id: &MessageId| self.queued.iter().find(|it| it.endpoint == key.0 && it.id == *id);
+        let dropped = find(&key.1).unwrap();
+        let itself = dropped.retracts.as_ref().filter(|_| *outcome == by_itself(&key.1));
+        let first = itself.and_then(find).unwrap_or(dropped);
+        let held = first.not_before.is_some_and(|until| self.now < until);
+        assert!(held || key.0.as_str() == "newest", "seed {seed}: {key:?} had to be sent");
+        match outcome {
+            Outcome::Superseded { by } => {
+                let by = find(by).map(|by| (&by.topic, by.sequence));
+                let newer = by.is_none_or(|by| by.0 == &dropped.topic && by.1 > dropped.sequence);
+                assert!(newer && dropped.topic.is_some(), "seed {seed}: {key:?} by {by:?}");
+            }
+            Outcome::Retracted { by } => {
+                assert!(!self.sent.contains(key), "seed {seed}: {key:?} was told");
+                let taken_back = match itself {
+                    Some(of) => self.dropped.contains(&(key.0.clone(), of.clone())),
+                    None => find(by).is_none_or(|by| by.retracts.as_ref() == Some(&key.1)),
+                };
+                assert!(taken_back, "seed {seed}: {key:?} by {by:?}");
+            }
+            other => panic!("seed {seed}: dropped with {other:?}"),
+        }
+        self.superseded += u64::from(matches!(outcome, Outcome::Superseded { .. }));
+        self.dropped.insert(key.clone())
+    }
+
     fn send(&mut self, attempt: Attempt) {
         let seed = self.seed;
         let key = (attempt.endpoint.clone(), attempt.message.clone());
@@ -118,6 +163,10 @@ impl Simulation {
         assert_eq!(attempt.body, message.body, "seed {seed}: the body changed");
         assert!(!self.delivered.contains(&key), "seed {seed}: {key:?} sent after its end");
         assert!(!self.dead.contains(&key), "seed {seed}: {key:?} sent after its death");
+        assert!(!self.dropped.contains(&key), "seed {seed}: {key:?} sent though needless");
+        let held = message.not_before.is_some_and(|until| self.now < until);
+        assert!(!held, "seed {seed}: {key:?} sent while people rest");
+        self.sent.insert(key.clone());
         let made = self.journal.iter().rev().find_map(|line| match line {
             Line::Record(record) if record.message == key.1 && record.endpoint == key.0 => {
                 Some(record.attempt)
@@ -138,13 +187,51 @@ impl Simulation {
 
     fn enqueue(&mut self) {
         let number = self.queued.len();
-        let endpoint = ["crm", "sfa", "shadow"][self.dice.roll(3) as usize];
+        let endpoint = ENDPOINTS[self.dice.roll(4) as usize];
         let lead = self.dice.roll(4).into();
-        let message =
-            Message { sequence: number as u64, ..message(endpoint, lead, &format!("m{number}")) };
+        let earlier: Vec<MessageId> = self
+            .queued
+            .iter()
+            .filter(|it| it.endpoint.as_str() == endpoint && it.lead == LeadRef(lead))
+            .map(|it| it.id.clone())
+            .collect();
+        let retracts = match earlier.len() {
+            0 => None,
+            many if self.dice.roll(5) == 0 => {
+                Some(earlier[self.dice.roll(many as u64) as usize].clone())
+            }
+            _ => None,
+        };
+        let states = retracts.is_none() && self.dice.roll(2) == 0;
+        let rests = endpoint == "crm" && self.dice.roll(2) == 0;
+        let message = Message {
+            sequence: number as u64,
+            topic: states.then(|| "sales".into()),
+            not_before: rests.then(|| self.now.plus(Duration::from_secs(self.dice.roll(2000)))),
+            retracts,
+            ..message(endpoint, lead, &format!("m{number}"))
+        };
+        if self.dice.roll(8) == 0 {
+            // Only others are told.
+            let Message { endpoint, lead, id: by, topic, retracts, .. } = message;
+            let overtaking = Overtaking { endpoint, lead, by, topic, retracts };
+            return self.take(Line::Overtaken(overtaking));
+        }
         self.queued.push(message.clone());
-        self.journal.push(Line::Queued(message.clone()));
-        self.step(Input::Enqueue(message));
+        self.take(Line::Queued(message));
+    }
+
+    /// Takes what is in the journal, or crashes before it can.
+    fn take(&mut self, line: Line) {
+        self.journal.push(line.clone());
+        if self.dice.roll(20) == 0 {
+            return self.restart();
+        }
+        self.step(match line {
+            Line::Queued(message) => Input::Enqueue(message),
+            Line::Overtaken(overtaking) => Input::Overtaken(overtaking),
+            Line::Record(record) => Input::Replayed(record),
+        });
     }
 
     fn land(&mut self, kind: u64) {
@@ -169,6 +256,17 @@ impl Simulation {
 
     fn crash(&mut self) {
         let before = self.queue.outstanding();
+        self.load();
+        assert_eq!(self.queue.outstanding(), before, "seed {}", self.seed);
+        self.step(Input::Loaded);
+    }
+
+    fn restart(&mut self) {
+        self.load();
+        self.step(Input::Loaded);
+    }
+
+    fn load(&mut self) {
         self.flying.clear();
         self.queue = Queue::new(Limits::default());
         for settings in self.endpoints.values().cloned() {
@@ -177,13 +275,12 @@ impl Simulation {
         for line in &self.journal {
             let input = match line {
                 Line::Queued(message) => Input::Enqueue(message.clone()),
+                Line::Overtaken(overtaking) => Input::Overtaken(overtaking.clone()),
                 Line::Record(record) => Input::Replayed(record.clone()),
             };
             let effects = self.queue.step(input, self.now);
             assert_eq!(effects, [], "seed {}: an effect while loading", self.seed);
         }
-        assert_eq!(self.queue.outstanding(), before, "seed {}", self.seed);
-        self.step(Input::Loaded);
     }
 
     fn repair(&mut self) {
@@ -246,10 +343,14 @@ fn whatever_happens_every_message_ends_once_in_order_and_a_crash_changes_nothing
         world.finish();
         let keys: BTreeSet<_> =
             world.queued.iter().map(|m| (m.endpoint.clone(), m.id.clone())).collect();
-        let ended: BTreeSet<_> = world.delivered.union(&world.dead).cloned().collect();
+        let ended: BTreeSet<_> = [&world.delivered, &world.dead, &world.dropped]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
         assert_eq!(keys, ended, "seed {seed}: some message has no end");
         for lead in 0..4 {
-            for endpoint in ["crm", "sfa", "shadow"].map(endpoint_id) {
+            for endpoint in ENDPOINTS.map(endpoint_id) {
                 let mine = |key: &&(EndpointId, MessageId)| {
                     let lead = LeadRef(lead);
                     key.0 == endpoint
@@ -269,8 +370,11 @@ fn whatever_happens_every_message_ends_once_in_order_and_a_crash_changes_nothing
         seen.dead += counters.dead;
         seen.resent += counters.resent;
         seen.shadowed += counters.shadowed;
+        seen.superseded += world.superseded;
+        seen.retracted += world.dropped.len() as u64 - world.superseded;
     }
     // The runs must have met what they promise to survive.
     assert!(seen.delivered > 1000 && seen.dead > 100, "{seen:?}");
     assert!(seen.resent > 100 && seen.shadowed > 100, "{seen:?}");
+    assert!(seen.superseded > 100 && seen.retracted > 100, "{seen:?}");
 }
