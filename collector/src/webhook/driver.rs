@@ -1,12 +1,15 @@
 //! The task that joins Queue, Client and journal: inputs in, effects carried out in their order.
 //!
-//! Inputs that are ready together are stepped together, their records are made durable by one call,
-//! and only then are the next attempts made: an attempt is in the journal before the one that
-//! follows it. If the journal stops, so does the driver; what it had in flight is sent again, under
-//! the same ids, after the restart.
+//! Inputs that are ready together are stepped together, and their records are made durable by one
+//! call. An endpoint's next attempts are made when all that was recorded of it so far is durable:
+//! an attempt is in the journal before the one that follows it. Meanwhile other endpoints go on: a
+//! receiver that fails all the time, and has much written down, slows down nobody else. If the
+//! journal stops, so does the driver; what it had in flight is sent again, under the same ids, after
+//! the restart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -137,11 +140,30 @@ struct Landed {
 /// What an endpoint's attempts need, shared with those in flight.
 type Address = Arc<(Target, Secrets)>;
 
-struct Driver<J, N, C, R> {
+/// What is to be made durable at once, and what waits for it.
+#[derive(Default)]
+struct Batch {
+    records: Vec<AttemptRecord>,
+    /// Whose records these are.
+    endpoints: BTreeSet<EndpointId>,
+    attempts: Vec<Attempt>,
+    notices: Vec<Notice>,
+}
+
+/// A batch on its way to the disk.
+struct Writing<F> {
+    written: Pin<Box<F>>,
+    batch: Batch,
+}
+
+struct Driver<J, F, N, C, R> {
     queue: Queue,
     client: Client,
     addresses: BTreeMap<EndpointId, Address>,
     flying: JoinSet<Landed>,
+    writing: Option<Writing<F>>,
+    /// What comes after it.
+    next: Batch,
     wake: Option<Timestamp>,
     world: World<J, N, C, R>,
 }
@@ -168,6 +190,8 @@ where
         client,
         addresses: BTreeMap::new(),
         flying: JoinSet::new(),
+        writing: None,
+        next: Batch::default(),
         wake: None,
         world,
     };
@@ -179,7 +203,7 @@ where
     driver.work(commands, inputs, shutdown).await
 }
 
-impl<J, F, N, C, R> Driver<J, N, C, R>
+impl<J, F, N, C, R> Driver<J, F, N, C, R>
 where
     J: Fn(Vec<AttemptRecord>) -> F,
     F: Future<Output = Result<(), JournalStopped>>,
@@ -197,16 +221,20 @@ where
         let mut inputs = first;
         loop {
             let effects = self.step(inputs);
-            if self.carry_out(effects, true).await.is_err() {
-                return Stopped { unfinished: self.flying.len(), journal_stopped: true };
-            }
+            self.carry_out(effects);
             inputs = Vec::new();
             let alarm = self.alarm();
             tokio::select! {
                 biased;
                 () = &mut shutdown => break,
+                written = written(&mut self.writing) => {
+                    if written.is_err() {
+                        return self.stopped(true);
+                    }
+                    self.go_on(true);
+                }
                 Some(landed) = self.flying.join_next() => inputs.push(self.landed(landed)),
-                command = commands.recv() => match command {
+                command = commands.recv(), if self.next.records.len() < BATCH_MAX => match command {
                     Some(command) => inputs.extend(self.command(command)),
                     None => break,
                 },
@@ -215,6 +243,8 @@ where
             while inputs.len() < BATCH_MAX {
                 if let Some(landed) = self.flying.try_join_next() {
                     inputs.push(self.landed(landed));
+                } else if self.next.records.len() >= BATCH_MAX {
+                    break; // whoever commands waits for the disk too
                 } else if let Ok(command) = commands.try_recv() {
                     inputs.extend(self.command(command));
                 } else {
@@ -228,15 +258,24 @@ where
     /// Lets attempts in flight end for a while, and journals how.
     async fn stop(mut self) -> Stopped {
         let end = Instant::now() + STOP_GRACE;
-        let mut journal_stopped = false;
-        while !journal_stopped {
+        loop {
+            while self.writing.is_some() {
+                if written(&mut self.writing).await.is_err() {
+                    return self.stopped(true);
+                }
+                self.go_on(false);
+            }
             let Ok(Some(landed)) = timeout_at(end, self.flying.join_next()).await else {
-                break;
+                return self.stopped(false);
             };
             let input = self.landed(landed);
-            let effects = self.step(vec![input]);
-            journal_stopped = self.carry_out(effects, false).await.is_err();
+            let mut effects = self.step(vec![input]);
+            effects.retain(|effect| !matches!(effect, Effect::Send(_)));
+            self.carry_out(effects);
         }
+    }
+
+    fn stopped(&self, journal_stopped: bool) -> Stopped {
         Stopped { unfinished: self.flying.len(), journal_stopped }
     }
 
@@ -256,42 +295,69 @@ where
         effects
     }
 
-    /// Makes records durable, then tells, then makes attempts if `sending`.
-    async fn carry_out(
-        &mut self,
-        effects: Vec<Effect>,
-        sending: bool,
-    ) -> Result<(), JournalStopped> {
-        let mut records = Vec::new();
-        let mut attempts = Vec::new();
-        let mut notices = Vec::new();
+    /// Makes attempts whose endpoints have nothing to be written down; all else waits for that.
+    fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Journal(record) => records.push(record),
-                Effect::Send(attempt) => attempts.push(attempt),
+                Effect::Journal(record) => {
+                    self.next.endpoints.insert(record.endpoint.clone());
+                    self.next.records.push(record);
+                }
+                Effect::Send(attempt) => self.send(attempt),
                 Effect::WakeAt(_) => {} // step() has taken it
                 Effect::Dead { endpoint, message, kept } => {
-                    notices.push(Notice::Dead { endpoint, message, kept });
+                    self.next.notices.push(Notice::Dead { endpoint, message, kept });
                 }
                 Effect::DisableEndpoint { endpoint, why } => {
-                    notices.push(Notice::Disabled { endpoint, why });
+                    self.next.notices.push(Notice::Disabled { endpoint, why });
                 }
                 Effect::Refused { endpoint, message, why } => {
-                    notices.push(Notice::Refused { endpoint, message, why });
+                    self.next.notices.push(Notice::Refused { endpoint, message, why });
                 }
             }
         }
-        if !records.is_empty() {
-            (self.world.journal)(records).await?;
+        if self.writing.is_none() {
+            self.write_next();
         }
-        notices.into_iter().for_each(&self.world.notice);
-        self.world.figures.send_replace(self.queue.figures());
-        if sending {
-            for attempt in attempts {
-                self.make(attempt);
+    }
+
+    fn send(&mut self, attempt: Attempt) {
+        if self.next.endpoints.contains(&attempt.endpoint) {
+            return self.next.attempts.push(attempt);
+        }
+        match &mut self.writing {
+            Some(writing) if writing.batch.endpoints.contains(&attempt.endpoint) => {
+                writing.batch.attempts.push(attempt);
             }
+            _ => self.make(attempt),
         }
-        Ok(())
+    }
+
+    /// What waited for a batch that is written now, and the next one.
+    fn go_on(&mut self, sending: bool) {
+        if let Some(Writing { batch, .. }) = self.writing.take() {
+            self.finish(batch, sending);
+        }
+        self.write_next();
+    }
+
+    fn finish(&mut self, batch: Batch, sending: bool) {
+        batch.notices.into_iter().for_each(&self.world.notice);
+        self.world.figures.send_replace(self.queue.figures());
+        for attempt in batch.attempts.into_iter().filter(|_| sending) {
+            self.make(attempt);
+        }
+    }
+
+    fn write_next(&mut self) {
+        let mut batch = std::mem::take(&mut self.next);
+        let records = std::mem::take(&mut batch.records);
+        if records.is_empty() {
+            self.finish(batch, true);
+        } else {
+            let written = Box::pin((self.world.journal)(records));
+            self.writing = Some(Writing { written, batch });
+        }
     }
 
     fn make(&mut self, attempt: Attempt) {
@@ -352,6 +418,17 @@ where
         let now = (self.world.clock)();
         let wait = self.wake.map_or(SLEEP_MAX, |at| at.since(now).min(SLEEP_MAX));
         Instant::now() + wait
+    }
+}
+
+/// Ends when what is being written is; never, if nothing is.
+async fn written<F>(writing: &mut Option<Writing<F>>) -> Result<(), JournalStopped>
+where
+    F: Future<Output = Result<(), JournalStopped>>,
+{
+    match writing {
+        Some(writing) => writing.written.as_mut().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -470,6 +547,15 @@ mod tests {
     }
 
     fn start(endpoints: Vec<Endpoint>, journal_holds: bool) -> Run {
+        start_with(endpoints, journal_holds, None)
+    }
+
+    /// With a disk that takes its time, if there is a gate.
+    fn start_with(
+        endpoints: Vec<Endpoint>,
+        journal_holds: bool,
+        gate: Option<Arc<tokio::sync::Semaphore>>,
+    ) -> Run {
         let (commands, rx) = mpsc::channel(64);
         let (tell, notices) = mpsc::unbounded_channel();
         let (stop, stopped) = oneshot::channel();
@@ -477,9 +563,12 @@ mod tests {
         let kept = Arc::clone(&records);
         let world = World {
             journal: move |batch: Vec<AttemptRecord>| {
-                let kept = Arc::clone(&kept);
+                let (kept, gate) = (Arc::clone(&kept), gate.clone());
                 async move {
                     tokio::task::yield_now().await;
+                    if let Some(gate) = gate {
+                        gate.acquire().await.unwrap().forget();
+                    }
                     kept.lock().unwrap().extend(batch);
                     if journal_holds { Ok(()) } else { Err(JournalStopped) }
                 }
@@ -552,6 +641,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_endpoint_is_sent_to_while_what_another_did_is_written_down() {
+        let (mut failing, mut good) = (receiver().await, receiver().await);
+        let endpoints = vec![endpoint("bad", failing.port, 3), endpoint("good", good.port, 3)];
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
+        let run = start_with(endpoints, true, Some(Arc::clone(&gate)));
+        run.commands.send(message("bad", 1, "a")).await.unwrap();
+        failing.answer("500 No").await;
+        run.commands.send(message("good", 1, "b")).await.unwrap();
+        good.answer("200 OK").await;
+        assert_eq!(run.records.lock().unwrap().len(), 0, "the disk takes its time");
+        assert!(failing.requests.try_recv().is_err(), "not before it is written down");
+        gate.add_permits(100);
+        failing.answer("200 OK").await;
+        run.stop.send(()).unwrap();
+        soon(run.task).await.unwrap();
+        assert_eq!(run.records.lock().unwrap().len(), 3);
+    }
+
+    #[tokio::test]
     async fn an_attempt_in_flight_at_the_stop_may_end_and_is_journaled() {
         let mut receiver = receiver().await;
         let run = start(vec![endpoint("sfa", receiver.port, 3)], true);
@@ -615,6 +723,8 @@ mod tests {
             client: client.unwrap(),
             addresses: BTreeMap::new(),
             flying: JoinSet::new(),
+            writing: None,
+            next: Batch::default(),
             wake: None,
             world: World {
                 journal: |_| std::future::ready(Ok(())),
