@@ -38,6 +38,12 @@ pub struct Metrics {
     pub links_used_up: AtomicU64,
     /// Clicks and opens that could not be recorded; whoever clicked was led on all the same.
     pub click_unrecorded: AtomicU64,
+    /// Messages held while people rest.
+    pub alerts_held: AtomicU64,
+    /// Messages kept for a digest: too many for the day.
+    pub alerts_listed: AtomicU64,
+    /// Digests made.
+    pub digests: AtomicU64,
     /// Panics while deciding a hit.
     pub panics: AtomicU64,
     /// From taking a request to its answer being due, in microseconds.
@@ -92,6 +98,9 @@ impl Default for Metrics {
             links_void: AtomicU64::default(),
             links_used_up: AtomicU64::default(),
             click_unrecorded: AtomicU64::default(),
+            alerts_held: AtomicU64::default(),
+            alerts_listed: AtomicU64::default(),
+            digests: AtomicU64::default(),
             panics: AtomicU64::default(),
             acknowledge: Latency::default(),
             click_to_alert: Latency::default(),
@@ -158,7 +167,24 @@ impl Metrics {
             "Hits deliberately dropped, by reason.",
             &self.dropped,
         );
-        for (name, help, counter) in [
+        for (name, help, counter) in self.counters() {
+            write_figure(text, name, help, "counter", counter.load(Ordering::Relaxed) as f64);
+        }
+        self.write_feedback(text);
+        self.acknowledge.write(
+            text,
+            "mikomi_acknowledge_microseconds",
+            "From taking a request to its answer being due, after the disk.",
+        );
+        self.click_to_alert.write(
+            text,
+            "mikomi_click_to_alert_milliseconds",
+            "From a hit's receipt to its alert being delivered.",
+        );
+    }
+
+    fn counters(&self) -> Vec<(&'static str, &'static str, &AtomicU64)> {
+        vec![
             ("mikomi_hits_total", "Hits recorded.", &self.hits),
             (
                 "mikomi_first_hits_total",
@@ -192,21 +218,19 @@ impl Metrics {
                 "Clicks and opens that could not be recorded.",
                 &self.click_unrecorded,
             ),
+            (
+                "mikomi_alerts_held_total",
+                "Messages held until people work again.",
+                &self.alerts_held,
+            ),
+            (
+                "mikomi_alerts_listed_total",
+                "Messages listed in a digest instead of sent one by one.",
+                &self.alerts_listed,
+            ),
+            ("mikomi_digests_total", "Digests and summaries made.", &self.digests),
             ("mikomi_panics_total", "Panics while a hit was decided.", &self.panics),
-        ] {
-            write_figure(text, name, help, "counter", counter.load(Ordering::Relaxed) as f64);
-        }
-        self.write_feedback(text);
-        self.acknowledge.write(
-            text,
-            "mikomi_acknowledge_microseconds",
-            "From taking a request to its answer being due, after the disk.",
-        );
-        self.click_to_alert.write(
-            text,
-            "mikomi_click_to_alert_milliseconds",
-            "From a hit's receipt to its alert being delivered.",
-        );
+        ]
     }
 }
 

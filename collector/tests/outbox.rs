@@ -475,7 +475,7 @@ impl Life {
             Arc::clone(&self.app),
             Arc::clone(&self.endpoints),
             commands.clone(),
-            Arc::clone(&self.log),
+            (Arc::clone(&self.log), Arc::default()),
             std::mem::take(&mut self.replayed),
         );
         let follower = self.app.journal.follow(from);
@@ -840,7 +840,8 @@ impl Story<'_> {
             assert!(*position > queued.cause(), "{context}");
             for body in &queued.bodies {
                 let key = (queued.alert.clone(), body.endpoint.clone().unwrap());
-                let bytes = life.app.sealer.unseal(lead, &body.sealed_bytes().unwrap()).unwrap();
+                let bytes =
+                    life.app.sealer.unseal(lead, &queued.sealed_bytes(body).unwrap()).unwrap();
                 assert_eq!(frozen.insert(key, text(&bytes)), None, "{context}: frozen twice");
             }
         }

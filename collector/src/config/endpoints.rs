@@ -5,10 +5,12 @@ use std::fmt;
 
 use super::super::webhook::address::{Permit, Target, TargetError};
 use super::super::webhook::sign::Secrets;
+use super::chat::Chat;
+use super::filter::{About, Choice, chat_types};
 use super::mikomi_toml::networks;
 use super::problem::{Problem, Problems, nearest};
 use super::table::{Field, Source, Table};
-use super::{Fingerprint, Surroundings};
+use super::{Fingerprint, ScoringFile, Surroundings};
 
 /// Most endpoints in the file.
 const ENDPOINTS_MAX: usize = 1_000;
@@ -58,6 +60,12 @@ pub struct Endpoint {
     pub thresholds: BTreeSet<String>,
     /// Attributes left out of the body for it.
     pub hide: BTreeSet<String>,
+    /// What else it chooses by.
+    pub choice: Choice,
+    /// When it is written to, if people read it.
+    pub chat: Option<Chat>,
+    /// Whether a newer state of a lead replaces one that was never sent.
+    pub supersede: bool,
     /// Attempts at once, if it differs from the setting for all.
     pub in_flight_max: Option<usize>,
     /// Of everything above, secrets too: differs when the endpoint does.
@@ -65,20 +73,19 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Whether it wants a message: its audience (nothing: for all), type, threshold (if it is
-    /// about one) and whether a test key caused it.
-    pub fn wants(
-        &self,
-        audience: Option<&str>,
-        kind: &str,
-        threshold: Option<&str>,
-        test: bool,
-    ) -> bool {
+    /// Whether it hears of a message: of its audience (nothing: for all), type, threshold (if it
+    /// is about one), and of test keys or not.
+    pub fn hears(&self, about: &About<'_>) -> bool {
         let takes = |set: &BTreeSet<String>, word: &str| set.is_empty() || set.contains(word);
-        self.test == test
-            && audience.is_none_or(|audience| takes(&self.audience, audience))
-            && (self.types.is_empty() || self.types.contains(kind))
-            && threshold.is_none_or(|name| takes(&self.thresholds, name))
+        self.test == about.test
+            && about.audience.is_none_or(|audience| takes(&self.audience, audience))
+            && (self.types.is_empty() || self.types.contains(about.kind))
+            && about.threshold.is_none_or(|name| takes(&self.thresholds, name))
+    }
+
+    /// Whether it wants a message: hears of it, and chooses it.
+    pub fn wants(&self, about: &About<'_>, is_on: impl Fn(&str) -> bool) -> bool {
+        self.hears(about) && self.choice.takes(about, is_on)
     }
 }
 
@@ -94,11 +101,34 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// Reads the file. `thresholds`: the names in scoring.toml, if it could be read.
+/// Names that endpoints may choose by; nothing where the file they stand in could not be read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    /// Thresholds of scoring.toml.
+    pub thresholds: Option<Vec<String>>,
+    /// Categories of scoring.toml.
+    pub categories: Option<Vec<String>>,
+    /// Named lists.
+    pub lists: Option<Vec<String>>,
+}
+
+impl Known {
+    /// Those of the rules, if they could be read.
+    pub fn of(scoring: Option<&ScoringFile>) -> Known {
+        let categories = scoring.map(|file| file.categories.iter().map(|it| it.0.name.clone()));
+        Known {
+            thresholds: scoring.map(ScoringFile::threshold_names),
+            categories: categories.map(Iterator::collect),
+            lists: None,
+        }
+    }
+}
+
+/// Reads the file.
 pub(super) fn parse(
     file: &str,
     text: &str,
-    thresholds: Option<&[String]>,
+    known: &Known,
     surroundings: &Surroundings,
 ) -> Result<Vec<Endpoint>, Vec<Problem>> {
     let problems = Problems::default();
@@ -116,7 +146,7 @@ pub(super) fn parse(
         let mut ids = BTreeSet::new();
         let mut endpoints = Vec::new();
         for table in list.iter().filter_map(Field::table) {
-            endpoints.extend(endpoint(table, thresholds, surroundings, &mut ids));
+            endpoints.extend(endpoint(table, known, surroundings, &mut ids));
         }
         Some(endpoints)
     });
@@ -125,7 +155,7 @@ pub(super) fn parse(
 
 fn endpoint(
     table: Table<'_>,
-    thresholds: Option<&[String]>,
+    known: &Known,
     surroundings: &Surroundings,
     ids: &mut BTreeSet<String>,
 ) -> Option<Endpoint> {
@@ -142,20 +172,25 @@ fn endpoint(
         Some(field) => field.word(&["shadow", "live"]),
         None => Some("shadow"),
     };
-    let test = match table.get("test") {
-        Some(field) => field.flag(),
-        None => Some(false),
-    };
+    let test = flag(&table, "test");
     let audience = names(&table, "audience");
     let types = table.get("types").and_then(|field| field.one_or_more());
     let types = types.unwrap_or_default();
-    let types = types.iter().filter_map(|field| field.word(&ALERT_TYPES)).collect();
+    let mut types: BTreeSet<_> =
+        types.iter().filter_map(|field| field.word(&ALERT_TYPES)).collect();
     let wanted = table.get("thresholds").and_then(|field| field.one_or_more());
     let wanted = wanted.unwrap_or_default();
     for field in &wanted {
-        check_threshold(field, thresholds);
+        check_threshold(field, known.thresholds.as_deref());
     }
     let hide = names(&table, "hide");
+    let choice = Choice::read(&table, known.categories.as_deref(), known.lists.as_deref());
+    let is_chat = flag(&table, "chat");
+    let chat = Chat::read(&table, is_chat.unwrap_or(true));
+    if chat.is_some() && types.is_empty() {
+        types = chat_types();
+    }
+    let supersede = flag(&table, "supersede");
     let in_flight_max = table.get("in_flight_max").and_then(|field| field.whole(1..=1_000));
     if let Some(field) = table.get("order") {
         field.word(&["lead"]);
@@ -175,6 +210,9 @@ fn endpoint(
         types,
         thresholds: wanted.iter().filter_map(|field| field.name().map(str::to_owned)).collect(),
         hide,
+        choice,
+        chat: chat.filter(|_| is_chat == Some(true)),
+        supersede: supersede?,
         in_flight_max: in_flight_max.map(|most| most as usize),
         fingerprint: secrets_print,
     };
@@ -186,7 +224,7 @@ impl Endpoint {
     /// The fingerprint, given that of the secrets. The text it is made of stays in here.
     fn print(&self, secrets: Fingerprint) -> Fingerprint {
         let said = format!(
-            "{secrets:?} {:?} {:?} {} {:?} {:?} {:?} {:?} {:?}",
+            "{secrets:?} {:?} {:?} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {}",
             self.target,
             self.mode,
             self.test,
@@ -194,10 +232,18 @@ impl Endpoint {
             self.types,
             self.thresholds,
             self.hide,
-            self.in_flight_max
+            self.in_flight_max,
+            self.choice,
+            self.chat,
+            self.supersede
         );
         Fingerprint::of(said.as_bytes())
     }
+}
+
+/// A flag that is off unless it is written; nothing, if what is written is none.
+fn flag(table: &Table<'_>, key: &'static str) -> Option<bool> {
+    table.get(key).map_or(Some(false), |field| field.flag())
 }
 
 fn names(table: &Table<'_>, key: &'static str) -> BTreeSet<String> {

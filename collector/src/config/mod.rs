@@ -5,7 +5,9 @@
 //! else in `./config`, else the compiled-in ones are used. Everything wrong in them is reported at
 //! once, with line, column and the nearest right word; nothing in them is ignored.
 
+mod chat;
 mod endpoints;
+mod filter;
 mod mikomi_toml;
 mod owners;
 mod problem;
@@ -22,7 +24,9 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+pub use self::chat::{Chat, Quiet};
 pub use self::endpoints::{Endpoint, EndpointMode};
+pub use self::filter::{About, Choice, NO_OWNER};
 pub use self::owners::{Owner, Owners};
 pub use self::problem::Problem;
 pub use self::reload::{Changes, Contents, Watcher};
@@ -33,6 +37,7 @@ pub use self::settings::{
 };
 pub use self::sites::{Origins, Site, SiteConsent};
 
+use self::endpoints::Known;
 pub(crate) use self::problem::Problems;
 pub(crate) use self::sites::path as globs_of_path;
 pub(crate) use self::table::{Field, Source, Table};
@@ -281,10 +286,9 @@ pub fn load(files: &Files, surroundings: &Surroundings) -> Result<Loaded, Vec<Pr
     let for_rules = settings.as_ref().ok().map(Settings::for_rules);
     let around = Around { surroundings, settings: for_rules.as_ref() };
     let scoring = read_scoring(scoring.as_deref(), around);
-    let thresholds = scoring.as_ref().ok().map(ScoringFile::threshold_names);
+    let known = Known::of(scoring.as_ref().ok());
     let own_folder = files.dir.is_some();
-    let endpoints =
-        read_endpoints(endpoints.as_deref(), own_folder, thresholds.as_deref(), surroundings);
+    let endpoints = read_endpoints(endpoints.as_deref(), own_folder, &known, surroundings);
     let owners = owners.as_deref().map_or_else(|| Ok(Owners::default()), read_owners);
     match (settings, scoring, endpoints, owners) {
         (Ok(settings), Ok(scoring), Ok(endpoints), Ok(owners)) => {
@@ -335,16 +339,16 @@ fn read_scoring(bytes: Option<&[u8]>, around: Around<'_>) -> Result<ScoringFile,
 fn read_endpoints(
     bytes: Option<&[u8]>,
     own_folder: bool,
-    thresholds: Option<&[String]>,
+    known: &Known,
     surroundings: &Surroundings,
 ) -> Result<Vec<Endpoint>, Vec<Problem>> {
     let file = FILE_NAMES[2];
     match bytes {
-        Some(bytes) => endpoints::parse(file, decode(file, bytes)?, thresholds, surroundings),
+        Some(bytes) => endpoints::parse(file, decode(file, bytes)?, known, surroundings),
         None if own_folder => Ok(Vec::new()),
         None => {
             let file = "the built-in endpoints.toml";
-            endpoints::parse(file, DEFAULT_ENDPOINTS, thresholds, surroundings)
+            endpoints::parse(file, DEFAULT_ENDPOINTS, known, surroundings)
         }
     }
 }

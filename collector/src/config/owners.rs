@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use engine::time::UtcOffset;
 
+use super::chat::Quiet;
 use super::problem::{Problem, Problems};
 use super::table::{Field, Source, Table};
 
@@ -31,6 +32,8 @@ pub struct Owner {
     pub chatwork: Option<String>,
     /// Where their clock stands, if not where the rules' one does.
     pub utc_offset: Option<UtcOffset>,
+    /// When they rest, if not when those of a room do.
+    pub quiet: Option<Quiet>,
 }
 
 /// Everybody in the file, by address.
@@ -94,12 +97,13 @@ fn read_owner(table: Table<'_>, owners: &mut BTreeMap<String, Owner>) {
         chat_id(&field, |byte| byte.is_ascii_digit(), "a Chatwork account id, as in \"1234567\"")
     });
     let utc_offset = table.get("utc_offset").and_then(|field| utc_offset(&field));
+    let quiet = table.get("quiet").and_then(|field| Quiet::read(&field));
     table.finish();
     let (Some(mail), Some(name_ja), Some(field)) = (mail, name, address) else {
         return;
     };
     let name_en = name_en.flatten().unwrap_or_else(|| name_ja.clone());
-    let owner = Owner { mail, name_ja, name_en, slack, chatwork, utc_offset };
+    let owner = Owner { mail, name_ja, name_en, slack, chatwork, utc_offset, quiet };
     if owners.insert(known_by(&owner.mail), owner).is_some() {
         field.problem("this owner stands here already");
     }
@@ -192,6 +196,10 @@ mod tests {
             (
                 "utc_offset = \"JST\"",
                 "owners.toml:4:14: \"utc_offset\" needs a distance from UTC, as in \"+09:00\"",
+            ),
+            (
+                "quiet = { from = \"9:00\", to = \"08:00\" }",
+                "owners.toml:4:18: a time of day is written as \"09:00\"; did you mean \"09:00\"?",
             ),
             ("name_en = \"\"", "owners.toml:4:11: \"name_en\" needs 1 to 100 bytes"),
             (

@@ -3,8 +3,8 @@
 //! gives the contents.
 
 use super::{
-    Around, Endpoint, FILE_NAMES, Fingerprint, ForRules, Owners, Problem, ScoringFile, Settings,
-    Surroundings,
+    Around, Endpoint, FILE_NAMES, Fingerprint, ForRules, Known, Owners, Problem, ScoringFile,
+    Settings, Surroundings,
 };
 
 /// The files as they are now; nothing for one that is not there.
@@ -44,8 +44,8 @@ pub struct Watcher {
     /// The scoring in force; the same text is not published twice. None after one that could not
     /// be published: whatever is saved next is tried.
     in_force: Option<Fingerprint>,
-    /// The names endpoints may filter by: those of the scoring in force.
-    thresholds: Vec<String>,
+    /// The names endpoints may choose by: those of the scoring in force.
+    known: Known,
     /// What the rules may name: as it was at the start, until the next one.
     for_rules: ForRules,
     insisted: bool,
@@ -123,7 +123,7 @@ impl Watcher {
             surroundings,
             files: std::array::from_fn(watched),
             in_force: Some(scoring.fingerprint),
-            thresholds: scoring.threshold_names(),
+            known: Known::of(Some(scoring)),
             for_rules,
             insisted: false,
         }
@@ -159,17 +159,17 @@ impl Watcher {
             let scoring = scoring.filter(|scoring| Some(scoring.fingerprint) != self.in_force);
             if let Some(scoring) = &scoring {
                 self.in_force = Some(scoring.fingerprint);
-                self.thresholds = scoring.threshold_names();
+                self.known = Known::of(Some(scoring));
             }
             changes.scoring = scoring.map(Box::new);
         }
-        // Endpoints name thresholds; when those change, they are judged anew.
+        // Endpoints name thresholds and categories; when those change, they are judged anew.
         let renamed = changes.scoring.is_some() && now.endpoints.is_some();
         if self.is_due(2, now, insisted) || renamed {
             changes.endpoints =
                 self.judge(2, now.endpoints, now, &mut changes, |bytes, watcher| {
-                    let thresholds = Some(watcher.thresholds.as_slice());
-                    super::read_endpoints(Some(bytes), true, thresholds, &watcher.surroundings)
+                    let known = &watcher.known;
+                    super::read_endpoints(Some(bytes), true, known, &watcher.surroundings)
                 });
         }
         if self.is_due(3, now, insisted) {

@@ -480,6 +480,24 @@ impl<'a> Field<'a> {
         parsed
     }
 
+    /// A time of day, `09:00` to `24:00`, as what has passed since midnight.
+    pub fn time_of_day(&self) -> Option<Duration> {
+        let text = self.text()?;
+        let parsed = text.split_once(':').and_then(|(hours, minutes)| {
+            let whole = |part: &str| {
+                let digits = part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
+                part.parse::<u16>().ok().filter(|_| digits)
+            };
+            let (hours, minutes) = (whole(hours)?, whole(minutes)?);
+            (hours * 60 + minutes <= 1_440 && minutes < 60).then_some(hours * 60 + minutes)
+        });
+        if parsed.is_none() {
+            let meant = (text.len() == 4 && text.as_bytes()[1] == b':').then(|| format!("0{text}"));
+            self.problem_meant("a time of day is written as \"09:00\"", meant);
+        }
+        parsed.map(|minutes| Duration::from_mins(minutes.into()))
+    }
+
     /// A number of milliseconds within a range.
     pub fn millis(&self, range: RangeInclusive<i64>) -> Option<Duration> {
         Some(Duration::from_millis(self.whole(range)? as u64))

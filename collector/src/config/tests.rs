@@ -44,9 +44,8 @@ fn scoring(text: &str) -> Result<ScoringFile, Vec<Problem>> {
 }
 
 fn endpoints(text: &str, surroundings: &Surroundings) -> Result<Vec<Endpoint>, Vec<String>> {
-    let thresholds = ["warm".to_owned(), "hot".to_owned()];
-    read_endpoints(Some(text.as_bytes()), true, Some(&thresholds), surroundings)
-        .map_err(|it| shown(&it))
+    let known = Known::of(scoring(DEFAULT_SCORING).as_ref().ok());
+    read_endpoints(Some(text.as_bytes()), true, &known, surroundings).map_err(|it| shown(&it))
 }
 
 fn shown(problems: &[Problem]) -> Vec<String> {
@@ -84,9 +83,16 @@ fn in_an_empty_folder_the_built_in_files_give_one_demo_site_and_send_nothing() {
     assert_eq!(loaded.settings.shards, 1_024);
     let live = loaded.endpoints.iter().filter(|it| it.mode == EndpointMode::Live).count();
     assert_eq!((loaded.endpoints.len(), live), (1, 0));
-    assert!(loaded.endpoints[0].wants(Some("sales"), "lead.hot", Some("hot"), false));
-    assert!(!loaded.endpoints[0].wants(Some("hr"), "lead.action", None, false));
-    assert!(!loaded.endpoints[0].wants(Some("sales"), "lead.hot", Some("hot"), true));
+    let hot = About {
+        audience: Some("sales"),
+        kind: "lead.hot",
+        threshold: Some("hot"),
+        ..About::default()
+    };
+    let action = About { audience: Some("hr"), kind: "lead.action", ..About::default() };
+    let wants = |about: &About<'_>| loaded.endpoints[0].wants(about, |_| false);
+    assert!(wants(&hot) && !wants(&action));
+    assert!(!wants(&About { test: true, ..hot }));
 }
 
 #[test]
@@ -130,6 +136,13 @@ fn the_further_keys_shown_in_comments_are_right_too() {
     assert_eq!(read[0].mode, EndpointMode::Shadow);
     assert_eq!(read[0].in_flight_max, Some(2));
     assert_eq!(read[0].types.len(), 2);
+    assert_eq!(read[0].choice.owners.len(), 2);
+    assert!(read[0].supersede && read[0].chat.is_none());
+    let room = read[1].chat.clone().unwrap();
+    let hours = Duration::from_hours;
+    let quiet = Quiet { from: hours(19), to: hours(8), weekend: true };
+    assert_eq!(room, Chat { quiet: Some(quiet), daily_max: 10, summary: Some(hours(9)) });
+    assert!(read[1].types.contains("lead.hot") && !read[1].types.contains("lead.cooled"));
 
     let keys = "# server_keys_env = \"WWW_KEYS\"";
     let own = edited(DEFAULT_MIKOMI, keys, &keys[2..]);
@@ -822,6 +835,54 @@ fn mistakes_in_the_endpoints_are_found_with_their_place() {
     ] {
         let found = endpoints(&head.replace("https://sfa.example.jp/h", url), &env).expect_err(url);
         assert!(found.len() == 1 && found[0].starts_with(message), "{url}: {found:?}");
+    }
+}
+
+#[test]
+fn mistakes_in_what_an_endpoint_chooses_and_when_it_rests_are_found_with_their_place() {
+    let head =
+        "[[endpoint]]\nid = \"sfa\"\nurl = \"https://sfa.example.jp/h\"\nsecret_env = \"S\"\n";
+    let env = with_env(&[("S", SALES_SECRET)]);
+    for (extra, message) in [
+        (
+            "grades = [\"a\"]",
+            "endpoints.toml:5:11: \"grades\" cannot be \"a\"; it is \"A\" or \"B\" or \"C\" or \
+             \"D\" or \"?\"",
+        ),
+        (
+            "categories = [\"intend\"]",
+            "endpoints.toml:5:15: there is no category \"intend\" in scoring.toml; did you mean \
+             \"intent\"?",
+        ),
+        (
+            "owners = [\"sato\"]",
+            "endpoints.toml:5:11: an owner is a mail address, or \"none\" for no owner",
+        ),
+        ("owners = [\"none\", \"NONE\"]", "endpoints.toml:5:19: this word stands here twice"),
+        ("companies = []", "endpoints.toml:5:13: \"companies\" needs at least one value"),
+        ("companies = [\" \"]", "endpoints.toml:5:14: a word of \"companies\" has 1 to 254 bytes"),
+        ("supersede = \"yes\"", "endpoints.toml:5:13: \"supersede\" needs true or false"),
+        ("summary = \"09:00\"", "endpoints.toml:5:1: \"summary\" needs \"chat = true\""),
+        (
+            "chat = true\nsummary = \"9:00\"",
+            "endpoints.toml:6:11: a time of day is written as \"09:00\"; did you mean \"09:00\"?",
+        ),
+        (
+            "chat = true\nquiet = { from = \"19:00\", to = \"08:00\", weekends = true }",
+            "endpoints.toml:6:41: unknown word \"weekends\"; did you mean \"weekend\"?",
+        ),
+        (
+            "chat = true\nquiet = { from = \"19:00\", to = \"19:00\" }",
+            "endpoints.toml:6:18: \"from\" and \"to\" are the same: nobody would ever be told",
+        ),
+        (
+            "chat = true\ndaily_max = 0",
+            "endpoints.toml:6:13: \"daily_max\" needs a number from 1 to 10000",
+        ),
+    ] {
+        let found = endpoints(&format!("{head}{extra}"), &env).expect_err(extra);
+        let [problem] = &found[..] else { panic!("{extra}: {found:#?}") };
+        assert!(problem.starts_with(message), "{extra}: {problem}");
     }
 }
 

@@ -18,6 +18,8 @@ pub enum Entry {
     Queued(Queued),
     /// Something became of a delivery.
     Attempt(Attempt),
+    /// What was not sent one by one, in one message.
+    Digest(Digest),
     /// An endpoint disabled itself.
     Disabled {
         /// Which.
@@ -28,7 +30,7 @@ pub enum Entry {
 }
 
 /// See [`Entry::Queued`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Queued {
     /// The alert's id.
@@ -45,18 +47,116 @@ pub struct Queued {
     pub received: u64,
     /// Whether a test key caused it.
     pub test: bool,
-    /// A body for each endpoint; one for nobody if no endpoint wanted any.
+    /// What it tells the state of, if it does: a newer one makes an older one needless.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+    /// Whether it also tells something that happened, which no newer state says.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub event: bool,
+    /// The alert it takes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retracts: Option<String>,
+    /// The whole body in JSON, nothing hidden, under the lead's key, in base 64. Earlier entries
+    /// have none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub whole: String,
+    /// What each endpoint gets. Earlier: a body for nobody, if no endpoint wanted any.
     pub bodies: Vec<Frozen>,
 }
 
 /// One endpoint's message.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Frozen {
     /// The endpoint; none if nobody is told.
     pub endpoint: Option<String>,
-    /// The body under the lead's key, in base 64.
+    /// The body under the lead's key, in base 64; left out if it is the whole one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sealed: String,
+    /// It is held until then: people rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<u64>,
+    /// Whose it is, and on which day it counts, where messages a day are counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Counts>,
+    /// It is not sent by itself, and listed in the digest of this moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listed: Option<u64>,
+    /// Its line in a digest, under the lead's key, in base 64.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub line: String,
+    /// Nothing is sent: it only makes needless what waits there.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub ends: bool,
+}
+
+/// See [`Frozen::counts`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counts {
+    /// The owner's address, hashed; empty if the lead has none.
+    pub owner: String,
+    /// The day, since 1 January 1970 where the owner is.
+    pub day: i64,
+}
+
+/// See [`Entry::Digest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Digest {
+    /// Its id.
+    pub alert: String,
+    /// Where to.
+    pub endpoint: String,
+    /// `evening` or `morning`.
+    pub occasion: String,
+    /// The moment it is of.
+    pub slot: u64,
+    /// The day it is of, since 1 January 1970.
+    pub day: i64,
+    /// Which of that day's, from 0: a long one is several messages.
+    pub part: u32,
+    /// Whether it goes to a test endpoint.
+    pub test: bool,
+    /// It is held until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<u64>,
+    /// How it is written: `json`, `slack`, `chatwork`.
+    pub form: String,
+    /// In which language.
+    pub lang: String,
+    /// Its lines.
+    pub items: Vec<Item>,
+}
+
+/// One line of a digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Item {
+    /// Under which heading.
+    pub section: String,
+    /// About whom.
+    pub lead: String,
+    /// Which alert, if it stands for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alert: Option<String>,
+    /// The line under the lead's key, in base 64.
+    pub line: String,
+}
+
+/// A line of a digest, plain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Line {
+    /// What it says.
+    pub text: String,
+    /// Where to read more.
+    pub url: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// See [`Entry::Attempt`].
@@ -108,10 +208,15 @@ impl Entry {
     }
 }
 
-impl Frozen {
-    /// The sealed body's bytes.
-    pub fn sealed_bytes(&self) -> Option<Vec<u8>> {
-        STANDARD.decode(&self.sealed).ok()
+impl Line {
+    /// Its bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("texts always have a JSON form")
+    }
+
+    /// Reads it.
+    pub fn decode(bytes: &[u8]) -> Option<Line> {
+        serde_json::from_slice(bytes).ok()
     }
 }
 
@@ -125,6 +230,23 @@ impl Queued {
     pub fn cause(&self) -> Position {
         Position(self.cause)
     }
+
+    /// The sealed body of an endpoint.
+    pub fn sealed_bytes(&self, frozen: &Frozen) -> Option<Vec<u8>> {
+        let own = !frozen.sealed.is_empty();
+        STANDARD.decode(if own { &frozen.sealed } else { &self.whole }).ok()
+    }
+
+    /// The sealed whole body: of an earlier entry, that of the first endpoint.
+    pub fn sealed_whole(&self) -> Option<Vec<u8>> {
+        let first = || self.bodies.first().map_or("", |frozen| frozen.sealed.as_str());
+        STANDARD.decode(if self.whole.is_empty() { first() } else { &self.whole }).ok()
+    }
+}
+
+/// Base 64 as bytes.
+pub fn from_base64(text: &str) -> Option<Vec<u8>> {
+    STANDARD.decode(text).ok()
 }
 
 /// Bytes as base 64.
@@ -219,6 +341,30 @@ impl Attempt {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_of_an_earlier_version_reads_as_what_it_was() {
+        let bytes = br#"{"entry":"queued","alert":"msg_1","lead":"L0000000000000001",
+            "kind":"lead.hot","sequence":3,"cause":7,"received":8,"test":false,
+            "bodies":[{"endpoint":null,"sealed":"AAE="}]}"#;
+        let Some(Entry::Queued(queued)) = Entry::decode(bytes) else {
+            panic!("a message");
+        };
+        assert_eq!((queued.sequence, queued.topic.as_deref()), (3, None));
+        assert_eq!(queued.sealed_whole(), Some(vec![0, 1]));
+        assert_eq!(queued.sealed_bytes(&queued.bodies[0]), Some(vec![0, 1]));
+    }
+
+    #[test]
+    fn a_body_that_is_the_whole_one_is_kept_once() {
+        let own = Frozen { sealed: base64(&[9]), ..Frozen::default() };
+        let same = Frozen { endpoint: Some("sfa".into()), ..Frozen::default() };
+        let queued = Queued { whole: base64(&[1]), bodies: vec![same, own], ..Queued::default() };
+        let text = String::from_utf8(Entry::Queued(queued.clone()).encode()).unwrap();
+        assert!(text.contains(r#"[{"endpoint":"sfa"},"#), "{text}");
+        let sealed = queued.bodies.iter().map(|it| queued.sealed_bytes(it));
+        assert_eq!(sealed.collect::<Vec<_>>(), [Some(vec![1]), Some(vec![9])]);
+    }
 
     #[test]
     fn every_attempt_reads_back_as_the_record_it_was() {

@@ -3,17 +3,24 @@
 //! hands it to delivery once that is durable too. What was queued and what became of it is
 //! rebuilt by replay.
 
+pub mod book;
+mod digest;
 pub mod entry;
+mod gather;
+mod log;
 pub mod message;
+mod plan;
+mod replay;
+mod route;
+mod when;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use engine::alert::{AlertId, Cause};
 use engine::id::{LeadId, Position};
 use engine::lead::Lead;
@@ -22,167 +29,31 @@ use engine::time::Timestamp;
 use engine::wire::About;
 use tokio::sync::mpsc;
 
-use self::entry::{Attempt, Entry, Frozen, Queued, base64};
+use self::entry::{Entry, Frozen, Line, Queued, base64};
+use self::gather::{Gathered, Meetings};
+pub use self::log::Log;
 use self::message::Material;
+use self::plan::Plan;
+pub use self::replay::{Due, Replayed, Unseal, messages};
+use self::replay::{Order, message_of, orders_of};
+use self::route::{Room, Share, Subject};
+use self::when::Calendar;
 use crate::app::App;
 use crate::config::Endpoint;
 use crate::feedback::tap;
 use crate::journal::{Follower, Poisoned, ReadError};
 use crate::patience::Follows;
+use crate::reader::Lists;
 use crate::seal::SealError;
 use crate::timeline;
 use crate::webhook::driver::Command;
-use crate::webhook::queue::{Input, Message, Queue};
-use crate::webhook::{EndpointId, LeadRef, MessageId};
 
+/// The language of lines in digests.
+const LANGUAGE: &str = "ja";
 /// Records of a lead looked at for "recent" and "history".
 const TIMELINE_MAX: usize = 500;
-/// Lines of the delivery log kept in memory.
-const LOG_MAX: usize = 2_000;
 /// How long the outbox waits for a record before it looks whether it should stop.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// Opens what was sealed for a lead, if its key is there.
-pub type Unseal<'a> = dyn Fn(LeadId, &[u8]) -> Option<Vec<u8>> + 'a;
-
-/// What replay leaves for the outbox.
-#[derive(Default)]
-pub struct Replayed {
-    /// Messages decided on that are not queued yet, by alert.
-    due: BTreeMap<AlertId, Due>,
-    /// Endpoints that disabled themselves, and under which settings.
-    pub disabled: BTreeMap<String, u32>,
-}
-
-/// A message whose body is to be made: its record, and its place there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Due {
-    /// The record.
-    pub position: Position,
-    /// The place.
-    pub place: u16,
-}
-
-/// What the admin side sees of the outbox.
-#[derive(Default)]
-pub struct Log {
-    lines: Mutex<VecDeque<Attempt>>,
-    /// Every alert queued, and what it tells.
-    queued: Mutex<BTreeMap<String, Position>>,
-    /// When what caused an alert was received, for those not delivered yet.
-    received: Mutex<BTreeMap<String, Timestamp>>,
-}
-
-impl Log {
-    /// The newest lines first.
-    pub fn lines(&self, most: usize) -> Vec<Attempt> {
-        locked(&self.lines).iter().rev().take(most).cloned().collect()
-    }
-
-    /// Adds a line.
-    pub fn add(&self, line: Attempt) {
-        let mut lines = locked(&self.lines);
-        if lines.len() == LOG_MAX {
-            lines.pop_front();
-        }
-        lines.push_back(line);
-    }
-
-    /// The record that holds what an alert tells, if it was queued.
-    pub fn cause(&self, alert: &str) -> Option<Position> {
-        locked(&self.queued).get(alert).copied()
-    }
-
-    fn note_queued(&self, alert: &str, cause: Position) {
-        locked(&self.queued).insert(alert.to_owned(), cause);
-    }
-
-    /// When what caused an alert was received; asked once.
-    pub fn take_received(&self, alert: &str) -> Option<Timestamp> {
-        locked(&self.received).remove(alert)
-    }
-}
-
-/// The messages of a record, each with its id.
-pub fn messages<'a>(
-    part: &'a LeadPart,
-    (position, incarnation): (Position, u32),
-    alert_id: &'a dyn Fn(&Cause<'_>) -> AlertId,
-) -> impl Iterator<Item = (AlertId, &'a Telling)> {
-    part.messages.iter().map(move |message| {
-        let cause = Cause {
-            incarnation,
-            position,
-            place: message.place,
-            kind: message.kind,
-            lead: part.lead,
-            audience: message.audience.as_deref().unwrap_or_default(),
-        };
-        (alert_id(&cause), message)
-    })
-}
-
-impl Replayed {
-    /// Applies a record while the journal is replayed.
-    pub fn evolve(
-        &mut self,
-        queue: &mut Queue,
-        record: &Record,
-        place: (Position, u32),
-        unseal: &Unseal<'_>,
-        alert_id: &dyn Fn(&Cause<'_>) -> AlertId,
-        log: &Log,
-    ) {
-        if let Some(part) = record.lead_part() {
-            for (id, message) in messages(part, place, alert_id) {
-                self.due.insert(id, Due { position: place.0, place: message.place });
-            }
-        }
-        let Body::Outbox(bytes) = &record.body else {
-            return;
-        };
-        match Entry::decode(bytes) {
-            Some(Entry::Queued(queued)) => {
-                self.due.retain(|id, _| id.as_str() != queued.alert);
-                for message in messages_of(&queued, unseal) {
-                    queue.step(Input::Enqueue(message), record.time);
-                }
-                log.note_queued(&queued.alert, queued.cause());
-            }
-            Some(Entry::Attempt(attempt)) => {
-                if let Some(made) = attempt.to_record() {
-                    queue.step(Input::Replayed(made), record.time);
-                }
-                log.add(attempt);
-            }
-            Some(Entry::Disabled { endpoint, fingerprint }) => {
-                self.disabled.insert(endpoint, fingerprint);
-            }
-            None => {}
-        }
-    }
-}
-
-fn messages_of(queued: &Queued, unseal: &Unseal<'_>) -> Vec<Message> {
-    let message = |frozen: &Frozen| {
-        let lead = queued.lead_id()?;
-        let endpoint = EndpointId::parse(frozen.endpoint.as_deref()?).ok()?;
-        let body = unseal(lead, &frozen.sealed_bytes()?)?;
-        Some(Message {
-            id: MessageId::parse(&queued.alert).ok()?,
-            endpoint,
-            lead: LeadRef(u128::from(lead.0)),
-            sequence: u64::from(queued.sequence),
-            test: queued.test,
-            replay: false,
-            not_before: None,
-            topic: None,
-            retracts: None,
-            body: Bytes::from(body),
-        })
-    };
-    queued.bodies.iter().filter_map(message).collect()
-}
 
 /// The running stage.
 pub struct Outbox {
@@ -190,7 +61,11 @@ pub struct Outbox {
     endpoints: Arc<ArcSwap<Vec<Endpoint>>>,
     commands: mpsc::Sender<Command>,
     log: Arc<Log>,
-    replayed: Replayed,
+    lists: Arc<Lists>,
+    due: BTreeMap<AlertId, Due>,
+    plan: Plan,
+    meetings: Meetings,
+    gathered: Gathered,
 }
 
 impl Outbox {
@@ -199,17 +74,19 @@ impl Outbox {
         app: Arc<App>,
         endpoints: Arc<ArcSwap<Vec<Endpoint>>>,
         commands: mpsc::Sender<Command>,
-        log: Arc<Log>,
+        (log, lists): (Arc<Log>, Arc<Lists>),
         replayed: Replayed,
     ) -> Outbox {
-        Outbox { app, endpoints, commands, log, replayed }
+        let Replayed { due, plan, meetings, .. } = replayed;
+        let gathered = Gathered::default();
+        Outbox { app, endpoints, commands, log, lists, due, plan, meetings, gathered }
     }
 
     /// Follows the journal until it ends or `stop` is set.
     pub fn run(mut self, mut follower: Follower, stop: &AtomicBool) {
         let app = Arc::clone(&self.app);
         let over = || stop.load(Ordering::Acquire) || app.journal.has_ended();
-        let overdue = std::mem::take(&mut self.replayed.due);
+        let overdue = std::mem::take(&mut self.due);
         for (id, due) in overdue {
             let read = || match timeline::read(&app, due.position) {
                 Err(error @ ReadError::Disk(_)) => Err(error),
@@ -223,6 +100,7 @@ impl Outbox {
             }
         }
         while !stop.load(Ordering::Acquire) {
+            self.gather();
             let read = || {
                 let entry = follower.next_blocking(LOOK_EVERY)?;
                 Ok(entry.map(|it| {
@@ -247,6 +125,7 @@ impl Outbox {
     }
 
     fn follow(&mut self, record: &Record, place: (Position, u32)) {
+        self.meetings.take(record);
         if let Some(part) = record.lead_part() {
             let key = self.app.install.alert;
             let alert_id = |cause: &Cause<'_>| AlertId::derive(&key, cause);
@@ -257,14 +136,24 @@ impl Outbox {
         let Body::Outbox(bytes) = &record.body else {
             return;
         };
-        if let Some(Entry::Queued(queued)) = Entry::decode(bytes) {
-            let sealer = &self.app.sealer;
-            for message in messages_of(&queued, &|lead, sealed| sealer.unseal(lead, sealed)) {
-                let received = Timestamp(queued.received);
-                locked(&self.log.received).insert(queued.alert.clone(), received);
-                // The driver ends only when the process does.
-                let _ = self.commands.blocking_send(Command::Enqueue(message));
+        let sealer = &self.app.sealer;
+        let unseal = |lead, sealed: &[u8]| sealer.unseal(lead, sealed);
+        let orders = match Entry::decode(bytes) {
+            Some(Entry::Queued(queued)) => {
+                self.log.note_received(&queued.alert, Timestamp(queued.received));
+                orders_of(&queued, &unseal)
             }
+            Some(Entry::Digest(digest)) => {
+                message_of(&digest, &unseal).map(Order::Enqueue).into_iter().collect()
+            }
+            Some(Entry::Attempt(_) | Entry::Disabled { .. }) | None => Vec::new(),
+        };
+        for order in orders {
+            // The driver ends only when the process does.
+            let _ = self.commands.blocking_send(match order {
+                Order::Enqueue(message) => Command::Enqueue(message),
+                Order::Overtaken(overtaking) => Command::Overtaken(overtaking),
+            });
         }
     }
 
@@ -283,42 +172,37 @@ impl Outbox {
         else {
             return;
         };
-        let bodies = self.bodies(id, record, due, (part, message), &lead);
-        let sealed = bodies.into_iter().map(|(endpoint, body)| {
-            let sealed = self.app.sealer.seal(part.lead, body.to_string().as_bytes())?;
-            Ok(Frozen { endpoint, sealed: base64(&sealed) })
-        });
-        let bodies = match sealed.collect::<Result<Vec<_>, SealError>>() {
-            Ok(bodies) => bodies,
+        let queued = match self.freeze(id, record, due, (part, message), &lead) {
+            Ok(queued) => queued,
             Err(error) => {
                 tracing::error!(%error, "a message cannot be sealed; it is made after a restart");
                 return;
             }
         };
-        let entry = Entry::Queued(Queued {
-            alert: id.as_str().to_owned(),
-            lead: part.lead.to_string(),
-            kind: message.kind.name().to_owned(),
-            sequence: message.told.sequence,
-            cause: due.position.0,
-            received: record.received().0,
-            test: lead.test,
-            bodies,
-        });
-        if push(&self.app, &entry).is_ok() {
-            self.log.note_queued(id.as_str(), due.position);
+        let entry = Entry::Queued(queued);
+        if let (Ok(position), Entry::Queued(queued)) = (push(&self.app, &entry), entry) {
+            let all = |wanted: &dyn Fn(&Frozen) -> bool| {
+                queued.bodies.iter().filter(|it| wanted(it)).count() as u64
+            };
+            let metrics = &self.app.metrics;
+            let held = all(&|frozen| frozen.not_before.is_some());
+            metrics.alerts_held.fetch_add(held, Ordering::Relaxed);
+            let listed = all(&|frozen| frozen.listed.is_some());
+            metrics.alerts_listed.fetch_add(listed, Ordering::Relaxed);
+            self.log.book().add(&queued, position);
+            self.plan.take(&queued, position);
         }
     }
 
-    /// A body for each endpoint that wants the message; one for nobody if none does.
-    fn bodies(
+    /// The entry of a message: its whole body, and what each endpoint gets, when.
+    fn freeze(
         &self,
         id: &AlertId,
         record: &Record,
         due: Due,
         (part, message): (&LeadPart, &Telling),
         lead: &Lead,
-    ) -> Vec<(Option<String>, serde_json::Value)> {
+    ) -> Result<Queued, SealError> {
         let app = &self.app;
         let now = app.clock.now();
         let in_force = app.scoring.load();
@@ -353,19 +237,87 @@ impl Outbox {
             committed: now,
             queued: now,
         };
-        let number = material.crossing.map(|crossing| u16::from(crossing.threshold.0));
-        let threshold = number.and_then(|number| catalog.name(NameKind::Threshold, number));
-        let (audience, kind) = (message.audience.as_deref(), message.kind.name());
-        let wants = |it: &&Endpoint| it.wants(audience, kind, threshold, lead.test);
-        let endpoints = self.endpoints.load();
-        let wanting = endpoints.iter().filter(wants);
-        let mut bodies: Vec<_> =
-            wanting.map(|it| (Some(it.id.clone()), material.body(&it.hide))).collect();
-        if bodies.is_empty() {
-            bodies.push((None, material.body(&BTreeSet::new())));
+        let subject = Subject::of(&material);
+        let whole = material.body(&BTreeSet::new()).to_string();
+        let mut bodies = Vec::new();
+        for endpoint in self.endpoints.load().iter() {
+            bodies.extend(self.share(endpoint, &material, &subject, &whole)?);
         }
-        bodies
+        Ok(Queued {
+            alert: id.as_str().to_owned(),
+            lead: part.lead.to_string(),
+            kind: message.kind.name().to_owned(),
+            sequence: message.told.sequence,
+            cause: due.position.0,
+            received: record.received().0,
+            test: lead.test,
+            topic: subject.topic,
+            event: subject.event,
+            retracts: subject.retracts,
+            whole: base64(&app.sealer.seal(part.lead, whole.as_bytes())?),
+            bodies,
+        })
     }
+
+    /// What an endpoint gets of a message, and when; nothing, if it gets nothing.
+    fn share(
+        &self,
+        endpoint: &Endpoint,
+        material: &Material<'_>,
+        subject: &Subject,
+        whole: &str,
+    ) -> Result<Option<Frozen>, SealError> {
+        let app = &self.app;
+        let is_on = |list: &str| is_on_list(app, list, material.lead_id, material.lead);
+        let mut frozen = Frozen { endpoint: Some(endpoint.id.clone()), ..Frozen::default() };
+        match route::share(endpoint, subject, &self.log.book(), is_on) {
+            Share::Sent => {}
+            Share::Ends => {
+                frozen.ends = true;
+                return Ok(Some(frozen));
+            }
+            Share::None => return Ok(None),
+        }
+        let seal = |text: &[u8]| Ok(base64(&app.sealer.seal(material.lead_id, text)?));
+        if let Some(chat) = &endpoint.chat {
+            let calendar = calendar(app);
+            let room = Room { endpoint: &endpoint.id, chat, calendar: &calendar, plan: &self.plan };
+            let owners = app.owners.load();
+            let owner = subject.owner.as_deref();
+            let hashed = owner.map_or_else(String::new, |owner| hashed(app, owner));
+            let owner = owner.and_then(|owner| owners.find(owner));
+            route::place(&room, (owner, hashed), material.queued, &mut frozen);
+        }
+        let body = material.body(&endpoint.hide);
+        if frozen.listed.is_some() || frozen.not_before.is_some() {
+            let headline = body["data"]["headline"][LANGUAGE].as_str().unwrap_or_default();
+            let url = body["data"]["links"]["timeline"].as_str();
+            frozen.line = seal(&Line::new(headline, url).encode())?;
+        }
+        let body = body.to_string();
+        if frozen.listed.is_none() && body != whole {
+            frozen.sealed = seal(body.as_bytes())?;
+        }
+        Ok(Some(frozen))
+    }
+}
+
+/// Whether a lead is on a named list.
+fn is_on_list(_: &App, _: &str, _: LeadId, _: &Lead) -> bool {
+    false
+}
+
+/// The days and hours of whoever is told.
+fn calendar(app: &App) -> Calendar {
+    let in_force = app.scoring.load();
+    let scoring = &in_force.scoring;
+    Calendar { offset: scoring.terms().offset, hours: scoring.sales.hours.clone() }
+}
+
+/// An owner in the journal: who they are, only their own address says.
+fn hashed(app: &App, owner: &str) -> String {
+    let owner = owner.trim().to_lowercase();
+    format!("{:016x}", app.install.alert.hash64(&[b"owner v1", owner.as_bytes()]))
 }
 
 /// The id of a message that was sent; nothing if its record is no longer there.
@@ -406,8 +358,4 @@ pub fn push(app: &App, entry: &Entry) -> Result<Position, Poisoned> {
             }
         }
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -44,7 +44,7 @@ pub(super) fn endpoint_settings(
         test: endpoint.test,
         in_flight_max: endpoint.in_flight_max.unwrap_or(settings.webhooks.in_flight_max),
         schedule: settings.webhooks.retry_schedule.clone().into(),
-        supersede: false,
+        supersede: endpoint.supersede,
     })
 }
 

@@ -369,7 +369,7 @@ fn start_threads(
         Arc::clone(app),
         Arc::clone(&parts.endpoints),
         commands.clone(),
-        Arc::clone(&parts.log),
+        (Arc::clone(&parts.log), Arc::clone(&parts.lists)),
         replayed,
     );
     let follower = app.journal.follow(parts.follow_from);

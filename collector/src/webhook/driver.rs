@@ -4,8 +4,8 @@
 //! call. An endpoint's next attempts are made when all that was recorded of it so far is durable:
 //! an attempt is in the journal before the one that follows it. Meanwhile other endpoints go on: a
 //! receiver that fails all the time, and has much written down, slows down nobody else. If the
-//! journal stops, so does the driver; what it had in flight is sent again, under the same ids, after
-//! the restart.
+//! journal stops, so does the driver; what it had in flight is sent again, under the same ids,
+//! after the restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -22,7 +22,7 @@ use super::address::Target;
 use super::client::Client;
 use super::queue::{
     Answered, Attempt, DisableReason, Effect, EndpointSettings, Figures, Input, Message,
-    Outstanding, Queue, Refusal, Resend,
+    Outstanding, Overtaking, Queue, Refusal, Resend,
 };
 use super::sign::Secrets;
 use super::{AttemptRecord, EndpointId, LeadRef, MessageId, SendError};
@@ -50,6 +50,8 @@ pub struct Endpoint {
 pub enum Command {
     /// Deliver a message whose own record is durable.
     Enqueue(Message),
+    /// Drop what is not needed any more, for a message whose own record is durable.
+    Overtaken(Overtaking),
     /// An endpoint is new or changed.
     Endpoint(Box<Endpoint>),
     /// An endpoint is gone.
@@ -392,6 +394,7 @@ where
     fn command(&mut self, command: Command) -> Option<Input> {
         Some(match command {
             Command::Enqueue(message) => Input::Enqueue(message),
+            Command::Overtaken(overtaking) => Input::Overtaken(overtaking),
             Command::Endpoint(endpoint) => self.know(*endpoint),
             Command::Remove(id) => {
                 self.addresses.remove(&id);
@@ -533,6 +536,7 @@ mod tests {
             replay: false,
             not_before: None,
             topic: None,
+            event: false,
             retracts: None,
             body: Bytes::from(format!("{name}|")),
         })

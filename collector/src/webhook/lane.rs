@@ -264,7 +264,7 @@ impl Lane {
                     entry
                         .is_retractable(now, supersede)
                         .then(|| Outcome::Retracted { by: by.clone() })
-                } else if topic.is_some() && *topic == overtaking.topic {
+                } else if topic.is_some() && *topic == overtaking.topic && !entry.message.event {
                     entry
                         .is_droppable(now, supersede)
                         .then(|| Outcome::Superseded { by: by.clone() })

@@ -92,6 +92,9 @@ pub struct Message {
     /// What it tells the state of: a newer one of the same topic about the same lead says all
     /// that is still true. Nothing, if each one counts.
     pub topic: Option<Arc<str>>,
+    /// Whether it also tells something that happened: then a newer state replaces it, and its mere
+    /// end does not.
+    pub event: bool,
     /// The message it takes back.
     pub retracts: Option<MessageId>,
     /// The frozen body; the same bytes at every attempt.

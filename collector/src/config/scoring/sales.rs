@@ -1,7 +1,6 @@
 //! `[sales]` of scoring.toml: what sales' answers do, and when sales works.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use engine::hours::Hours;
 use engine::sales::SalesRules;
@@ -56,9 +55,9 @@ pub(super) fn read(field: &Field<'_>, offset: UtcOffset, lists: &Lists<'_>) -> O
 fn read_hours(field: &Field<'_>, offset: UtcOffset, lists: &Lists<'_>) -> Option<Hours> {
     let table = field.table()?;
     let days = table.need("days").and_then(|field| days(&field));
-    let from = table.need("from").and_then(|field| time_of_day(&field));
+    let from = table.need("from").and_then(|field| field.time_of_day());
     let to_field = table.need("to");
-    let to = to_field.and_then(|field| time_of_day(&field));
+    let to = to_field.and_then(|field| field.time_of_day());
     if let (Some(from), Some(to), Some(field)) = (from, to, to_field)
         && to <= from
     {
@@ -108,22 +107,4 @@ fn days(field: &Field<'_>) -> Option<[bool; 7]> {
         days[(first + step) % 7] = true;
     }
     Some(days)
-}
-
-/// `09:00`, after midnight.
-fn time_of_day(field: &Field<'_>) -> Option<Duration> {
-    let text = field.text()?;
-    let parsed = text.split_once(':').and_then(|(hours, minutes)| {
-        let whole = |part: &str| {
-            let digits = part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
-            part.parse::<u16>().ok().filter(|_| digits)
-        };
-        let (hours, minutes) = (whole(hours)?, whole(minutes)?);
-        (hours * 60 + minutes <= 1_440 && minutes < 60).then_some(hours * 60 + minutes)
-    });
-    if parsed.is_none() {
-        let meant = (text.len() == 4 && text.as_bytes()[1] == b':').then(|| format!("0{text}"));
-        field.problem_meant("a time of day is written as \"09:00\"", meant);
-    }
-    parsed.map(|minutes| Duration::from_mins(minutes.into()))
 }

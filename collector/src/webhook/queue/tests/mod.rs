@@ -44,6 +44,7 @@ fn message(endpoint: &str, lead: u128, name: &str) -> Message {
         replay: false,
         not_before: None,
         topic: None,
+        event: false,
         retracts: None,
         body: Bytes::from(name.to_owned()),
     }
@@ -514,10 +515,10 @@ fn a_message_that_may_have_been_sent_before_a_restart_is_taken_back_by_another()
 #[test]
 fn what_others_are_told_ends_what_waits_for_people_to_work() {
     let mut queue = live(&["chat"]);
-    let overtaken = |by: &str, topic: Option<&str>, retracts: Option<&str>| {
+    let overtaken = |by: &str, lead: u128, topic: Option<&str>, retracts: Option<&str>| {
         Input::Overtaken(Overtaking {
             endpoint: endpoint_id("chat"),
-            lead: LeadRef(1),
+            lead: LeadRef(lead),
             by: id(by),
             topic: topic.map(Into::into),
             retracts: retracts.map(id),
@@ -525,15 +526,19 @@ fn what_others_are_told_ends_what_waits_for_people_to_work() {
     };
     queue.step(Input::Enqueue(held(state("chat", "hot"), 600)), START);
     queue.step(Input::Enqueue(held(message("chat", 1, "action"), 600)), START);
-    assert_eq!(outcomes(&queue.step(overtaken("x", Some("hr"), None), START)), []);
-    let effects = queue.step(overtaken("cooled", Some("sales"), None), START);
+    let event = Message { event: true, lead: LeadRef(2), ..held(state("chat", "quote"), 600) };
+    queue.step(Input::Enqueue(event), START);
+    assert_eq!(outcomes(&queue.step(overtaken("x", 1, Some("hr"), None), START)), []);
+    let effects = queue.step(overtaken("cooled", 1, Some("sales"), None), START);
     let by = id("cooled");
     assert_eq!(outcomes(&effects), [("hot".to_owned(), Outcome::Superseded { by })]);
-    let effects = queue.step(overtaken("back", None, Some("action")), START);
+    let still = queue.step(overtaken("cooled", 2, Some("sales"), None), START);
+    assert_eq!(outcomes(&still), [], "somebody asked for a quote");
+    let effects = queue.step(overtaken("back", 1, None, Some("action")), START);
     let by = id("back");
     assert_eq!(outcomes(&effects), [("action".to_owned(), Outcome::Retracted { by })]);
     queue.step(Input::Enqueue(state("chat", "on_its_way")), START);
-    assert_eq!(outcomes(&queue.step(overtaken("late", Some("sales"), None), START)), []);
+    assert_eq!(outcomes(&queue.step(overtaken("late", 1, Some("sales"), None), START)), []);
 }
 
 #[test]

@@ -1,0 +1,190 @@
+//! What replay leaves for the outbox, and what an entry of the journal asks of delivery.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use engine::alert::{AlertId, Cause};
+use engine::id::{LeadId, Position};
+use engine::record::{Body, LeadPart, Message as Telling, Record};
+use engine::time::Timestamp;
+
+use super::digest;
+use super::entry::{Digest, Entry, Frozen, Item, Line, Queued, from_base64};
+use super::gather::Meetings;
+use super::log::Log;
+use super::plan::Plan;
+use crate::webhook::queue::{Input, Message, Overtaking, Queue};
+use crate::webhook::{EndpointId, LeadRef, MessageId};
+
+/// Whom a digest is about: no lead has so large a number.
+const NO_LEAD: LeadRef = LeadRef(u128::MAX);
+
+/// Opens what was sealed for a lead, if its key is there.
+pub type Unseal<'a> = dyn Fn(LeadId, &[u8]) -> Option<Vec<u8>> + 'a;
+
+/// What replay leaves for the outbox.
+#[derive(Default)]
+pub struct Replayed {
+    /// Messages decided on that are not queued yet, by alert.
+    pub(super) due: BTreeMap<AlertId, Due>,
+    /// What was sent today, and what is kept for digests.
+    pub(super) plan: Plan,
+    /// Who is to be met.
+    pub(super) meetings: Meetings,
+    /// Endpoints that disabled themselves, and under which settings.
+    pub disabled: BTreeMap<String, u32>,
+}
+
+/// A message whose body is to be made: its record, and its place there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// The record.
+    pub position: Position,
+    /// The place.
+    pub place: u16,
+}
+
+/// What delivery is to do.
+pub(super) enum Order {
+    /// Deliver a message.
+    Enqueue(Message),
+    /// Drop what waits and is not needed any more.
+    Overtaken(Overtaking),
+}
+
+impl From<Order> for Input {
+    fn from(order: Order) -> Input {
+        match order {
+            Order::Enqueue(message) => Input::Enqueue(message),
+            Order::Overtaken(overtaking) => Input::Overtaken(overtaking),
+        }
+    }
+}
+
+/// The messages of a record, each with its id.
+pub fn messages<'a>(
+    part: &'a LeadPart,
+    (position, incarnation): (Position, u32),
+    alert_id: &'a dyn Fn(&Cause<'_>) -> AlertId,
+) -> impl Iterator<Item = (AlertId, &'a Telling)> {
+    part.messages.iter().map(move |message| {
+        let cause = Cause {
+            incarnation,
+            position,
+            place: message.place,
+            kind: message.kind,
+            lead: part.lead,
+            audience: message.audience.as_deref().unwrap_or_default(),
+        };
+        (alert_id(&cause), message)
+    })
+}
+
+impl Replayed {
+    /// Applies a record while the journal is replayed.
+    pub fn evolve(
+        &mut self,
+        queue: &mut Queue,
+        record: &Record,
+        place: (Position, u32),
+        unseal: &Unseal<'_>,
+        alert_id: &dyn Fn(&Cause<'_>) -> AlertId,
+        log: &Log,
+    ) {
+        self.meetings.take(record);
+        if let Some(part) = record.lead_part() {
+            for (id, message) in messages(part, place, alert_id) {
+                self.due.insert(id, Due { position: place.0, place: message.place });
+            }
+        }
+        let Body::Outbox(bytes) = &record.body else {
+            return;
+        };
+        match Entry::decode(bytes) {
+            Some(Entry::Queued(queued)) => {
+                self.due.retain(|id, _| id.as_str() != queued.alert);
+                for order in orders_of(&queued, unseal) {
+                    queue.step(order.into(), record.time);
+                }
+                log.book().add(&queued, place.0);
+                self.plan.take(&queued, place.0);
+            }
+            Some(Entry::Digest(digest)) => {
+                if let Some(message) = message_of(&digest, unseal) {
+                    queue.step(Input::Enqueue(message), record.time);
+                }
+                log.book().digest(&digest);
+                self.plan.digest(&digest);
+            }
+            Some(Entry::Attempt(attempt)) => {
+                if let Some(made) = attempt.to_record() {
+                    queue.step(Input::Replayed(made), record.time);
+                }
+                log.add(attempt);
+            }
+            Some(Entry::Disabled { endpoint, fingerprint }) => {
+                self.disabled.insert(endpoint, fingerprint);
+            }
+            None => {}
+        }
+    }
+}
+
+/// What a frozen message asks of delivery, endpoint by endpoint.
+pub(super) fn orders_of(queued: &Queued, unseal: &Unseal<'_>) -> Vec<Order> {
+    let retracts = queued.retracts.as_deref().and_then(|id| MessageId::parse(id).ok());
+    let topic: Option<Arc<str>> = queued.topic.as_deref().map(Into::into);
+    let order = |frozen: &Frozen| {
+        let lead = queued.lead_id()?;
+        let id = MessageId::parse(&queued.alert).ok()?;
+        let endpoint = EndpointId::parse(frozen.endpoint.as_deref()?).ok()?;
+        let (topic, retracts) = (topic.clone(), retracts.clone());
+        let about = LeadRef(u128::from(lead.0));
+        if frozen.ends {
+            let overtaking = Overtaking { endpoint, lead: about, by: id, topic, retracts };
+            return Some(Order::Overtaken(overtaking));
+        }
+        if frozen.listed.is_some() {
+            return None;
+        }
+        let body = unseal(lead, &queued.sealed_bytes(frozen)?)?;
+        Some(Order::Enqueue(Message {
+            id,
+            endpoint,
+            lead: about,
+            sequence: u64::from(queued.sequence),
+            test: queued.test,
+            replay: false,
+            not_before: frozen.not_before.map(Timestamp),
+            topic,
+            event: queued.event,
+            retracts,
+            body: Bytes::from(body),
+        }))
+    };
+    queued.bodies.iter().filter_map(order).collect()
+}
+
+/// The message that a digest is, of the lines that can still be read; nothing, if none can.
+pub(super) fn message_of(entry: &Digest, unseal: &Unseal<'_>) -> Option<Message> {
+    let line = |item: &Item| {
+        let lead = LeadId::parse(&item.lead)?;
+        Line::decode(&unseal(lead, &from_base64(&item.line)?)?)
+    };
+    let lines: Vec<Option<Line>> = entry.items.iter().map(line).collect();
+    lines.iter().any(Option::is_some).then_some(())?;
+    Some(Message {
+        id: MessageId::parse(&entry.alert).ok()?,
+        endpoint: EndpointId::parse(&entry.endpoint).ok()?,
+        lead: NO_LEAD,
+        sequence: 0,
+        test: entry.test,
+        replay: false,
+        not_before: entry.not_before.map(Timestamp),
+        topic: None,
+        event: false,
+        retracts: None,
+        body: Bytes::from(digest::body(entry, &lines)),
+    })
+}
