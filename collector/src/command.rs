@@ -25,7 +25,7 @@ use crate::seal::Sealer;
 use crate::serve::{self, Options};
 use crate::stories;
 use crate::timeline::unseal_with;
-use crate::tokens;
+use crate::tokens::{self, Role};
 use crate::webhook::MessageId;
 
 /// The stories beside the rules.
@@ -145,7 +145,7 @@ pub fn access(
     let (loaded, _, _) = serve::load(options).map_err(CommandError::Settings)?;
     let data = options.data.clone().unwrap_or(loaded.settings.journal.dir);
     let address = admin.unwrap_or_else(|| loaded.settings.admin.listen.to_string());
-    let token = token.map_or_else(|| make_token(&data), Ok)?;
+    let token = token.map_or_else(|| make_token(&data, Role::Admin), Ok)?;
     Ok(AdminAccess { address, token })
 }
 
@@ -159,8 +159,8 @@ pub fn data_folder(options: &Options) -> Result<PathBuf, CommandError> {
 }
 
 /// Makes a token for a data folder.
-pub fn make_token(data: &Path) -> Result<String, CommandError> {
-    let made = tokens::create(data, &Ids::default());
+pub fn make_token(data: &Path, role: Role) -> Result<String, CommandError> {
+    let made = tokens::create(data, &Ids::default(), role);
     made.map_err(|error| CommandError::Data(format!("{}: {error}", data.display())))
 }
 

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use collector::serve::{Options, Running};
+use collector::tokens::Role;
 use collector::{command, demo, serve};
 use engine::time::Timestamp;
 use mimalloc::MiMalloc;
@@ -94,7 +95,11 @@ enum Command {
         now: Option<u64>,
     },
     /// Make a token for the admin side.
-    Token,
+    Token {
+        /// What it allows: admin everything, alerts to read the feed of alerts and nothing else.
+        #[arg(long, default_value = "admin", value_parser = Role::ALL.map(Role::name))]
+        role: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -148,8 +153,10 @@ fn main() -> ExitCode {
         Command::Replay { shards, now } => {
             say(command::data_folder(&options).and_then(|it| command::replay(&it, shards, now)))
         }
-        Command::Token => {
-            say(command::data_folder(&options).and_then(|it| command::make_token(&it)))
+        Command::Token { role } => {
+            // The command line takes no other word.
+            let role = Role::parse(&role).unwrap_or(Role::Alerts);
+            say(command::data_folder(&options).and_then(|it| command::make_token(&it, role)))
         }
     };
     match done {

@@ -1,7 +1,8 @@
-//! Who may use the admin side: whoever has a token. The data folder holds only their hashes; a
-//! new one is made with `mikomi token`, and the one printed at the start works once.
+//! Who may use the admin side: whoever has a token, as far as its role allows. The data folder
+//! holds only their hashes; a new one is made with `mikomi token`, and the one printed at the start
+//! works once.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write};
@@ -14,10 +15,37 @@ use crate::ids::Ids;
 
 const FILE: &str = "admin.tokens";
 
+/// What a token allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// To read the feed of alerts, and nothing else: for a system that pulls.
+    Alerts,
+}
+
+impl Role {
+    /// All roles.
+    pub const ALL: [Role; 2] = [Role::Admin, Role::Alerts];
+
+    /// The name on the command line and in the file of tokens.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Admin => "admin",
+            Role::Alerts => "alerts",
+        }
+    }
+
+    /// Reads a name.
+    pub fn parse(name: &str) -> Option<Role> {
+        Role::ALL.into_iter().find(|role| role.name() == name)
+    }
+}
+
 /// The tokens of one data folder.
 pub struct Tokens {
     path: PathBuf,
-    known: Mutex<BTreeSet<String>>,
+    known: Mutex<BTreeMap<String, Role>>,
     once: Mutex<Option<String>>,
 }
 
@@ -30,14 +58,14 @@ impl Tokens {
         (Tokens { path, known, once: Mutex::new(Some(hash(&once))) }, once)
     }
 
-    /// Whether a token is good. An unknown one may have been made a moment ago.
-    pub fn allow(&self, token: &str) -> bool {
+    /// What a token allows; nothing, if it is not known. It may have been made a moment ago.
+    pub fn role(&self, token: &str) -> Option<Role> {
         let hashed = hash(token);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known.contains(&hashed) {
+        if !known.contains_key(&hashed) {
             *known = read(&self.path);
         }
-        known.contains(&hashed)
+        known.get(&hashed).copied()
     }
 
     /// Takes the token that works once for a lasting one.
@@ -49,26 +77,33 @@ impl Tokens {
         *expected = None;
         drop(expected);
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        create(folder, ids).map(Some)
+        create(folder, ids, Role::Admin).map(Some)
     }
 }
 
 /// Makes a token for a data folder; it is printed once and kept as a hash.
-pub fn create(folder: &Path, ids: &Ids) -> io::Result<String> {
+pub fn create(folder: &Path, ids: &Ids, role: Role) -> io::Result<String> {
     let token = draw(ids);
     let mut options = fs::OpenOptions::new();
     options.append(true).create(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(folder.join(FILE))?;
-    writeln!(file, "{}", hash(&token))?;
+    // An admin's stands alone, as it did before there were roles.
+    let named = if role == Role::Admin { String::new() } else { format!(" {}", role.name()) };
+    writeln!(file, "{}{named}", hash(&token))?;
     file.sync_data()?;
     Ok(token)
 }
 
-fn read(path: &Path) -> BTreeSet<String> {
+fn read(path: &Path) -> BTreeMap<String, Role> {
     let text = fs::read_to_string(path).unwrap_or_default();
-    text.lines().map(str::to_owned).filter(|line| line.len() == 64).collect()
+    let token = |line: &str| {
+        let (hash, role) = line.split_once(' ').unwrap_or((line, Role::Admin.name()));
+        // Of a role of a later version nothing is known, so nothing is allowed.
+        Some((hash.to_owned(), Role::parse(role)?)).filter(|(hash, _)| hash.len() == 64)
+    };
+    text.lines().filter_map(token).collect()
 }
 
 fn draw(ids: &Ids) -> String {
@@ -94,12 +129,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ids = Ids::default();
         let (tokens, once) = Tokens::open(folder.path(), &ids);
-        assert!(!tokens.allow(&once));
+        assert_eq!(tokens.role(&once), None);
         let token = tokens.exchange(&once, &ids).unwrap().unwrap();
-        assert!(tokens.allow(&token));
+        assert_eq!(tokens.role(&token), Some(Role::Admin));
         assert_eq!(tokens.exchange(&once, &ids).unwrap(), None);
         let (again, _) = Tokens::open(folder.path(), &ids);
-        assert!(again.allow(&token) && !again.allow("mk_0"));
+        assert_eq!((again.role(&token), again.role("mk_0")), (Some(Role::Admin), None));
         let kept = fs::read_to_string(folder.path().join(FILE)).unwrap();
         assert!(!kept.contains(&token));
     }
@@ -108,7 +143,19 @@ mod tests {
     fn a_token_made_by_another_process_works_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let (tokens, _) = Tokens::open(folder.path(), &Ids::default());
-        let token = create(folder.path(), &Ids::default()).unwrap();
-        assert!(tokens.allow(&token));
+        let token = create(folder.path(), &Ids::default(), Role::Admin).unwrap();
+        assert_eq!(tokens.role(&token), Some(Role::Admin));
+    }
+
+    #[test]
+    fn a_token_allows_what_its_role_says_and_one_of_an_unknown_role_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = Role::ALL.map(|role| create(folder.path(), &Ids::default(), role).unwrap());
+        let path = folder.path().join(FILE);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("{text}{} owner\n", hash("mk_1"))).unwrap();
+        let (tokens, _) = Tokens::open(folder.path(), &Ids::default());
+        assert_eq!(made.map(|token| tokens.role(&token)), Role::ALL.map(Some));
+        assert_eq!(tokens.role("mk_1"), None);
     }
 }

@@ -22,6 +22,8 @@ mod requests;
 mod rules;
 #[path = "end_to_end/sales.rs"]
 mod sales;
+#[path = "end_to_end/telling.rs"]
+mod telling;
 mod support;
 
 use serde_json::{Value, json};

@@ -1,5 +1,7 @@
 //! The figures: counters, gauges and latencies as Prometheus text.
 
+use std::fmt::Write as _;
+
 use hyper::Response;
 
 use super::Admin;
@@ -16,6 +18,7 @@ impl Admin {
             let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
             write_figure(&mut text, name, help, kind, value as f64);
         }
+        self.write_gaps(&mut text);
         let listeners = [("collector", &self.collector_counters), ("admin", &self.admin_counters)];
         for (listener, counters) in listeners {
             for (name, value) in counters.iter() {
@@ -24,6 +27,21 @@ impl Admin {
             }
         }
         response::file("text/plain; version=0.0.4; charset=utf-8", text)
+    }
+
+    /// What each endpoint has not got, by reason.
+    fn write_gaps(&self, text: &mut String) {
+        const NAME: &str = "mikomi_alert_gaps";
+        let help = "Messages an endpoint has not got, by reason; /api/alerts/gaps lists them.";
+        // Writing into a string does not fail.
+        let _ = writeln!(text, "# HELP {NAME} {help}\n# TYPE {NAME} gauge");
+        let book = self.log.book();
+        for endpoint in self.endpoints.load().iter() {
+            for (why, count) in book.missing(&endpoint.id, endpoint.test) {
+                let (id, why) = (&endpoint.id, why.name());
+                let _ = writeln!(text, "{NAME}{{endpoint=\"{id}\",why=\"{why}\"}} {count}");
+            }
+        }
     }
 
     fn gauges(&self) -> Vec<(&'static str, &'static str, u64)> {

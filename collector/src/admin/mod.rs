@@ -1,6 +1,7 @@
 //! The admin side: JSON for leads, visitors, deliveries and figures, for people and programs
 //! with a token. Its types are its own; no CORS, no cookie but its own.
 
+mod alerts;
 mod cards;
 mod explain;
 mod figures;
@@ -16,6 +17,7 @@ mod wish;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use engine::engine::StepError;
 use engine::id::{LeadId, Position, VisitorId};
@@ -31,7 +33,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::view::View;
 use self::wish::{Wish, needed};
 use crate::app::App;
-use crate::config::{Problem, Surroundings};
+use crate::config::{Endpoint, Problem, Surroundings};
 use crate::cookie::{self, Shape};
 use crate::feedback::Desk;
 use crate::outbox::Log;
@@ -40,7 +42,7 @@ use crate::reader::Lists;
 use crate::response;
 use crate::server::{Body, BodyError, BodyTimeouts, Peer, ServerCounters, plain, read_body};
 use crate::timeline::{self, Timeline};
-use crate::tokens::Tokens;
+use crate::tokens::{Role, Tokens};
 use crate::webhook::driver::Command;
 use crate::webhook::queue::{Figures, Resend};
 use crate::webhook::{EndpointId, MessageId};
@@ -71,6 +73,8 @@ pub struct Admin {
     pub lists: Arc<Lists>,
     /// The delivery log.
     pub log: Arc<Log>,
+    /// Who is told.
+    pub endpoints: Arc<ArcSwap<Vec<Endpoint>>>,
     /// To the delivery task.
     pub commands: mpsc::Sender<Command>,
     /// How full its queue is.
@@ -97,6 +101,8 @@ pub struct Admin {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Refusal {
     NoToken,
+    /// The token is good, and not for this.
+    NotAllowed,
     NotFound,
     Malformed(&'static str),
     /// A field that nobody reads.
@@ -122,6 +128,7 @@ impl Refusal {
     fn answer(self) -> Response<Body> {
         let (status, error, about) = match &self {
             Self::NoToken => (StatusCode::UNAUTHORIZED, "no_token", json!("")),
+            Self::NotAllowed => (StatusCode::FORBIDDEN, "not_allowed", json!("")),
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", json!("")),
             Self::Malformed(what) => (StatusCode::BAD_REQUEST, "malformed", json!(what)),
             Self::NoSuchField(field) => {
@@ -191,9 +198,12 @@ impl Admin {
         if let Some(once) = query.get("once").filter(|_| path == "/") {
             return self.let_in(once, peer);
         }
-        if !self.is_allowed(request.headers()) {
+        let Some(role) = self.role(request.headers()) else {
             let lead = path.strip_prefix("/leads/").and_then(LeadId::parse);
             return lead.map_or_else(|| Refusal::NoToken.answer(), page::sign_in);
+        };
+        if !may(role, request.method(), &path) {
+            return Refusal::NotAllowed.answer();
         }
         let outcome = match *request.method() {
             Method::GET => self.get(&path, query).await,
@@ -245,6 +255,8 @@ impl Admin {
             ["api", "hot"] => view.hot(&self.lists.hot()),
             ["api", "rules", rest @ ..] => return rules::get(self, rest),
             ["api", "review"] => self.questions(),
+            ["api", "alerts"] => self.feed(query)?,
+            ["api", "alerts", "gaps"] => self.gaps(query)?,
             ["api", "alerts", alert, "explain"] => {
                 let explained = self.explain(alert)?;
                 if query.get("as") == Some("text") {
@@ -306,6 +318,8 @@ impl Admin {
                         "only a test clock can be set, and only forwards",
                     ));
                 }
+                // The delivery task sleeps by a clock of its own. It ends only when we do.
+                let _ = self.commands.send(Command::Look).await;
                 Ok(answer(&json!({ "schema": 1, "now": iso(self.app.clock.now()) })))
             }
             path => self.operate(path, body).await,
@@ -420,14 +434,14 @@ impl Admin {
         })
     }
 
-    fn is_allowed(&self, headers: &HeaderMap) -> bool {
+    fn role(&self, headers: &HeaderMap) -> Option<Role> {
         let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         if let Some(token) = bearer.and_then(|value| value.strip_prefix("Bearer ")) {
-            return self.tokens.allow(token);
+            return self.tokens.role(token);
         }
         let cookies = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
         let mut sessions = cookies.flat_map(|header| cookie::values(header, SESSION));
-        sessions.any(|token| std::str::from_utf8(token).is_ok_and(|it| self.tokens.allow(it)))
+        sessions.find_map(|token| self.tokens.role(std::str::from_utf8(token).ok()?))
     }
 
     fn let_in(&self, once: &str, peer: Peer) -> Response<Body> {
@@ -440,6 +454,14 @@ impl Admin {
         response.headers_mut().insert(LOCATION, HeaderValue::from_static("/"));
         response::set_cookie(&mut response, &lasting.replace("SameSite=Lax", "SameSite=Strict"));
         response
+    }
+}
+
+/// What a role may ask for.
+fn may(role: Role, method: &Method, path: &str) -> bool {
+    match role {
+        Role::Admin => true,
+        Role::Alerts => method == Method::GET && path == "/api/alerts",
     }
 }
 
@@ -527,6 +549,7 @@ mod tests {
             app: Arc::clone(app),
             lists: Arc::default(),
             log: Arc::default(),
+            endpoints: Arc::default(),
             commands: mpsc::channel(1).0,
             queue: watch::channel(Figures::default()).1,
             tokens: Arc::new(Tokens::open(folder, &app.ids).0),

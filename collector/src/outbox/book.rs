@@ -3,6 +3,7 @@
 //! kilobytes: what bounds the journal bounds the book.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 
 use engine::alert::AlertKind;
 use engine::id::{LeadId, Position};
@@ -285,22 +286,28 @@ impl Book {
     }
 
     /// The entries after a position and up to another, of tests or of everything else, and of one
-    /// endpoint if it is named; at most so many.
+    /// endpoint if it is named; at most so many. And the last entry that was looked at.
     pub fn entries(
         &self,
         (after, until): (Position, Position),
         endpoint: Option<&str>,
         test: bool,
         most: usize,
-    ) -> Vec<Position> {
+    ) -> (Vec<Position>, Position) {
         let from = self.lines.partition_point(|line| line.entry <= after);
         let number = endpoint.map(|name| self.endpoints.number(name));
-        let wanted = |line: &&Line| {
+        let (mut found, mut last) = (Vec::new(), after);
+        for line in self.lines[from..].iter().take_while(|line| line.entry <= until) {
+            if found.len() == most {
+                break;
+            }
+            last = line.entry;
             let of_it = number.is_none_or(|it| self.standing_of(line, it) != Standing::Filtered);
-            line.test == test && of_it
-        };
-        let lines = self.lines[from..].iter().take_while(|line| line.entry <= until);
-        lines.filter(wanted).map(|line| line.entry).take(most).collect()
+            if line.test == test && of_it {
+                found.push(line.entry);
+            }
+        }
+        (found, last)
     }
 
     /// What an endpoint has not got of leads after one, for one of these reasons: at most `most`
@@ -314,11 +321,10 @@ impl Book {
     ) -> Vec<Gaps> {
         let number = self.endpoints.number(endpoint);
         let (after, only) = leads;
-        let wanted = |lead: &LeadId| {
-            only.is_none_or(|only| only == *lead) && after.is_none_or(|after| *lead > after)
-        };
+        let from = only.map_or(after.map_or(Unbounded, Excluded), Included);
+        let until = only.map_or(Unbounded, Included);
         let mut found = Vec::new();
-        for (lead, lines) in self.by_lead.iter().filter(|(lead, _)| wanted(lead)) {
+        for (lead, lines) in self.by_lead.range((from, until)) {
             let lines = lines.iter().map(|number| &self.lines[*number as usize]);
             let by_sequence: BTreeMap<u32, &Line> =
                 lines.filter(|line| line.test == test).map(|line| (line.sequence, line)).collect();
@@ -517,16 +523,19 @@ mod tests {
             let entry = Queued { test, ..queued(number, number, 1, endpoints) };
             book.add(&entry, Position(10 * number));
         }
-        let end = Position(60);
-        let all = book.entries((Position::NONE, end), None, false, 3);
-        assert_eq!(all, [10, 20, 30].map(Position));
-        let rest = book.entries((Position(30), end), None, false, 3);
-        assert_eq!(rest, [50, 60].map(Position));
-        assert_eq!(book.entries((Position(35), Position(55)), None, false, 3), [Position(50)]);
-        let of_it = book.entries((Position::NONE, end), Some("sfa"), false, 9);
-        assert_eq!(of_it, [20, 60].map(Position));
-        assert_eq!(book.entries((Position::NONE, end), Some("new"), false, 9), []);
-        assert_eq!(book.entries((Position::NONE, end), None, true, 9), [Position(40)]);
+        let entries = |after, until, endpoint, test, most| {
+            let (found, last) =
+                book.entries((Position(after), Position(until)), endpoint, test, most);
+            (found.iter().map(|it| it.0).collect::<Vec<u64>>(), last.0)
+        };
+        assert_eq!(entries(0, 60, None, false, 3), (vec![10, 20, 30], 30));
+        assert_eq!(entries(30, 60, None, false, 3), (vec![50, 60], 60));
+        assert_eq!(entries(35, 55, None, false, 3), (vec![50], 50));
+        assert_eq!(entries(60, 60, None, false, 3), (vec![], 60));
+        assert_eq!(entries(0, 60, Some("sfa"), false, 9), (vec![20, 60], 60));
+        assert_eq!(entries(0, 50, Some("sfa"), false, 9), (vec![20], 50), "it goes on there");
+        assert_eq!(entries(0, 60, Some("new"), false, 9), (vec![], 60));
+        assert_eq!(entries(0, 60, None, true, 9), (vec![40], 60));
     }
 
     #[test]

@@ -308,6 +308,7 @@ fn launch(
         app: Arc::clone(&app),
         lists: Arc::clone(&parts.lists),
         log: Arc::clone(&parts.log),
+        endpoints: Arc::clone(&parts.endpoints),
         commands: commands.clone(),
         queue: queue_figures,
         tokens: Arc::new(tokens),

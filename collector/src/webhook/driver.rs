@@ -63,6 +63,8 @@ pub enum Command {
         /// Which.
         which: Resend,
     },
+    /// Look at the clock: it was set.
+    Look,
     /// Forget a lead's bodies.
     Forget(LeadRef),
     /// List what is not finished.
@@ -401,6 +403,7 @@ where
                 Input::EndpointRemoved(id)
             }
             Command::Resend { endpoint, which } => Input::Resend { endpoint, which },
+            Command::Look => Input::Tick,
             Command::Forget(lead) => Input::Forget(lead),
             Command::Outstanding(reply) => {
                 // Whoever asked may have gone; then nobody misses the answer.

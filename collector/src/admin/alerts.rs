@@ -1,0 +1,160 @@
+//! Alerts for systems that pull, and what each receiver has not got.
+
+use std::collections::BTreeSet;
+
+use engine::alert::AlertKind;
+use engine::id::Position;
+use engine::record::Body;
+use serde_json::{Map, Value, json};
+
+use super::{Admin, Query, Refusal, lead_id};
+use crate::config::Endpoint;
+use crate::outbox::book::{Gap, Standing};
+use crate::outbox::entry::Entry;
+use crate::timeline;
+
+/// Bytes of bodies in one answer; one that would be longer ends there.
+const BODIES_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+
+impl Admin {
+    /// The alerts after a cursor, in order, each in full as endpoints get it in JSON.
+    pub(super) fn feed(&self, query: &Query) -> Result<Value, Refusal> {
+        let endpoint = query.get("endpoint").map(|id| self.endpoint(id)).transpose()?;
+        if endpoint.as_ref().is_some_and(|it| it.chat.is_some()) {
+            return Err(Refusal::Malformed("endpoint: people read it; it gets no JSON in full"));
+        }
+        let test = match &endpoint {
+            Some(endpoint) => endpoint.test,
+            None => query.flag("test")?,
+        };
+        let id = endpoint.as_ref().map(|endpoint| endpoint.id.as_str());
+        let limit = query.limit()?;
+        let after = query.get("after").map(|text| self.position_of(text)).transpose()?;
+        let after = after.unwrap_or(Position::NONE);
+        let until = self.app.journal.durable();
+        let (entries, looked) = self.log.book().entries((after, until), id, test, limit);
+        let whole = entries.len() < limit;
+        let (mut alerts, mut bytes, mut last) = (Vec::new(), 0, after);
+        let mut cut = false;
+        for entry in entries {
+            // Of whoever is forgotten nothing can be read any more.
+            let body = self.body(entry, id)?;
+            bytes += body.as_ref().map_or(0, Vec::len);
+            cut = bytes > BODIES_BYTES_MAX && !alerts.is_empty();
+            if cut {
+                break;
+            }
+            last = entry;
+            if let Some(body) = body {
+                alerts.push(serde_json::from_slice(&body).map_err(|_| Refusal::Unavailable)?);
+            }
+        }
+        if whole && !cut {
+            last = looked;
+        }
+        let alerts: Vec<Value> = alerts;
+        let more = cut || !whole;
+        let after = self.cursor_of(last)?;
+        Ok(json!({ "schema": 1, "alerts": alerts, "after": after, "more": more }))
+    }
+
+    /// The body in the entry at a position: the whole one, or an endpoint's.
+    fn body(&self, entry: Position, endpoint: Option<&str>) -> Result<Option<Vec<u8>>, Refusal> {
+        let record = timeline::read(&self.app, entry).map_err(|_| Refusal::Unavailable)?;
+        let Body::Outbox(bytes) = &record.body else {
+            return Ok(None);
+        };
+        let Some(Entry::Queued(queued)) = Entry::decode(bytes) else {
+            return Ok(None);
+        };
+        let sealed = match endpoint {
+            None => queued.sealed_whole(),
+            Some(id) => {
+                let mut bodies = queued.bodies.iter();
+                let of_it = bodies.find(|it| it.endpoint.as_deref() == Some(id));
+                of_it.and_then(|frozen| queued.sealed_bytes(frozen))
+            }
+        };
+        let lead = queued.lead_id();
+        Ok(lead.zip(sealed).and_then(|(lead, sealed)| self.app.sealer.unseal(lead, &sealed)))
+    }
+
+    /// What an endpoint has not got, lead by lead, each with its reason.
+    pub(super) fn gaps(&self, query: &Query) -> Result<Value, Refusal> {
+        let id = query.get("endpoint").ok_or(Refusal::Malformed("endpoint"))?;
+        let endpoint = self.endpoint(id)?;
+        let why = match query.get("why") {
+            None => Standing::ALL.into_iter().filter(|it| *it != Standing::Delivered).collect(),
+            Some(words) => {
+                let words = words.split(',').map(Standing::parse);
+                words.collect::<Option<BTreeSet<_>>>().ok_or(Refusal::Malformed("why"))?
+            }
+        };
+        let lead = query.get("lead").map(lead_id).transpose()?;
+        let lead = lead.map(|lead| self.app.engine.head(lead));
+        let after = query.get("after").map(lead_id).transpose()?;
+        let limit = query.limit()?;
+        let book = self.log.book();
+        let found = book.gaps((id, endpoint.test), &why, (after, lead), limit);
+        let missing = book.missing(id, endpoint.test);
+        drop(book);
+        let last = found.last().filter(|_| found.len() == limit).map(|(lead, ..)| lead.to_string());
+        let leads: Vec<Value> = found
+            .iter()
+            .map(|(lead, last, gaps)| {
+                let gaps: Vec<Value> = gaps.iter().map(gap).collect();
+                json!({ "lead": lead.to_string(), "last": last, "gaps": gaps })
+            })
+            .collect();
+        let missing: Map<String, Value> =
+            missing.iter().map(|(why, count)| (why.name().to_owned(), json!(count))).collect();
+        Ok(json!({
+            "schema": 1, "endpoint": id, "missing": missing, "leads": leads, "after": last,
+        }))
+    }
+
+    fn endpoint(&self, id: &str) -> Result<Endpoint, Refusal> {
+        let endpoints = self.endpoints.load();
+        let found = endpoints.iter().find(|endpoint| endpoint.id == id).cloned();
+        found.ok_or(Refusal::Malformed("endpoint: there is none of this name"))
+    }
+
+    /// A cursor: a position, and under which life of the journal it was given. A restored backup
+    /// gives positions anew.
+    fn cursor_of(&self, position: Position) -> Result<String, Refusal> {
+        if position == Position::NONE {
+            return Ok("0".to_owned());
+        }
+        let incarnation = self.app.journal.incarnation_of(position);
+        let incarnation = incarnation.map_err(|_| Refusal::Unavailable)?;
+        Ok(format!("{incarnation:x}.{:x}", position.0))
+    }
+
+    fn position_of(&self, cursor: &str) -> Result<Position, Refusal> {
+        if cursor == "0" {
+            return Ok(Position::NONE);
+        }
+        let number = |text: &str| {
+            let plain = !text.starts_with('+');
+            u64::from_str_radix(text, 16).ok().filter(|_| plain)
+        };
+        let parts = cursor.split_once('.').map(|(life, at)| (number(life), number(at)));
+        let Some((Some(life), Some(at))) = parts else {
+            return Err(Refusal::Malformed("after"));
+        };
+        let found = self.app.journal.incarnation_of(Position(at));
+        match found {
+            Ok(incarnation) if u64::from(incarnation) == life => Ok(Position(at)),
+            _ => Err(Refusal::Malformed("after: not of this journal; begin anew without it")),
+        }
+    }
+}
+
+fn gap(gap: &Gap) -> Value {
+    json!({
+        "sequence": gap.sequence,
+        "alert": gap.alert,
+        "type": gap.kind.map(AlertKind::name),
+        "why": gap.why.name(),
+    })
+}
