@@ -30,7 +30,7 @@ use collector::journal::{Hooks, Journal, OpenError, Options};
 use collector::link::scanners::Scanners;
 use collector::link::uses::LinkUses;
 use collector::metrics::Metrics;
-use collector::outbox::entry::{Entry, Queued};
+use collector::outbox::entry::{Digest, Entry, Queued};
 use collector::outbox::{Log, Outbox, Replayed, messages};
 use collector::patience::Stalled;
 use collector::privacy::{ROBOTS, Robots};
@@ -69,6 +69,31 @@ allow_private = ["127.0.0.0/8"]
 allow_ports = [8082]
 "#;
 
+/// A room that people read: they rest from 9 to 12, so that its message is held.
+const RESTING_ROOM: &str = r#"
+[[endpoint]]
+id = "room"
+url = "http://127.0.0.1:8083/room"
+secrets = ["whsec_bWlrb21pIGRlbW8gc2VjcmV0OiByZXBsYWNlIG1lIQ=="]
+chat = true
+quiet = { from = "09:00", to = "12:00" }
+allow_http = true
+allow_private = ["127.0.0.0/8"]
+allow_ports = [8083]
+"#;
+/// A room that takes nothing one by one: all of it is in the digest at 18:00.
+const EVENING_ROOM: &str = r#"
+[[endpoint]]
+id = "evening"
+url = "http://127.0.0.1:8084/room"
+secrets = ["whsec_bWlrb21pIGRlbW8gc2VjcmV0OiByZXBsYWNlIG1lIQ=="]
+chat = true
+daily_max = 0
+allow_http = true
+allow_private = ["127.0.0.0/8"]
+allow_ports = [8084]
+"#;
+
 /// What happened, in the order it happened; the disk and the receiver write into the same list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Event {
@@ -92,7 +117,7 @@ impl Events {
         self.note(Event::Handed {
             alert: message.id.as_str().to_owned(),
             endpoint: message.endpoint.as_str().to_owned(),
-            body: text(&message.body),
+            body: key_and_body(message).1,
         });
     }
 
@@ -328,6 +353,14 @@ impl World {
         World::new(format!("{DEFAULT_ENDPOINTS}{SECOND_ENDPOINT}"))
     }
 
+    fn with_a_room_that_rests() -> World {
+        World::new(format!("{DEFAULT_ENDPOINTS}{RESTING_ROOM}"))
+    }
+
+    fn with_an_evening_room() -> World {
+        World::new(format!("{DEFAULT_ENDPOINTS}{EVENING_ROOM}"))
+    }
+
     /// A machine whose journal holds the settings and nothing else.
     fn machine(&self, segment_bytes: u64) -> Machine<'_> {
         let machine = Machine {
@@ -382,6 +415,8 @@ struct Recovery {
     due: BTreeMap<String, Position>,
     /// Frozen messages, and where they are.
     queued: Vec<(Position, Queued)>,
+    /// Digests, and where they are.
+    digests: Vec<(Position, Digest)>,
     /// Messages that delivery begins with.
     waiting: Vec<Message>,
 }
@@ -518,10 +553,13 @@ impl Recovery {
                 self.due.insert(id.as_str().to_owned(), position);
             }
         }
-        if let Body::Outbox(bytes) = &record.body
-            && let Some(Entry::Queued(queued)) = Entry::decode(bytes)
-        {
-            self.queued.push((position, queued));
+        let Body::Outbox(bytes) = &record.body else {
+            return;
+        };
+        match Entry::decode(bytes) {
+            Some(Entry::Queued(queued)) => self.queued.push((position, queued)),
+            Some(Entry::Digest(digest)) => self.digests.push((position, digest)),
+            _ => {}
         }
     }
 
@@ -842,7 +880,8 @@ impl Story<'_> {
                 let key = (queued.alert.clone(), body.endpoint.clone().unwrap());
                 let bytes =
                     life.app.sealer.unseal(lead, &queued.sealed_bytes(body).unwrap()).unwrap();
-                assert_eq!(frozen.insert(key, text(&bytes)), None, "{context}: frozen twice");
+                let whole = self::frozen(body.not_before, &bytes);
+                assert_eq!(frozen.insert(key, whole), None, "{context}: frozen twice");
             }
         }
         assert!(recovery.due.len() <= 1, "{context}: {:?}", recovery.due);
@@ -895,7 +934,12 @@ fn text(body: &[u8]) -> String {
 
 fn key_and_body(message: &Message) -> ((String, String), String) {
     let key = (message.id.as_str().to_owned(), message.endpoint.as_str().to_owned());
-    (key, text(&message.body))
+    (key, frozen(message.not_before.map(|until| until.0), &message.body))
+}
+
+/// Whatever of a message must not change: its body, and until when it is held.
+fn frozen(not_before: Option<u64>, body: &[u8]) -> String {
+    format!("{not_before:?} {}", text(body))
 }
 
 /// Ends the first life at every sync it has, and the next ones anywhere, by many seeds.
@@ -944,4 +988,86 @@ fn whenever_the_disk_fails_a_crossing_has_one_alert_whose_record_is_durable_befo
 #[test]
 fn of_two_endpoints_that_want_an_alert_none_is_left_without_it_by_a_crash() {
     assert_all_met(&tell_with_ends_at_every_sync(&World::with_two_endpoints()));
+}
+
+#[test]
+fn a_message_is_held_as_long_after_a_crash_as_before() {
+    assert_all_met(&tell_with_ends_at_every_sync(&World::with_a_room_that_rests()));
+}
+
+/// A machine on which somebody became hot, and whose evening room has that to be told.
+fn with_something_to_list(world: &World) -> Machine<'_> {
+    let machine = world.machine(4 * 1024);
+    machine.gate.begin(None);
+    let mut life = Life::start(&machine).unwrap();
+    let from = life.follow_from;
+    let (commands, mut delivery) = Delivery::new(&machine);
+    let running = life.outbox(from, &commands);
+    assert!(Browser::default().send_all(&life.app));
+    delivery.next("it is told to the system at once").unwrap();
+    running.stop();
+    life.app.journal.stop().unwrap();
+    drop(life);
+    machine.events.0.lock().unwrap().clear();
+    Machine { now: BEGIN.plus(Duration::from_hours(8)), ..machine }
+}
+
+/// The digest's text, once it was handed over, now or by the recovery.
+fn hear_digest(machine: &Machine<'_>, mut life: Life, context: &str) -> Option<(String, String)> {
+    let of_room = |message: &Message| message.endpoint.as_str() == "evening";
+    let waiting = life.recovery.waiting.iter().find(|it| of_room(it)).cloned();
+    let (commands, mut delivery) = Delivery::new(machine);
+    let from = life.follow_from;
+    let running = life.outbox(from, &commands);
+    drop(commands);
+    let told = waiting.or_else(|| delivery.next(context).filter(|message| of_room(message)));
+    let _ = life.app.journal.stop();
+    running.thread.join().unwrap();
+    assert!(delivery.next(context).is_none(), "{context}: said twice");
+    told.map(|message| (message.id.as_str().to_owned(), text(&message.body)))
+}
+
+#[test]
+fn whenever_the_disk_fails_a_digest_is_made_once_and_is_the_same() {
+    let world = World::with_an_evening_room();
+    let base = with_something_to_list(&world);
+    let (mut not_made, mut made) = (0, 0);
+    for seed in 0..SEEDS {
+        for sync in 1.. {
+            let mut dice = Dice::new(seed << 32 | sync);
+            let context = format!("seed {seed}, ended at sync {sync}");
+            let sim = base.sim.copy();
+            let machine = Machine { sim, gate: Arc::default(), events: Events::default(), ..base };
+            machine.sim.set(Fault::KeepCache, dice.coin());
+            let how = if dice.coin() { End::PowerCut } else { End::SyncFails };
+            machine.gate.begin(Some((sync, how)));
+            let first = match Life::start(&machine) {
+                Ok(life) => hear_digest(&machine, life, &context),
+                Err(_) => None,
+            };
+            let ended = machine.gate.has_ended();
+            machine.sim.set(Fault::Sync, false);
+            machine.sim.power_loss(&mut dice);
+            // The evening goes on, and so does the list of what is left to be told: nothing.
+            let later = machine.now.plus(Duration::from_mins(1));
+            let machine = Machine { now: later, ..machine };
+            machine.gate.begin(None);
+            let life = Life::start(&machine).unwrap();
+            let digests = life.recovery.digests.len();
+            assert!(digests <= 1, "{context}");
+            not_made += u32::from(digests == 0);
+            made += u32::from(digests == 1);
+            let second = hear_digest(&machine, life, &context).unwrap();
+            assert!(first.is_none_or(|first| first == second), "{context}: another digest");
+            let life = Life::start(&machine).unwrap();
+            assert_eq!(life.recovery.digests.len(), 1, "{context}");
+            let (position, digest) = &life.recovery.digests[0];
+            assert_eq!((digest.items.len(), &digest.alert), (1, &second.0), "{context}");
+            assert!(*position > life.recovery.queued[0].0, "{context}");
+            if !ended {
+                break;
+            }
+        }
+    }
+    assert!(not_made > 0 && made > 0, "{not_made} {made}: too little happened");
 }

@@ -15,7 +15,7 @@ const DAILY_MAX_MAX: i64 = 10_000;
 pub struct Chat {
     /// When they rest.
     pub quiet: Option<Quiet>,
-    /// Messages a day for one owner. Further ones are listed in a digest.
+    /// Messages a day for one owner. Further ones are listed in a digest; with 0, all are.
     pub daily_max: u32,
     /// When the summary is sent, after midnight.
     pub summary: Option<Duration>,
@@ -49,7 +49,7 @@ impl Chat {
             }
             return None;
         }
-        let most = most.and_then(|field| field.whole(1..=DAILY_MAX_MAX));
+        let most = most.and_then(|field| field.whole(0..=DAILY_MAX_MAX));
         Some(Chat {
             quiet: quiet.and_then(|field| Quiet::read(&field)),
             daily_max: most.map_or(DAILY_MAX, |most| most as u32),

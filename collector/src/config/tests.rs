@@ -876,8 +876,8 @@ fn mistakes_in_what_an_endpoint_chooses_and_when_it_rests_are_found_with_their_p
             "endpoints.toml:6:18: \"from\" and \"to\" are the same: nobody would ever be told",
         ),
         (
-            "chat = true\ndaily_max = 0",
-            "endpoints.toml:6:13: \"daily_max\" needs a number from 1 to 10000",
+            "chat = true\ndaily_max = -1",
+            "endpoints.toml:6:13: \"daily_max\" needs a number from 0 to 10000",
         ),
     ] {
         let found = endpoints(&format!("{head}{extra}"), &env).expect_err(extra);
