@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use crate::support::browser::Browser;
 use crate::support::http::{Answer, Client};
 use crate::support::receiver::{Received, Receiver};
-use crate::support::server::{Server, Setup};
+use crate::support::server::{SERVER_KEY, Server, Setup};
 use crate::support::story::TANAKA;
-use crate::support::{at, wait_for};
+use crate::support::{at, iso, wait_for};
 
 /// A Monday.
 const MONDAY: &str = "2026-12-07 10:00";
@@ -27,6 +27,16 @@ fn quote(server: &Server, number: u64, email: &str, attributes: &Value) {
 
 fn person(name: &str, company: &str, title: &str) -> Value {
     json!({ "name": name, "company": company, "title": title, "industry": "manufacturing" })
+}
+
+/// What sales answers, with the site's key.
+fn feedback(server: &Server, body: &Value) -> Value {
+    let bearer = format!("Bearer {SERVER_KEY}");
+    let headers = [("authorization", bearer.as_str())];
+    let mut client = Client::new(server.collector());
+    let answer = client.send("POST", "/s/feedback", &headers, body.to_string().as_bytes()).unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.raw());
+    answer.json()
 }
 
 /// Waits until what was queued has been sent, is held, or is kept.
@@ -219,13 +229,26 @@ fn in_the_morning_a_room_is_told_what_is_open_and_nothing_if_nothing_is() {
     server.to("2026-12-05 20:00");
     quote(&server, 2, "suzuki@other.example", &person("鈴木 一", "その他", ""));
     settled(&server, "room", "pending", 1);
+    quote(&server, 3, "mori@third.example", &person("森", "第三", ""));
+    settled(&server, "room", "pending", 2);
+    let id = server.lead_by("mori@third.example")["id"].clone();
+    for (number, kind, until) in [(1, "accepted", ""), (2, "meeting_planned", "2026-12-07 15:00")] {
+        let until = if until.is_empty() { Value::Null } else { json!(iso(at(until))) };
+        let at = iso(server.now() + number);
+        let by = "sato@vendor.example";
+        let answer =
+            json!({ "id": kind, "lead": id, "kind": kind, "by": by, "at": at, "until": until });
+        server.pass_ms(number);
+        let answer = feedback(&server, &answer);
+        assert_eq!(answer["applied"], true, "{kind}: {answer}");
+    }
     server.to("2026-12-07 08:00");
-    wait_told(&room, 2);
+    wait_told(&room, 3);
     server.kill();
     server.restart();
     server.to("2026-12-07 08:59:59");
     settled(&server, "room", "pending", 0);
-    assert_eq!(told(&room).len(), 2, "no summary on a Saturday, nor before nine");
+    assert_eq!(told(&room).len(), 3, "no summary on a Saturday, nor before nine");
     server.to("2026-12-07 09:00");
     let summary =
         wait_for("the summary", || room.all().into_iter().find(|it| it.kind() == "digest.morning"));
@@ -234,7 +257,9 @@ fn in_the_morning_a_room_is_told_what_is_open_and_nothing_if_nothing_is() {
     let expected = [
         ("untaken", "サンプル精機株式会社 田中恵さん 52点 未対応1時間"),
         ("untaken", "その他 鈴木一さん 55点 未対応0時間"),
+        ("meeting", "15:00 第三 森さん（sato@vendor.example）"),
         ("held", "【ホット】その他 鈴木一さん 60点（C1）※未確認"),
+        ("held", "【ホット】第三 森さん 60点（C1）※未確認"),
     ];
     let expected = expected.map(|(section, text)| (section.to_owned(), text.to_owned()));
     assert_eq!(lines(&found), expected);
