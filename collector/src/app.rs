@@ -14,7 +14,7 @@ use engine::scoring::Scoring;
 use tokio::sync::broadcast;
 
 use crate::clock::Clock;
-use crate::config::{Excluded, Owners, Settings, Site};
+use crate::config::{DoNotSend, Excluded, Owners, Settings, Site};
 use crate::ids::Ids;
 use crate::install::Install;
 use crate::journal::Journal;
@@ -22,6 +22,7 @@ use crate::limits::{Quota, RateLimits};
 use crate::link::scanners::Scanners;
 use crate::link::uses::LinkUses;
 use crate::metrics::Metrics;
+use crate::named::NamedLists;
 use crate::net::Network;
 use crate::patience::Stalled;
 use crate::privacy::Robots;
@@ -37,6 +38,10 @@ pub struct App {
     pub scoring: ArcSwap<InForce>,
     /// The people of sales.
     pub owners: ArcSwap<Owners>,
+    /// Filters of leads with a name.
+    pub named: ArcSwap<NamedLists>,
+    /// Who is not to be written to.
+    pub do_not_send: ArcSwap<DoNotSend>,
     /// Held while a version of the scoring is published: one at a time.
     pub publishing: Mutex<()>,
     /// Held by a job that goes over the whole journal: one at a time.

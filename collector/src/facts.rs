@@ -1,11 +1,12 @@
 //! Facts about a person that keep messages from being silly: read from the attributes of these
 //! names, whoever set them.
 
+use std::collections::BTreeSet;
+
 use engine::attribute::{Attributes, value_of};
 use engine::time::Timestamp;
 
-/// Most events listed.
-const EVENTS_MAX: usize = 32;
+use crate::ingest::fact::EVENTS_MAX;
 
 /// What sales should know before it writes or calls.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,16 +25,24 @@ pub struct Facts {
 pub fn facts(attributes: &Attributes, now: Timestamp) -> Facts {
     let text = |name: &str| value_of(attributes, name).map(str::trim);
     let trial = text("trial_until").filter(|text| trial_end(text).is_some_and(|end| now < end));
-    let events = text("registered_events").unwrap_or_default().split([',', '、', '\n']);
-    let events = events.map(str::trim).filter(|event| !event.is_empty()).take(EVENTS_MAX);
-    let customer = text("customer")
-        .is_some_and(|word| ["yes", "true", "1"].iter().any(|yes| word.eq_ignore_ascii_case(yes)));
+    let events = lines(attributes, "registered_events").take(EVENTS_MAX);
     Facts {
         trial_until: trial.map(str::to_owned),
         registered_events: events.map(str::to_owned).collect(),
-        customer,
+        customer: text("customer") == Some("yes"),
         open_deal: text("open_deal").map(str::to_owned),
     }
+}
+
+/// The audiences that are not to hear of a person.
+pub fn do_not_send(attributes: &Attributes) -> BTreeSet<&str> {
+    lines(attributes, "do_not_send").collect()
+}
+
+/// The lines of a value, without those that say nothing.
+fn lines<'a>(attributes: &'a Attributes, name: &str) -> impl Iterator<Item = &'a str> {
+    let value = value_of(attributes, name).unwrap_or_default();
+    value.lines().map(str::trim).filter(|line| !line.is_empty())
 }
 
 /// When a trial ends: at a moment, or with a day, wherever on earth that day ends last.
@@ -53,22 +62,20 @@ fn trial_end(text: &str) -> Option<Timestamp> {
 mod tests {
     use super::*;
 
+    fn attributes(words: &[(&str, &str)]) -> Attributes {
+        words.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
     fn of(words: &[(&str, &str)]) -> Facts {
-        let words = words.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let now: jiff::Timestamp = "2026-12-07T00:00:00Z".parse().unwrap();
-        facts(&words.collect(), Timestamp(now.as_millisecond() as u64))
+        facts(&attributes(words), Timestamp(now.as_millisecond() as u64))
     }
 
     #[test]
     fn nothing_is_known_of_whom_nothing_was_said() {
         assert_eq!(of(&[]), Facts::default());
-        let empty = [
-            ("trial_until", ""),
-            ("registered_events", " , "),
-            ("customer", ""),
-            ("open_deal", ""),
-        ];
-        assert_eq!(of(&empty), Facts::default());
+        let taken_back = ["trial_until", "registered_events", "customer", "open_deal"];
+        assert_eq!(of(&taken_back.map(|name| (name, ""))), Facts::default());
     }
 
     #[test]
@@ -86,14 +93,16 @@ mod tests {
 
     #[test]
     fn the_other_facts_are_read_as_they_are_written() {
-        let facts = of(&[
-            ("registered_events", "春の展示会, DX Summit\n秋"),
-            ("customer", "Yes"),
+        let said = [
+            ("registered_events", "春の展示会, 東京\nDX Summit"),
+            ("customer", "yes"),
             ("open_deal", "SFA-3: 20 seats"),
-        ]);
-        assert_eq!(facts.registered_events, ["春の展示会", "DX Summit", "秋"]);
-        assert!(facts.customer);
+        ];
+        let facts = of(&said);
+        assert_eq!(facts.registered_events, ["春の展示会, 東京", "DX Summit"]);
+        assert!(facts.customer && !of(&[("customer", "no")]).customer);
         assert_eq!(facts.open_deal.as_deref(), Some("SFA-3: 20 seats"));
-        assert!(!of(&[("customer", "no")]).customer);
+        let silent = attributes(&[("do_not_send", "mailer\nhr")]);
+        assert_eq!(do_not_send(&silent), ["hr", "mailer"].into());
     }
 }

@@ -20,6 +20,7 @@ pub mod journal;
 pub mod limits;
 pub mod link;
 pub mod metrics;
+pub mod named;
 pub mod net;
 pub mod outbox;
 pub mod patience;

@@ -10,9 +10,13 @@ use hdrhistogram::Histogram;
 
 use crate::feedback::Refused;
 use crate::ingest::{Dropped, Reject};
+use crate::outbox::held;
 
 /// Quantiles shown of every latency.
 const QUANTILES: [f64; 5] = [0.5, 0.9, 0.99, 0.999, 1.0];
+
+/// Why a fact is not heard: a browser claims what only servers state.
+pub const SERVER_ONLY: &str = "server_only";
 
 /// Everything counted about hits. Other parts count for themselves.
 pub struct Metrics {
@@ -20,6 +24,8 @@ pub struct Metrics {
     dropped: BTreeMap<&'static str, AtomicU64>,
     feedback: BTreeMap<(&'static str, &'static str), AtomicU64>,
     feedback_refused: BTreeMap<&'static str, AtomicU64>,
+    dropped_facts: BTreeMap<&'static str, AtomicU64>,
+    held_back: BTreeMap<&'static str, AtomicU64>,
     /// Hits recorded.
     pub hits: AtomicU64,
     /// Hits recorded, of visitors not admitted yet.
@@ -89,6 +95,8 @@ impl Default for Metrics {
             dropped: Dropped::ALL.map(|dropped| zero(dropped.name())).into(),
             feedback: kinds_and_outcomes().map(|pair| (pair, AtomicU64::new(0))).collect(),
             feedback_refused: Refused::NAMES.into_iter().map(zero).collect(),
+            dropped_facts: [zero(SERVER_ONLY)].into(),
+            held_back: held::REASONS.map(zero).into(),
             hits: AtomicU64::default(),
             first_hits: AtomicU64::default(),
             admitted: AtomicU64::default(),
@@ -137,6 +145,20 @@ impl Metrics {
         }
     }
 
+    /// Counts a fact that a browser claimed.
+    pub fn drop_fact(&self) {
+        if let Some(counter) = self.dropped_facts.get(SERVER_ONLY) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a message that a fact held back from somebody.
+    pub fn hold_back(&self, by: &str) {
+        if let Some(counter) = self.held_back.get(by) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     fn write_feedback(&self, text: &mut String) {
         let name = "mikomi_feedback_total";
         let help = "Answers of sales, by kind, and whether they changed something.";
@@ -155,18 +177,7 @@ impl Metrics {
 
     /// All of it as Prometheus text.
     pub fn write(&self, text: &mut String) {
-        write_counters(
-            text,
-            "mikomi_rejected_hits_total",
-            "Hits refused, by reason.",
-            &self.rejects,
-        );
-        write_counters(
-            text,
-            "mikomi_dropped_hits_total",
-            "Hits deliberately dropped, by reason.",
-            &self.dropped,
-        );
+        self.write_reasons(text);
         for (name, help, counter) in self.counters() {
             write_figure(text, name, help, "counter", counter.load(Ordering::Relaxed) as f64);
         }
@@ -232,6 +243,33 @@ impl Metrics {
             ("mikomi_panics_total", "Panics while a hit was decided.", &self.panics),
         ]
     }
+
+    fn write_reasons(&self, text: &mut String) {
+        write_counters(
+            text,
+            "mikomi_rejected_hits_total",
+            "Hits refused, by reason.",
+            &self.rejects,
+        );
+        write_counters(
+            text,
+            "mikomi_dropped_hits_total",
+            "Hits deliberately dropped, by reason.",
+            &self.dropped,
+        );
+        write_counters(
+            text,
+            "mikomi_dropped_facts_total",
+            "Facts about people that were not heard, by reason; the hits were.",
+            &self.dropped_facts,
+        );
+        write_counters_by(
+            text,
+            ("mikomi_alerts_held_back_total", "by"),
+            "Messages that a fact held back from somebody, by fact.",
+            &self.held_back,
+        );
+    }
 }
 
 /// What may become of an answer of sales.
@@ -253,9 +291,18 @@ fn write_counters(
     help: &str,
     counters: &BTreeMap<&'static str, AtomicU64>,
 ) {
+    write_counters_by(text, (name, "reason"), help, counters);
+}
+
+fn write_counters_by(
+    text: &mut String,
+    (name, label): (&str, &str),
+    help: &str,
+    counters: &BTreeMap<&'static str, AtomicU64>,
+) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} counter");
-    for (reason, counter) in counters {
-        let _ = writeln!(text, "{name}{{reason=\"{reason}\"}} {}", counter.load(Ordering::Relaxed));
+    for (value, counter) in counters {
+        let _ = writeln!(text, "{name}{{{label}=\"{value}\"}} {}", counter.load(Ordering::Relaxed));
     }
 }
 

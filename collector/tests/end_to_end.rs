@@ -4,6 +4,8 @@
 
 #[path = "end_to_end/deliveries.rs"]
 mod deliveries;
+#[path = "end_to_end/facts.rs"]
+mod facts;
 #[path = "end_to_end/identity.rs"]
 mod identity;
 #[path = "end_to_end/mail_links.rs"]

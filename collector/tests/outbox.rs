@@ -338,7 +338,7 @@ struct World {
 
 impl World {
     fn new(endpoints_toml: String) -> World {
-        let contents = [None, None, Some(endpoints_toml.into_bytes()), None];
+        let contents = [None, None, Some(endpoints_toml.into_bytes()), None, None, None];
         let files = Files { contents, ..Files::default() };
         let loaded = config::load(&files, &Surroundings::default()).unwrap();
         let endpoints = loaded.endpoints.into_iter().map(|endpoint| endpoint.id).collect();
@@ -432,6 +432,12 @@ struct Life {
     follow_from: Position,
 }
 
+/// A clock that stands still, so that no seal comes between the syncs that are counted.
+fn hooks_at(wall_ms: u64) -> Hooks {
+    let now = move || Now { wall_ms, boot_ms: 0 };
+    Hooks { now: Box::new(now), poisoned: Box::new(|_| {}) }
+}
+
 impl Life {
     /// Recovers from the disk as the server does.
     fn start(machine: &Machine<'_>) -> Result<Life, OpenError> {
@@ -441,17 +447,12 @@ impl Life {
         let install = Install::open(folder, &ids).unwrap();
         let sealer = Arc::new(Sealer::open(folder).unwrap());
         let loaded = config::load(&world.files, &Surroundings::default()).unwrap();
-        let Loaded { settings, scoring: file, endpoints, owners } = loaded;
+        let Loaded { settings, scoring: file, endpoints, owners, .. } = loaded;
         let engine = Engine::new(8);
         let mut queue = queue_for(&endpoints, &settings, *now);
         let disk = machine.disk(&sealer);
         let options = machine.options(install.id.0);
-        let wall_ms = now.0;
-        let hooks = Hooks {
-            // This clock stands still, so that no seal comes between the syncs that are counted.
-            now: Box::new(move || Now { wall_ms, boot_ms: 0 }),
-            poisoned: Box::new(|_| {}),
-        };
+        let hooks = hooks_at(now.0);
         let unseal = |lead, sealed: &[u8]| sealer.unseal(lead, sealed);
         let alert_id = |cause: &Cause<'_>| AlertId::derive(&install.alert, cause);
         let mut replayed = Replayed::default();
@@ -473,6 +474,8 @@ impl Life {
             sites,
             scoring: ArcSwap::from_pointee(in_force),
             owners: ArcSwap::from_pointee(owners),
+            named: ArcSwap::default(),
+            do_not_send: ArcSwap::default(),
             publishing: Mutex::default(),
             jobs: Mutex::default(),
             engine,

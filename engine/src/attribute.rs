@@ -118,7 +118,7 @@ impl Test {
 }
 
 /// A text as it is compared: full-width letters plain, small, without blanks around it.
-fn folded(text: &str) -> String {
+pub fn folded(text: &str) -> String {
     text.trim().nfkc().flat_map(char::to_lowercase).collect()
 }
 

@@ -188,7 +188,11 @@ fn read(card: Value, key: &str, silent: bool, limits: &BeaconLimits) -> Result<R
             hit.insert(field.to_owned(), value);
         }
     }
-    beacon::read_one(Value::Object(hit), limits).map_err(Fault::Reject)
+    let hit = beacon::read_one(Value::Object(hit), limits).map_err(Fault::Reject)?;
+    match hit.facts.iter().find(|(_, text)| text.is_none()) {
+        Some((fact, _)) => Err(malformed(fact.field())),
+        None => Ok(hit),
+    }
 }
 
 fn says_only(fields: &Map<String, Value>, known: &[&str]) -> Result<(), Fault> {
@@ -231,6 +235,11 @@ mod tests {
             (json!({ "consent": "maybe" }), "consent"),
             (json!({ "attributes": [] }), "attributes"),
             (json!({ "level": "persons" }), "level"),
+            (json!({ "attributes": { "customer": "perhaps" } }), "attributes.customer"),
+            (
+                json!({ "attributes": { "registered_events": [[]] } }),
+                "attributes.registered_events",
+            ),
             (json!({ "id": "a@x.example" }), "user_id, crm_id or email"),
             (json!({ "id": { "mail": "a@x.example" } }), "mail"),
         ] {

@@ -266,7 +266,12 @@ impl Admin {
                 explained
             }
             ["api", "leads", id] => view.lead(lead_id(id)?).ok_or(Refusal::NotFound)?,
-            ["api", "leads", id, "why"] => view.why(lead_id(id)?).ok_or(Refusal::NotFound)?,
+            ["api", "leads", id, "why"] => {
+                let id = lead_id(id)?;
+                let mut why = view.why(id).ok_or(Refusal::NotFound)?;
+                why["held_back"] = view.held_back(&self.log.held(), Some(id));
+                why
+            }
             ["api", "leads", id, "score"] => self.score_at(lead_id(id)?, query)?,
             ["api", "leads", id, "timeline"] => {
                 let lead = self.app.engine.lead(lead_id(id)?).ok_or(Refusal::NotFound)?;
@@ -283,7 +288,11 @@ impl Admin {
                 self.timeline(|app| timeline::of_visitor(app, visitor.last_position, TIMELINE_MAX))?
             }
             ["api", "deliveries"] => {
-                json!({ "schema": 1, "deliveries": self.log.lines(query.limit()?) })
+                let limit = query.limit()?;
+                let (lines, mut held) = (self.log.lines(limit), self.log.held());
+                held.truncate(limit);
+                let held = view.held_back(&held, None);
+                json!({ "schema": 1, "deliveries": lines, "held_back": held })
             }
             ["api", "state"] => self.state(),
             ["api", "problems"] => {

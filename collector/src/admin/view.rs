@@ -18,6 +18,8 @@ use serde_json::{Map, Value, json};
 
 use super::sales;
 use crate::app::{App, InForce};
+use crate::facts::{do_not_send, facts};
+use crate::outbox::Held;
 use crate::outbox::message::{OWNER, iso, points, rule_names};
 use crate::reader::{step_name, what};
 use crate::timeline::Timeline;
@@ -116,6 +118,14 @@ impl<'a> View<'a> {
         let mut value = self.summary(id, &lead, now);
         value["schema"] = json!(1);
         value["attributes"] = json!(profile.attributes);
+        let facts = facts(&profile.attributes, now);
+        value["facts"] = json!({
+            "trial_until": facts.trial_until,
+            "registered_events": facts.registered_events,
+            "customer": facts.customer,
+            "open_deal": facts.open_deal,
+            "do_not_send": do_not_send(&profile.attributes),
+        });
         value["consent"] = json!(profile.consent);
         value["confirmed_by"] = json!(profile.confirmed_by);
         value["names"] = json!(lead.content.members.iter().map(name).collect::<Vec<_>>());
@@ -262,6 +272,24 @@ impl<'a> View<'a> {
             "thresholds": lines.collect::<Vec<_>>(),
             "next_by_time": lead.next_due(scoring).map(iso),
         }))
+    }
+
+    /// Messages that facts held back: of one lead, or all of them.
+    pub fn held_back(&self, held: &[Held], of: Option<LeadId>) -> Value {
+        let head = |id| self.app.engine.head(id);
+        let of = of.map(head);
+        let of_it = |it: &&Held| of.is_none() || it.lead.map(head) == of;
+        let rows = held.iter().filter(of_it).map(|it| {
+            json!({
+                "alert": it.alert,
+                "lead": it.lead.map(|lead| lead.to_string()),
+                "type": it.kind,
+                "at": iso(it.at),
+                "by": it.back.by,
+                "endpoints": it.back.endpoints,
+            })
+        });
+        rows.collect()
     }
 
     /// One visitor.

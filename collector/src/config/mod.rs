@@ -1,13 +1,16 @@
 //! Configuration: files a person edits, read into types once.
 //!
 //! `mikomi.toml` says how the machine runs, `scoring.toml` who earns points, `endpoints.toml` who
-//! is told, `owners.toml` by what names. They are looked for in the folder given by `--config`,
-//! else in `./config`, else the compiled-in ones are used. Everything wrong in them is reported at
-//! once, with line, column and the nearest right word; nothing in them is ignored.
+//! is told, `owners.toml` by what names, `lists.toml` who is on which list and
+//! `lists/do_not_send.txt` who is not to be written to. They are looked for in the folder given by
+//! `--config`, else in `./config`, else the compiled-in ones are used. Everything wrong in them is
+//! reported at once, with line, column and the nearest right word; nothing in them is ignored.
 
 mod chat;
+mod do_not_send;
 mod endpoints;
 mod filter;
+mod lists;
 mod mikomi_toml;
 mod owners;
 mod problem;
@@ -25,6 +28,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 pub use self::chat::{Chat, Quiet};
+pub use self::do_not_send::DoNotSend;
 pub use self::endpoints::{Endpoint, EndpointMode};
 pub use self::filter::{About, Choice, NO_OWNER};
 pub use self::owners::{Owner, Owners};
@@ -38,6 +42,8 @@ pub use self::settings::{
 pub use self::sites::{Origins, Site, SiteConsent};
 
 use self::endpoints::Known;
+use crate::named::NamedLists;
+
 pub(crate) use self::problem::Problems;
 pub(crate) use self::sites::path as globs_of_path;
 pub(crate) use self::table::{Field, Source, Table};
@@ -53,8 +59,18 @@ pub const DEFAULT_OWNERS: &str = include_str!("../../../config/owners.toml");
 /// The compiled-in stories.toml: what the rules to begin with should do.
 pub const DEFAULT_STORIES: &str = include_str!("../../../config/stories.toml");
 
+/// The compiled-in lists.toml: lists to begin with.
+pub const DEFAULT_LISTS: &str = include_str!("../../../config/lists.toml");
+
 /// The names of the files.
-pub const FILE_NAMES: [&str; 4] = ["mikomi.toml", "scoring.toml", "endpoints.toml", "owners.toml"];
+pub const FILE_NAMES: [&str; 6] = [
+    "mikomi.toml",
+    "scoring.toml",
+    "endpoints.toml",
+    "owners.toml",
+    "lists.toml",
+    "lists/do_not_send.txt",
+];
 /// Longest file of settings, in bytes. Two thousand rules have half of it.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Most lists in a folder.
@@ -195,8 +211,8 @@ fn read_at_most(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
 pub struct Files {
     /// The folder they are in; nothing when the compiled-in ones are used.
     pub dir: Option<PathBuf>,
-    /// Those of [`FILE_NAMES`] that are there.
-    pub contents: [Option<Vec<u8>>; 4],
+    /// Those of [`FILE_NAMES`] that are there, by their places.
+    pub contents: [Option<Vec<u8>>; FILE_NAMES.len()],
     /// Of the lists beside them, if there are any.
     pub lists: Option<Fingerprint>,
 }
@@ -235,7 +251,7 @@ impl Files {
             if !path.exists() {
                 return None;
             }
-            read_at_most(&path, FILE_BYTES_MAX)
+            read_at_most(&path, bytes_max(name))
                 .map_err(|why| problems.push(Problem::of_file(name, why)))
                 .ok()
         });
@@ -245,8 +261,9 @@ impl Files {
 
     /// What they say, for [`Watcher::changed`].
     pub fn contents(&self) -> Contents<'_> {
-        let [mikomi, scoring, endpoints, owners] = self.contents.each_ref().map(Option::as_deref);
-        Contents { mikomi, scoring, endpoints, owners, lists: self.lists }
+        let contents = self.contents.each_ref().map(Option::as_deref);
+        let [mikomi, scoring, endpoints, owners, named, do_not_send] = contents;
+        Contents { mikomi, scoring, endpoints, owners, named, do_not_send, lists: self.lists }
     }
 }
 
@@ -275,30 +292,41 @@ pub struct Loaded {
     pub endpoints: Vec<Endpoint>,
     /// The people of sales.
     pub owners: Owners,
+    /// Filters of leads with a name.
+    pub named: NamedLists,
+    /// Who is not to be written to.
+    pub do_not_send: DoNotSend,
 }
 
 /// Reads all files, or says everything that is wrong with them. Where there is no folder
 /// the compiled-in files are used; in a folder a missing scoring.toml is the compiled-in one,
-/// a missing endpoints.toml tells nobody, and a missing owners.toml names nobody.
+/// a missing endpoints.toml tells nobody, a missing owners.toml names nobody, and no list is one
+/// without entries.
 pub fn load(files: &Files, surroundings: &Surroundings) -> Result<Loaded, Vec<Problem>> {
-    let [mikomi, scoring, endpoints, owners] = &files.contents;
+    let [mikomi, scoring, endpoints, owners, named, do_not_send] = &files.contents;
     let settings = read_settings(mikomi.as_deref(), surroundings);
     let for_rules = settings.as_ref().ok().map(Settings::for_rules);
     let around = Around { surroundings, settings: for_rules.as_ref() };
     let scoring = read_scoring(scoring.as_deref(), around);
-    let known = Known::of(scoring.as_ref().ok());
+    let mut known = Known::of(scoring.as_ref().ok());
     let own_folder = files.dir.is_some();
+    let categories = known.categories.as_deref();
+    let named = read_named(named.as_deref(), own_folder, categories, surroundings);
+    known.lists = named.as_ref().ok().map(NamedLists::ids);
     let endpoints = read_endpoints(endpoints.as_deref(), own_folder, &known, surroundings);
     let owners = owners.as_deref().map_or_else(|| Ok(Owners::default()), read_owners);
-    match (settings, scoring, endpoints, owners) {
-        (Ok(settings), Ok(scoring), Ok(endpoints), Ok(owners)) => {
-            Ok(Loaded { settings, scoring, endpoints, owners })
+    let do_not_send = read_do_not_send(do_not_send.as_deref());
+    match (settings, scoring, endpoints, owners, named, do_not_send) {
+        (Ok(settings), Ok(scoring), Ok(endpoints), Ok(owners), Ok(named), Ok(do_not_send)) => {
+            Ok(Loaded { settings, scoring, endpoints, owners, named, do_not_send })
         }
-        (settings, scoring, endpoints, owners) => {
+        (settings, scoring, endpoints, owners, named, do_not_send) => {
             let mut problems = settings.err().unwrap_or_default();
             problems.extend(scoring.err().unwrap_or_default());
             problems.extend(endpoints.err().unwrap_or_default());
             problems.extend(owners.err().unwrap_or_default());
+            problems.extend(named.err().unwrap_or_default());
+            problems.extend(do_not_send.err().unwrap_or_default());
             Err(problems)
         }
     }
@@ -306,8 +334,9 @@ pub fn load(files: &Files, surroundings: &Surroundings) -> Result<Loaded, Vec<Pr
 
 /// A file's text, unless it is too long or not UTF-8.
 pub(crate) fn decode<'a>(file: &str, bytes: &'a [u8]) -> Result<&'a str, Vec<Problem>> {
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        let message = format!("has more than {FILE_BYTES_MAX} bytes");
+    let most = bytes_max(file);
+    if bytes.len() as u64 > most {
+        let message = format!("has more than {most} bytes");
         return Err(vec![Problem::of_file(file, message)]);
     }
     std::str::from_utf8(bytes).map_err(|error| {
@@ -356,4 +385,31 @@ fn read_endpoints(
 fn read_owners(bytes: &[u8]) -> Result<Owners, Vec<Problem>> {
     let file = FILE_NAMES[3];
     owners::parse(file, decode(file, bytes)?)
+}
+
+fn read_named(
+    bytes: Option<&[u8]>,
+    own_folder: bool,
+    categories: Option<&[String]>,
+    surroundings: &Surroundings,
+) -> Result<NamedLists, Vec<Problem>> {
+    let file = FILE_NAMES[4];
+    match bytes {
+        Some(bytes) => lists::parse(file, decode(file, bytes)?, categories, surroundings),
+        None if own_folder => Ok(NamedLists::default()),
+        None => lists::parse("the built-in lists.toml", DEFAULT_LISTS, categories, surroundings),
+    }
+}
+
+fn read_do_not_send(bytes: Option<&[u8]>) -> Result<DoNotSend, Vec<Problem>> {
+    let file = FILE_NAMES[5];
+    bytes.map_or_else(
+        || Ok(DoNotSend::default()),
+        |bytes| do_not_send::parse(file, decode(file, bytes)?),
+    )
+}
+
+/// Longest content of a file, in bytes.
+fn bytes_max(file: &str) -> u64 {
+    if file == FILE_NAMES[5] { do_not_send::BYTES_MAX } else { FILE_BYTES_MAX }
 }

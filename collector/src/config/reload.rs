@@ -3,9 +3,10 @@
 //! gives the contents.
 
 use super::{
-    Around, Endpoint, FILE_NAMES, Fingerprint, ForRules, Known, Owners, Problem, ScoringFile,
-    Settings, Surroundings,
+    Around, DoNotSend, Endpoint, FILE_NAMES, Fingerprint, ForRules, Known, Owners, Problem,
+    ScoringFile, Settings, Surroundings,
 };
+use crate::named::NamedLists;
 
 /// The files as they are now; nothing for one that is not there.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,6 +19,10 @@ pub struct Contents<'a> {
     pub endpoints: Option<&'a [u8]>,
     /// owners.toml.
     pub owners: Option<&'a [u8]>,
+    /// lists.toml.
+    pub named: Option<&'a [u8]>,
+    /// lists/do_not_send.txt.
+    pub do_not_send: Option<&'a [u8]>,
     /// All lists of words together.
     pub lists: Option<Fingerprint>,
 }
@@ -33,6 +38,10 @@ pub struct Changes {
     pub endpoints: Option<Vec<Endpoint>>,
     /// owners.toml changed and is right.
     pub owners: Option<Owners>,
+    /// lists.toml changed and is right, or must be read anew.
+    pub named: Option<NamedLists>,
+    /// lists/do_not_send.txt changed and is right.
+    pub do_not_send: Option<DoNotSend>,
     /// Whether [`Watcher::problems`] are others than before.
     pub problems_changed: bool,
 }
@@ -73,7 +82,9 @@ impl Contents<'_> {
             0 => Seen::of(self.mikomi, None),
             1 => Seen::of(self.scoring, self.lists),
             2 => Seen::of(self.endpoints, None),
-            _ => Seen::of(self.owners, None),
+            3 => Seen::of(self.owners, None),
+            4 => Seen::of(self.named, self.lists),
+            _ => Seen::of(self.do_not_send, None),
         }
     }
 }
@@ -116,14 +127,14 @@ impl Watcher {
         surroundings: Surroundings,
         loaded: Contents<'_>,
         for_rules: ForRules,
-        scoring: &ScoringFile,
+        (scoring, named): (&ScoringFile, &NamedLists),
     ) -> Watcher {
         let watched = |file| Watched { judged: loaded.seen(file), ..Watched::default() };
         Watcher {
             surroundings,
             files: std::array::from_fn(watched),
             in_force: Some(scoring.fingerprint),
-            known: Known::of(Some(scoring)),
+            known: Known { lists: Some(named.ids()), ..Known::of(Some(scoring)) },
             for_rules,
             insisted: false,
         }
@@ -159,12 +170,16 @@ impl Watcher {
             let scoring = scoring.filter(|scoring| Some(scoring.fingerprint) != self.in_force);
             if let Some(scoring) = &scoring {
                 self.in_force = Some(scoring.fingerprint);
-                self.known = Known::of(Some(scoring));
+                let lists = self.known.lists.take();
+                self.known = Known { lists, ..Known::of(Some(scoring)) };
             }
             changes.scoring = scoring.map(Box::new);
         }
-        // Endpoints name thresholds and categories; when those change, they are judged anew.
-        let renamed = changes.scoring.is_some() && now.endpoints.is_some();
+        self.look_at_lists(now, insisted, &mut changes);
+        // Endpoints name thresholds, categories and lists; when those change, they are judged
+        // anew.
+        let renamed = changes.scoring.is_some() || changes.named.is_some();
+        let renamed = renamed && now.endpoints.is_some();
         if self.is_due(2, now, insisted) || renamed {
             changes.endpoints =
                 self.judge(2, now.endpoints, now, &mut changes, |bytes, watcher| {
@@ -177,6 +192,25 @@ impl Watcher {
             changes.owners = self.judge(3, now.owners, now, &mut changes, read);
         }
         changes
+    }
+
+    fn look_at_lists(&mut self, now: Contents<'_>, insisted: bool, changes: &mut Changes) {
+        // They name categories; when those change, they are judged anew.
+        let renamed = changes.scoring.is_some() && now.named.is_some();
+        if self.is_due(4, now, insisted) || renamed {
+            changes.named = self.judge(4, now.named, now, changes, |bytes, watcher| {
+                let categories = watcher.known.categories.as_deref();
+                super::read_named(Some(bytes), true, categories, &watcher.surroundings)
+            });
+            if let Some(named) = &changes.named {
+                self.known.lists = Some(named.ids());
+            }
+        }
+        if self.is_due(5, now, insisted) {
+            changes.do_not_send = self.judge(5, now.do_not_send, now, changes, |bytes, _| {
+                super::read_do_not_send(Some(bytes))
+            });
+        }
     }
 
     /// Everything wrong with the files as last judged, in the order of the files.

@@ -48,6 +48,11 @@ fn endpoints(text: &str, surroundings: &Surroundings) -> Result<Vec<Endpoint>, V
     read_endpoints(Some(text.as_bytes()), true, &known, surroundings).map_err(|it| shown(&it))
 }
 
+fn named(text: &str) -> Result<NamedLists, Vec<String>> {
+    let categories = ["intent".to_owned(), "interest".to_owned()];
+    read_named(Some(text.as_bytes()), true, Some(&categories), &alone()).map_err(|it| shown(&it))
+}
+
 fn shown(problems: &[Problem]) -> Vec<String> {
     problems.iter().map(Problem::to_string).collect()
 }
@@ -528,7 +533,7 @@ fn mistakes_are_all_reported_at_once_in_the_order_of_the_file() {
 
 #[test]
 fn a_word_nobody_knows_is_reported_in_every_table_of_every_file() {
-    let files = [DEFAULT_MIKOMI, DEFAULT_SCORING, DEFAULT_ENDPOINTS];
+    let files = [DEFAULT_MIKOMI, DEFAULT_SCORING, DEFAULT_ENDPOINTS, DEFAULT_LISTS];
     let mut tried = 0;
     for (file, text) in files.into_iter().enumerate() {
         let code = |offset: usize| {
@@ -550,7 +555,8 @@ fn a_word_nobody_knows_is_reported_in_every_table_of_every_file() {
             let found = match file {
                 0 => mikomi(&changed, &alone()).err(),
                 1 => scoring(&changed).err().map(|it| shown(&it)),
-                _ => endpoints(&changed, &alone()).err(),
+                2 => endpoints(&changed, &alone()).err(),
+                _ => named(&changed).err(),
             };
             let place = &text[line..at];
             assert!(
@@ -977,9 +983,11 @@ fn watcher() -> (Watcher, Vec<u8>) {
         scoring: Some(DEFAULT_SCORING.as_bytes()),
         endpoints: Some(DEFAULT_ENDPOINTS.as_bytes()),
         owners: Some(DEFAULT_OWNERS.as_bytes()),
-        lists: None,
+        ..Contents::default()
     };
-    (Watcher::new(alone(), contents, for_rules(), &file), DEFAULT_SCORING.as_bytes().to_vec())
+    let named = NamedLists::default();
+    let watcher = Watcher::new(alone(), contents, for_rules(), (&file, &named));
+    (watcher, DEFAULT_SCORING.as_bytes().to_vec())
 }
 
 fn saved(scoring: &[u8]) -> Contents<'_> {
@@ -988,7 +996,7 @@ fn saved(scoring: &[u8]) -> Contents<'_> {
         scoring: Some(scoring),
         endpoints: Some(DEFAULT_ENDPOINTS.as_bytes()),
         owners: Some(DEFAULT_OWNERS.as_bytes()),
-        lists: None,
+        ..Contents::default()
     }
 }
 
@@ -997,6 +1005,8 @@ fn is_nothing(changes: &Changes) -> bool {
         && changes.scoring.is_none()
         && changes.endpoints.is_none()
         && changes.owners.is_none()
+        && changes.named.is_none()
+        && changes.do_not_send.is_none()
         && !changes.problems_changed
 }
 
@@ -1074,10 +1084,61 @@ fn saved_owners_take_effect_and_a_file_that_was_never_there_is_not_missed() {
 
     let loaded = Contents { owners: None, ..saved(&whole) };
     let rules = scoring(DEFAULT_SCORING).unwrap();
-    let mut without = Watcher::new(alone(), loaded, for_rules(), &rules);
+    let named = NamedLists::default();
+    let mut without = Watcher::new(alone(), loaded, for_rules(), (&rules, &named));
     without.insist();
     assert!(without.changed(loaded).owners.is_none());
     assert_eq!(without.problems(), []);
+}
+
+#[test]
+fn lists_are_judged_anew_when_the_categories_they_name_change() {
+    let (mut watcher, whole) = watcher();
+    let worth = "[[list]]\nid = \"a\"\nwhere = { category = { name = \"interest\", from = 1 } }";
+    let now = |scoring| Contents { named: Some(worth.as_bytes()), ..saved(scoring) };
+    assert!(is_nothing(&watcher.changed(now(&whole))));
+    assert_eq!(watcher.changed(now(&whole)).named.unwrap().all().len(), 1);
+    let renamed = DEFAULT_SCORING.replace("interest", "research");
+    watcher.changed(now(renamed.as_bytes()));
+    let changes = watcher.changed(now(renamed.as_bytes()));
+    assert!(changes.scoring.is_some() && changes.named.is_none());
+    assert!(watcher.problems()[0].message.contains("no category \"interest\""));
+}
+
+#[test]
+fn endpoints_are_judged_anew_when_the_lists_they_name_change() {
+    let (mut watcher, whole) = watcher();
+    let chosen = format!("{DEFAULT_ENDPOINTS}\n")
+        .replace("audience = [\"sales\"] ", "lists = [\"vip\"]\naudience = [\"sales\"] ");
+    let list = |id: &str| format!("[[list]]\nid = \"{id}\"\nwhere = {{ stage = \"hot\" }}\n");
+    let mut save = |named: &str| {
+        let now = Contents {
+            endpoints: Some(chosen.as_bytes()),
+            named: Some(named.as_bytes()),
+            ..saved(&whole)
+        };
+        watcher.changed(now);
+        watcher.changed(now).endpoints.map(|endpoints| endpoints.len())
+    };
+    assert_eq!(save(&list("vip")), Some(1));
+    assert_eq!(save(&list("vips")), None);
+    let problem = watcher.problems().remove(0);
+    assert!(problem.to_string().contains("no list \"vip\" in lists.toml"), "{problem}");
+    assert_eq!(problem.suggestion.as_deref(), Some("vips"));
+}
+
+#[test]
+fn a_saved_list_of_whom_not_to_write_to_takes_effect_and_a_wrong_one_does_not() {
+    let (mut watcher, whole) = watcher();
+    let mut save = |text: &str| {
+        let now = Contents { do_not_send: Some(text.as_bytes()), ..saved(&whole) };
+        assert!(is_nothing(&watcher.changed(now)));
+        watcher.changed(now)
+    };
+    assert!(save("a@b.example\n").do_not_send.unwrap().holds("a@b.example"));
+    let wrong = save("a@b.example\n@\n");
+    assert!(wrong.do_not_send.is_none() && wrong.problems_changed);
+    assert!(watcher.problems()[0].to_string().starts_with("lists/do_not_send.txt:2:1: "));
 }
 
 #[test]
@@ -1144,8 +1205,15 @@ proptest! {
     #[test]
     fn no_edit_of_the_files_panics_and_every_refusal_says_why(edits in edits()) {
         let files = Files {
-            contents: [DEFAULT_MIKOMI, DEFAULT_SCORING, DEFAULT_ENDPOINTS, DEFAULT_OWNERS]
-                .map(|text| Some(apply(text, &edits))),
+            contents: [
+                DEFAULT_MIKOMI,
+                DEFAULT_SCORING,
+                DEFAULT_ENDPOINTS,
+                DEFAULT_OWNERS,
+                DEFAULT_LISTS,
+                "tanaka@sample-seiki.example\n@rival.example\n",
+            ]
+            .map(|text| Some(apply(text, &edits))),
             ..Files::default()
         };
         if let Err(problems) = load(&files, &alone()) {

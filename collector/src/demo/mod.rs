@@ -239,7 +239,7 @@ async fn wait_for_stop(events: mpsc::Sender<Event>) {
     let _ = events.send(Event::Stop).await;
 }
 
-/// The three files: who may send and who is told are known only now, with the ports.
+/// The files: who may send and who is told are known only now, with the ports.
 fn files(site: SocketAddr, receiver: SocketAddr, secret: &str) -> Files {
     let settings = format!(
         "[[site]]\nid = \"demo\"\nkey = \"{SITE_KEY}\"\nconsent = \"assumed\"\n\
@@ -251,9 +251,8 @@ fn files(site: SocketAddr, receiver: SocketAddr, secret: &str) -> Files {
          allow_private = [\"127.0.0.0/8\"]\nallow_ports = [{}]\n",
         receiver.port()
     );
-    let [settings, scoring, endpoints] =
-        [settings, SCORING.to_owned(), endpoints].map(|text| Some(text.into_bytes()));
-    let contents = [settings, scoring, endpoints, None];
+    let contents = [Some(settings), Some(SCORING.to_owned()), Some(endpoints), None, None, None];
+    let contents = contents.map(|text| text.map(String::into_bytes));
     Files { contents, ..Files::default() }
 }
 

@@ -4,6 +4,7 @@ use engine::attribute::Level;
 use engine::identity::IdentityKind;
 use serde_json::{Map, Value};
 
+use super::fact;
 use super::raw::RawHit;
 use super::reject::Reject;
 
@@ -138,7 +139,9 @@ fn read(value: Value, bytes: usize, limits: &BeaconLimits) -> Result<RawHit, Rej
     match map.remove("id") {
         None | Some(Value::Null) => {}
         Some(Value::Object(mut id)) => {
-            hit.attributes = pairs(id.remove("attributes"), "id.attributes")?;
+            let mut attributes = id.remove("attributes");
+            hit.facts = attributes.as_mut().map(fact::take).unwrap_or_default();
+            hit.attributes = pairs(attributes, "id.attributes")?;
             hit.hmac = text(&mut id, "hmac").map_err(|_| Reject::MalformedField("id.hmac"))?;
             hit.exp = id.remove("exp").and_then(scalar).unwrap_or_default();
             hit.kiosk = flag(id.remove("kiosk"), "id.kiosk")?;

@@ -14,6 +14,7 @@ use ring::hmac;
 use super::{Batch, RawHit, Reject};
 use crate::app::SiteEntry;
 use crate::link::{Kind, SignedLink};
+use crate::metrics::SERVER_ONLY;
 use crate::seal::attributes_to_bytes;
 
 /// How far ahead a signature's end may lie, in milliseconds.
@@ -37,6 +38,7 @@ impl Batch<'_> {
         by_server: bool,
         excluded: &mut Option<Exclusion>,
     ) -> Result<Option<Claim>, Reject> {
+        let facts = self.facts(raw, by_server)?;
         let (given, by_link) = match link {
             Some(link) => (Self::given_by_link(&link), true),
             None => (self.given(raw, site, by_server)?, false),
@@ -59,6 +61,7 @@ impl Batch<'_> {
         let first = names[0].id;
         self.check_new_leads(&names, site, by_server)?;
         let mut attributes: Attributes = raw.attributes.iter().cloned().collect();
+        attributes.extend(facts);
         for Given { identity, .. } in &given {
             attributes.insert(identity.kind.name().to_owned(), identity.value().to_owned());
         }
@@ -78,6 +81,25 @@ impl Batch<'_> {
             kiosk: raw.kiosk && !by_server,
             by_link,
         }))
+    }
+
+    /// The facts that are stated. Of a browser's none is heard: it would talk sales out of a
+    /// message, or a person into one.
+    fn facts(&self, raw: &RawHit, by_server: bool) -> Result<Vec<(String, String)>, Reject> {
+        let stated = raw.facts.iter().filter(|(fact, _)| {
+            if !by_server {
+                self.app.metrics.drop_fact();
+                let network = self.app.settings.privacy.network(self.sender.address);
+                let field = fact.field();
+                self.app.tell(|| format!("{network}  dropped: {SERVER_ONLY} in \"{field}\""));
+            }
+            by_server
+        });
+        let stated = stated.map(|(fact, text)| {
+            let text = text.clone().ok_or(Reject::MalformedField(fact.field()))?;
+            Ok((fact.name().to_owned(), text))
+        });
+        stated.collect()
     }
 
     /// The names of a statement, the one that heads a new lead first.

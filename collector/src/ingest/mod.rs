@@ -6,6 +6,7 @@ pub mod beacon;
 mod claim;
 pub mod click;
 mod describe;
+pub mod fact;
 pub mod pixel;
 pub mod raw;
 pub mod reject;

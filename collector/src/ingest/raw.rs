@@ -4,6 +4,7 @@ use engine::attribute::Level;
 use engine::hit::{NAME_BYTES_MAX, PROPERTIES_MAX, VALUE_BYTES_MAX};
 use engine::identity::IdentityKind;
 
+use super::fact::Fact;
 use super::reject::Reject;
 
 /// Longest hit id, nonce or device id, in bytes.
@@ -52,6 +53,8 @@ pub struct RawHit {
     pub level: Level,
     /// `id.attributes`: what is known of them.
     pub attributes: Vec<(String, String)>,
+    /// Facts among them, in canonical form; nothing of one that cannot be read.
+    pub facts: Vec<(Fact, Option<String>)>,
     /// `silent`, with a server key: nobody is told.
     pub silent: bool,
     /// `d`: a device id, with a server key.

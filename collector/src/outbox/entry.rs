@@ -8,6 +8,7 @@ use engine::id::{LeadId, Position};
 use engine::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::held::HeldBack;
 use crate::webhook::{AttemptRecord, Delivery, EndpointId, MessageId, Outcome, SendError};
 
 /// One entry.
@@ -62,6 +63,9 @@ pub struct Queued {
     pub whole: String,
     /// What each endpoint gets. Earlier: a body for nobody, if no endpoint wanted any.
     pub bodies: Vec<Frozen>,
+    /// What held it back from whom, if something did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldBack>,
 }
 
 /// One endpoint's message.

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use engine::id::Position;
+use engine::id::{LeadId, Position};
 use engine::time::Timestamp;
 
 use super::book::Book;
-use super::entry::Attempt;
+use super::entry::{Attempt, Queued};
+use super::held::HeldBack;
 
 /// Lines of the delivery log kept in memory.
 const LINES_MAX: usize = 2_000;
@@ -17,8 +18,25 @@ const LINES_MAX: usize = 2_000;
 pub struct Log {
     lines: Mutex<VecDeque<Attempt>>,
     book: Mutex<Book>,
+    /// What was held back, the newest last.
+    held: Mutex<VecDeque<Held>>,
     /// When what caused an alert was received, for those not delivered yet.
     received: Mutex<BTreeMap<String, Timestamp>>,
+}
+
+/// A message that was held back from somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The alert.
+    pub alert: String,
+    /// Whom it is about.
+    pub lead: Option<LeadId>,
+    /// The type.
+    pub kind: String,
+    /// When that was decided.
+    pub at: Timestamp,
+    /// By what, and from whom.
+    pub back: HeldBack,
 }
 
 impl Log {
@@ -35,6 +53,23 @@ impl Log {
             lines.pop_front();
         }
         lines.push_back(line);
+    }
+
+    /// What was held back, the newest first.
+    pub fn held(&self) -> Vec<Held> {
+        locked(&self.held).iter().rev().cloned().collect()
+    }
+
+    pub(super) fn note_held(&self, queued: &Queued, at: Timestamp) {
+        let Some(back) = queued.held.clone() else {
+            return;
+        };
+        let mut held = locked(&self.held);
+        if held.len() == LINES_MAX {
+            held.pop_front();
+        }
+        let (alert, lead, kind) = (queued.alert.clone(), queued.lead_id(), queued.kind.clone());
+        held.push_back(Held { alert, lead, kind, at, back });
     }
 
     /// Every message, and where it stands.

@@ -7,6 +7,7 @@ pub mod book;
 mod digest;
 pub mod entry;
 mod gather;
+pub mod held;
 mod log;
 pub mod message;
 mod plan;
@@ -31,7 +32,8 @@ use tokio::sync::mpsc;
 
 use self::entry::{Entry, Frozen, Line, Queued, base64};
 use self::gather::{Gathered, Meetings};
-pub use self::log::Log;
+use self::held::{Case, HeldBack};
+pub use self::log::{Held, Log};
 use self::message::Material;
 use self::plan::Plan;
 pub use self::replay::{Due, Replayed, Unseal, messages};
@@ -42,6 +44,7 @@ use crate::app::App;
 use crate::config::Endpoint;
 use crate::feedback::tap;
 use crate::journal::{Follower, Poisoned, ReadError};
+use crate::named::LeadView;
 use crate::patience::Follows;
 use crate::reader::Lists;
 use crate::seal::SealError;
@@ -189,6 +192,7 @@ impl Outbox {
             metrics.alerts_held.fetch_add(held, Ordering::Relaxed);
             let listed = all(&|frozen| frozen.listed.is_some());
             metrics.alerts_listed.fetch_add(listed, Ordering::Relaxed);
+            self.log.note_held(&queued, self.app.clock.now());
             self.log.book().add(&queued, position);
             self.plan.take(&queued, position);
         }
@@ -239,10 +243,7 @@ impl Outbox {
         };
         let subject = Subject::of(&material);
         let whole = material.body(&BTreeSet::new()).to_string();
-        let mut bodies = Vec::new();
-        for endpoint in self.endpoints.load().iter() {
-            bodies.extend(self.share(endpoint, &material, &subject, &whole)?);
-        }
+        let (bodies, held) = self.shares(&material, &subject, &whole, due.position)?;
         Ok(Queued {
             alert: id.as_str().to_owned(),
             lead: part.lead.to_string(),
@@ -256,7 +257,35 @@ impl Outbox {
             retracts: subject.retracts,
             whole: base64(&app.sealer.seal(part.lead, whole.as_bytes())?),
             bodies,
+            held,
         })
+    }
+
+    /// What each endpoint gets of a message, and what a fact held back from whom.
+    fn shares(
+        &self,
+        material: &Material<'_>,
+        subject: &Subject,
+        whole: &str,
+        position: Position,
+    ) -> Result<(Vec<Frozen>, Option<HeldBack>), SealError> {
+        let hold = Case { material, position }.hold(&self.app.do_not_send.load());
+        let (mut bodies, mut endpoints) = (Vec::new(), Vec::new());
+        for endpoint in self.endpoints.load().iter() {
+            let share = self.share(endpoint, material, subject, whole)?;
+            let is_kept = |frozen: &Frozen| {
+                !frozen.ends && hold.as_ref().is_some_and(|hold| hold.is_from(endpoint))
+            };
+            match share {
+                Some(frozen) if is_kept(&frozen) => endpoints.push(endpoint.id.clone()),
+                share => bodies.extend(share),
+            }
+        }
+        let held = hold.filter(|hold| hold.is_from_all() || !endpoints.is_empty()).map(|hold| {
+            self.app.metrics.hold_back(hold.by);
+            HeldBack { by: hold.by.to_owned(), endpoints }
+        });
+        Ok((bodies, held))
     }
 
     /// What an endpoint gets of a message, and when; nothing, if it gets nothing.
@@ -268,7 +297,7 @@ impl Outbox {
         whole: &str,
     ) -> Result<Option<Frozen>, SealError> {
         let app = &self.app;
-        let is_on = |list: &str| is_on_list(app, list, material.lead_id, material.lead);
+        let is_on = |list: &str| is_on_list(app, list, material);
         let mut frozen = Frozen { endpoint: Some(endpoint.id.clone()), ..Frozen::default() };
         match route::share(endpoint, subject, &self.log.book(), is_on) {
             Share::Sent => {}
@@ -302,9 +331,10 @@ impl Outbox {
     }
 }
 
-/// Whether a lead is on a named list.
-fn is_on_list(_: &App, _: &str, _: LeadId, _: &Lead) -> bool {
-    false
+/// Whether a lead is on a named list as the message is made.
+fn is_on_list(app: &App, list: &str, material: &Material<'_>) -> bool {
+    let view = LeadView::of(material.lead, material.scoring, material.queued);
+    app.named.load().matches(list, &view)
 }
 
 /// The days and hours of whoever is told.

@@ -107,6 +107,7 @@ impl Replayed {
                 for order in orders_of(&queued, unseal) {
                     queue.step(order.into(), record.time);
                 }
+                log.note_held(&queued, record.time);
                 log.book().add(&queued, place.0);
                 self.plan.take(&queued, place.0);
             }

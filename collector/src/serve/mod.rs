@@ -159,7 +159,7 @@ pub fn load(options: &Options) -> Result<(Loaded, Files, Surroundings), Vec<Prob
 /// Starts everything.
 pub fn start(options: &Options) -> Result<Running, StartError> {
     let (loaded, files, surroundings) = load(options).map_err(StartError::Settings)?;
-    let Loaded { settings, scoring: scoring_file, endpoints, owners } = loaded;
+    let Loaded { settings, scoring: scoring_file, endpoints, owners, named, do_not_send } = loaded;
     let ids = Ids::default();
     let data = options.data.clone().unwrap_or_else(|| settings.journal.dir.clone());
     let install = Install::open(&data, &ids).map_err(StartError::Install)?;
@@ -183,6 +183,8 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
         sites,
         scoring: ArcSwap::from_pointee(in_force),
         owners: ArcSwap::from_pointee(owners),
+        named: ArcSwap::from_pointee(named),
+        do_not_send: ArcSwap::from_pointee(do_not_send),
         publishing: Mutex::default(),
         jobs: Mutex::default(),
         engine,
@@ -212,7 +214,12 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
         lists: Arc::new(lists),
         log: Arc::new(log),
         endpoints: Arc::new(ArcSwap::from_pointee(endpoints)),
-        watcher: config::Watcher::new(surroundings, files.contents(), for_rules, &scoring_file),
+        watcher: config::Watcher::new(
+            surroundings,
+            files.contents(),
+            for_rules,
+            (&scoring_file, &app.named.load()),
+        ),
         dir: files.dir.clone(),
         follow_from,
         surroundings: Arc::new(Surroundings { dir: files.dir, ..Surroundings::default() }),

@@ -69,6 +69,12 @@ impl Reloading {
         if let Some(owners) = changes.owners {
             self.app.owners.store(Arc::new(owners));
         }
+        if let Some(named) = changes.named {
+            self.app.named.store(Arc::new(named));
+        }
+        if let Some(list) = changes.do_not_send {
+            self.app.do_not_send.store(Arc::new(list));
+        }
         if changes.settings.is_some() {
             tracing::warn!("mikomi.toml changed: its settings take effect at the next start");
         }
@@ -127,6 +133,7 @@ impl Reloading {
 mod tests {
     use super::*;
     use crate::config::{Around, DEFAULT_SCORING, Surroundings};
+    use crate::named::NamedLists;
     use crate::serve::tests::started;
 
     /// The rules that ship with ten more categories, of names that no other number has.
@@ -152,9 +159,10 @@ mod tests {
         }
         let for_rules = running.app.settings.for_rules();
         let first = parse(DEFAULT_SCORING);
-        let loaded = Files::default();
+        let (loaded, named) = (Files::default(), NamedLists::default());
+        let parsed = (&first, &named);
         let watcher =
-            config::Watcher::new(surroundings.clone(), loaded.contents(), for_rules, &first);
+            config::Watcher::new(surroundings.clone(), loaded.contents(), for_rules, parsed);
         let mut reloading = Reloading {
             app: Arc::clone(&running.app),
             dir: folder.path().to_owned(),

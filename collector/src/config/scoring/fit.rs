@@ -15,10 +15,10 @@ use super::super::table::{Field, Table, quoted};
 
 /// Most lines of [fit].
 const FIT_RULES_MAX: usize = 2_000;
-/// Most tests of one `only`.
-const ONLY_MAX: usize = 16;
+/// Most tests of one rule or list.
+const TESTS_MAX: usize = 16;
 /// The attributes that people commonly ask for; others are fine, unless they look like one.
-const ATTRIBUTES: [&str; 16] = [
+const ATTRIBUTES: [&str; 21] = [
     "name",
     "email",
     EMAIL_DOMAIN,
@@ -35,16 +35,21 @@ const ATTRIBUTES: [&str; 16] = [
     "prefecture",
     "user_id",
     "crm_id",
+    "trial_until",
+    "registered_events",
+    "customer",
+    "open_deal",
+    "do_not_send",
 ];
 
 /// The lists that a file names, each read once.
-pub(super) struct Lists<'a> {
+pub(in super::super) struct Lists<'a> {
     surroundings: &'a Surroundings,
     read: RefCell<BTreeMap<String, Result<Vec<String>, String>>>,
 }
 
 impl<'a> Lists<'a> {
-    pub(super) fn new(surroundings: &'a Surroundings) -> Lists<'a> {
+    pub(in super::super) fn new(surroundings: &'a Surroundings) -> Lists<'a> {
         Lists { surroundings, read: RefCell::default() }
     }
 
@@ -116,11 +121,11 @@ fn fit_rule(line: &Field<'_>, lists: &Lists<'_>) -> Option<FitRule> {
     Some(FitRule { test: test?, points: points? })
 }
 
-/// Reads `only = { attribute = "title", has = "課長" }`, or several that must all hold.
-pub(super) fn read_only(field: &Field<'_>, lists: &Lists<'_>) -> Vec<AttributeTest> {
+/// Reads tests such as `only = { attribute = "title", has = "課長" }`, or several that must all hold.
+pub(in super::super) fn read_tests(field: &Field<'_>, lists: &Lists<'_>) -> Vec<AttributeTest> {
     let tables = if field.is_table() { vec![*field] } else { field.list().unwrap_or_default() };
-    if !(1..=ONLY_MAX).contains(&tables.len()) {
-        field.problem(format!("\"only\" needs 1 to {ONLY_MAX} tests"));
+    if !(1..=TESTS_MAX).contains(&tables.len()) {
+        field.problem(format!("\"{}\" needs 1 to {TESTS_MAX} tests", field.name));
     }
     let test = |field: &Field<'_>| {
         let table = field.table()?;
@@ -128,7 +133,7 @@ pub(super) fn read_only(field: &Field<'_>, lists: &Lists<'_>) -> Vec<AttributeTe
         table.finish();
         test
     };
-    tables.iter().take(ONLY_MAX).filter_map(test).collect()
+    tables.iter().take(TESTS_MAX).filter_map(test).collect()
 }
 
 fn test(table: &Table<'_>, lists: &Lists<'_>) -> Option<AttributeTest> {

@@ -24,6 +24,7 @@ use engine::terms::{CategoryTerms, Terms, Versions};
 use engine::threshold::Threshold;
 use engine::time::{Timestamp, UtcOffset};
 
+pub(super) use self::fit::{Lists as WordLists, read_tests};
 use self::later::Later;
 use super::super::net::Network;
 use super::mikomi_toml::networks;
@@ -176,6 +177,11 @@ impl ScoringFile {
         let sales = SalesRules { category, ..self.sales.clone() };
         let scoring = Scoring::new(before, terms, rules, paths, labels);
         Ok(scoring.map_err(|error| refused(error.to_string()))?.with_sales(sales))
+    }
+
+    /// The names of the categories, in the file's order.
+    pub fn category_names(&self) -> Vec<String> {
+        self.categories.iter().map(|(category, _)| category.name.clone()).collect()
     }
 
     /// The names of the thresholds, in the file's order.

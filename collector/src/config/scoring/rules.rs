@@ -135,7 +135,7 @@ fn guards(table: &Table<'_>, reading: &Reading<'_>) -> Guards {
             field.problem_of_word(message, None);
         }
     }
-    let only = table.get("only").map(|field| fit::read_only(&field, &reading.lists));
+    let only = table.get("only").map(|field| fit::read_tests(&field, &reading.lists));
     Guards {
         once: match (once_flag, rearmed) {
             (Some(true), Some(after)) => Some(Once::Rearmed(after)),
