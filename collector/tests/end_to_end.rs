@@ -8,6 +8,8 @@ mod deliveries;
 mod facts;
 #[path = "end_to_end/identity.rs"]
 mod identity;
+#[path = "end_to_end/lists.rs"]
+mod lists;
 #[path = "end_to_end/mail_links.rs"]
 mod mail_links;
 #[path = "end_to_end/nobodies.rs"]

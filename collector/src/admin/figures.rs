@@ -1,11 +1,14 @@
 //! The figures: counters, gauges and latencies as Prometheus text.
 
-use std::fmt::Write as _;
+use std::fmt::Write;
 
+use engine::record::NameKind;
 use hyper::Response;
 
 use super::Admin;
 use crate::metrics::write_figure;
+
+use crate::reader::days::{Day, Days};
 use crate::response;
 use crate::server::Body;
 
@@ -26,6 +29,7 @@ impl Admin {
                 write_figure(&mut text, &name, "A count of the listener.", "untyped", value as f64);
             }
         }
+        self.write_sales(&mut text);
         response::file("text/plain; version=0.0.4; charset=utf-8", text)
     }
 
@@ -42,6 +46,92 @@ impl Admin {
                 let _ = writeln!(text, "{NAME}{{endpoint=\"{id}\",why=\"{why}\"}} {count}");
             }
         }
+    }
+
+    /// What was told and what became of it, and what a survey finds.
+    fn write_sales(&self, text: &mut String) {
+        let total = self.lists.days(Days::total);
+        let alerts = total.alerts.iter().map(|((kind, audience), count)| {
+            (format!("type=\"{kind}\",audience=\"{audience}\""), *count as f64)
+        });
+        let counter = "counter";
+        family(text, "mikomi_alerts_total", "Messages decided on.", counter, alerts);
+        let answered = total
+            .answered
+            .iter()
+            .map(|(kind, count)| (format!("kind=\"{}\"", kind.name()), *count as f64));
+        let help = "Messages that sales answered, by its first answer.";
+        family(text, "mikomi_alerts_answered_total", help, counter, answered);
+        let cuts = total.cuts.iter().map(|(by, (rows, _))| (format!("by=\"{by}\""), *rows as f64));
+        family(text, "mikomi_rows_cut_total", "New rows that a max cut.", counter, cuts);
+        for (name, help, value) in [
+            (
+                "mikomi_alerts_answered_in_time_total",
+                "Messages that sales answered in time.",
+                total.in_time,
+            ),
+            (
+                "mikomi_messages_waited_total",
+                "Messages that had to wait for the cool-down.",
+                total.waited,
+            ),
+            (
+                "mikomi_messages_dropped_total",
+                "Messages dropped after the cool-down: the lead was out again.",
+                total.dropped,
+            ),
+        ] {
+            write_figure(text, name, help, counter, value as f64);
+        }
+        self.write_verdicts(text, &total);
+        self.write_survey(text);
+    }
+
+    fn write_verdicts(&self, text: &mut String, total: &Day) {
+        let catalog = self.app.engine.catalog();
+        let name = |kind, number| catalog.name(kind, number).unwrap_or_default();
+        let hot = total.hot.iter().flat_map(|((line, rule), verdicts)| {
+            let line = line.map_or("", |line| name(NameKind::Threshold, u16::from(line.0)));
+            let rule = rule.map_or("", |rule| name(NameKind::Rule, rule.0));
+            ["taken", "rejected"].into_iter().zip(verdicts).map(move |(verdict, count)| {
+                let labels = format!("threshold=\"{line}\",rule=\"{rule}\",verdict=\"{verdict}\"");
+                (labels, *count as f64)
+            })
+        });
+        let help = "Messages that a lead is hot, by sales' last word on them.";
+        family(text, "mikomi_hot_verdicts", help, "gauge", hot);
+        let help = "Messages that ask sales for an answer, answered or not.";
+        write_figure(text, "mikomi_alerts_asked", help, "gauge", total.asked as f64);
+    }
+
+    fn write_survey(&self, text: &mut String) {
+        let survey = self.surveys.get(&self.app, &self.lists);
+        let shut = survey.shut_out.iter().map(|((line, gate), leads)| {
+            (format!("threshold=\"{line}\",gate=\"{gate}\""), *leads as f64)
+        });
+        let help = "Leads that have the points for a line and are kept out by a gate.";
+        family(text, "mikomi_leads_shut_out", help, "gauge", shut);
+        let listed =
+            survey.listed.iter().map(|(id, leads)| (format!("list=\"{id}\""), *leads as f64));
+        family(text, "mikomi_leads_listed", "Leads on a named list.", "gauge", listed);
+        for (name, help, value) in [
+            (
+                "mikomi_messages_waiting",
+                "Messages that wait for the cool-down now.",
+                survey.waiting,
+            ),
+            ("mikomi_leads_untaken", "Leads that nobody took in time.", survey.untaken),
+            (
+                "mikomi_visitors_hot_unknown",
+                "Browsers with the points of a hot lead that are nobody's.",
+                survey.unknown,
+            ),
+        ] {
+            write_figure(text, name, help, "gauge", value as f64);
+        }
+        let minutes = self.answer_minutes();
+        let help = "From a message of the last 30 days to its first answer.";
+        family(text, "mikomi_answer_minutes", help, "gauge", minutes.into_iter());
     }
 
     fn gauges(&self) -> Vec<(&'static str, &'static str, u64)> {
@@ -108,5 +198,19 @@ impl Admin {
             ),
             ("mikomi_deliveries_refused_total", "Messages over a limit.", sent.refused_by_limit),
         ]
+    }
+}
+
+/// Figures of one name that differ by their labels.
+fn family(
+    text: &mut String,
+    name: &str,
+    help: &str,
+    kind: &str,
+    figures: impl Iterator<Item = (String, f64)>,
+) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    for (labels, value) in figures {
+        let _ = writeln!(text, "{name}{{{labels}}} {value}");
     }
 }

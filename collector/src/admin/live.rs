@@ -21,7 +21,7 @@ use crate::server::{Body, stream};
 /// So often something is sent while nothing happens, so that no proxy gives up.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// A piece of an export is sent when it is so long.
-const CHUNK_BYTES: usize = 64 * 1_024;
+pub(super) const CHUNK_BYTES: usize = 64 * 1_024;
 
 impl Admin {
     /// A line for each hit as server-sent events, until the listener leaves or the server stops.
@@ -96,7 +96,7 @@ fn export(app: &App, sender: &mpsc::Sender<Bytes>) {
 }
 
 /// What another task or thread makes, as a body.
-struct Chunks(mpsc::Receiver<Bytes>);
+pub(super) struct Chunks(pub(super) mpsc::Receiver<Bytes>);
 
 impl HttpBody for Chunks {
     type Data = Bytes;

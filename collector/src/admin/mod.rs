@@ -4,13 +4,19 @@
 mod alerts;
 mod cards;
 mod explain;
+mod export;
 mod figures;
+mod kpi;
+mod leads;
 mod live;
 mod operate;
 mod page;
 mod review;
 mod rules;
 mod sales;
+mod survey;
+mod unknown;
+mod untaken;
 mod view;
 mod wish;
 
@@ -30,6 +36,7 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use self::survey::Surveys;
 use self::view::View;
 use self::wish::{Wish, needed};
 use crate::app::App;
@@ -93,6 +100,8 @@ pub struct Admin {
     pub surroundings: Arc<Surroundings>,
     /// Where sales answers.
     pub desk: Desk,
+    /// What was found by looking at every lead.
+    pub surveys: Arc<Surveys>,
     /// Ends streams when the server stops.
     pub stop: watch::Receiver<bool>,
 }
@@ -247,12 +256,13 @@ impl Admin {
         let found = match segments.as_slice() {
             ["leads", id] => return self.lead_page(lead_id(id)?),
             ["metrics"] => return Ok(self.metrics()),
-            ["api", "leads"] => {
-                let ids = self.lists.search(query.get("q").unwrap_or_default(), query.limit()?);
-                view.leads(&ids)
-            }
+            ["api", "leads"] => self.search(query)?,
+            ["api", "export", "leads"] => return self.export_leads(query),
             ["api", "leads", "by"] => self.resolve(query)?,
-            ["api", "hot"] => view.hot(&self.lists.hot()),
+            ["api", "lists"] => self.named_lists(),
+            ["api", "figures"] => self.kpi(query)?,
+            ["api", "untaken"] => self.untaken(query)?,
+            ["api", "hot"] => self.hot(&view, query)?,
             ["api", "rules", rest @ ..] => return rules::get(self, rest),
             ["api", "review"] => self.questions(),
             ["api", "alerts"] => self.feed(query)?,
@@ -505,15 +515,35 @@ fn parse_time(text: &str) -> Option<Timestamp> {
     u64::try_from(time.as_millisecond()).ok().map(Timestamp)
 }
 
+/// Names in one query.
+const QUERY_WORDS_MAX: usize = 32;
+
 struct Query(Vec<(String, String)>);
 
 impl Query {
     fn of(query: &str) -> Query {
-        Query(form_urlencoded::parse(query.as_bytes()).into_owned().take(32).collect())
+        let words = form_urlencoded::parse(query.as_bytes()).into_owned();
+        Query(words.take(QUERY_WORDS_MAX + 1).collect())
     }
 
     fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Every value of a name.
+    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether it says nothing else.
+    fn only(&self, known: &[&str]) -> Result<(), Refusal> {
+        if self.0.len() > QUERY_WORDS_MAX {
+            return Err(Refusal::TooMuch("query"));
+        }
+        match self.0.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+            Some((unknown, _)) => Err(Refusal::NoSuchField(unknown.clone())),
+            None => Ok(()),
+        }
     }
 
     /// Whether something is asked for. Another word is refused: it must not mean no.
@@ -568,6 +598,7 @@ mod tests {
             problems: Arc::default(),
             surroundings: Arc::default(),
             desk: Desk::new(app, &Arc::default(), &Arc::default()),
+            surveys: Arc::default(),
             stop: watch::channel(false).1,
         }
     }

@@ -11,6 +11,7 @@ use engine::lead::{Explained, Lead, explain, reasons, terms_of, urgency};
 use engine::ledger::Row;
 use engine::points::Points;
 use engine::record::{Body, Member, NameKind, Record, Step, StepRecord, Tie};
+use engine::scoring::Scoring;
 use engine::stage::Stage;
 use engine::threshold::{Crossing, Direction, Gate, Standing, Threshold};
 use engine::time::Timestamp;
@@ -38,19 +39,14 @@ impl<'a> View<'a> {
         View { app, catalog: app.engine.catalog(), in_force: app.scoring.load() }
     }
 
-    /// A list of leads, in the order given.
-    pub fn leads(&self, ids: &[LeadId]) -> Value {
-        let now = self.app.clock.now();
-        let mut rows = Vec::new();
-        let mut shown = BTreeSet::new();
-        for id in ids {
-            // A name of somebody's leads to them, once.
-            let head = self.app.engine.head(*id);
-            if let Some(lead) = self.app.engine.lead(head).filter(|_| shown.insert(head)) {
-                rows.push(self.summary(head, &lead, now));
-            }
-        }
-        json!({ "schema": 1, "at": iso(now), "leads": rows })
+    /// The rules in force.
+    pub fn scoring(&self) -> &Scoring {
+        &self.in_force.scoring
+    }
+
+    /// A lead in a list.
+    pub fn row(&self, id: LeadId, lead: &Lead, now: Timestamp) -> Value {
+        self.summary(id, lead, now)
     }
 
     /// The hot queue: the highest score first.

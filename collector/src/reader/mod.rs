@@ -1,6 +1,7 @@
 //! The reader follows committed records and keeps what lists need: names, who is hot, the live
 //! stream. Lists never touch the engine's maps; one entity is copied under its lock.
 
+pub mod days;
 mod line;
 
 use std::collections::btree_map::Entry;
@@ -18,6 +19,7 @@ use engine::threshold::{Crossing, Direction};
 use engine::time::Timestamp;
 use engine::wire::About;
 
+use self::days::Days;
 pub use self::line::{line, printable, step_name, what};
 use crate::app::App;
 use crate::journal::Follower;
@@ -35,6 +37,8 @@ pub struct Summary {
     text: String,
     /// When a hit of theirs was last received.
     pub last_seen: Timestamp,
+    /// Whether they came under a test key.
+    test: bool,
 }
 
 /// The lists.
@@ -48,6 +52,7 @@ struct Inner {
     held: BTreeSet<(LeadId, ThresholdId)>,
     questions: BTreeMap<Asked, Open>,
     questions_unlisted: u64,
+    days: Days,
 }
 
 /// What is asked. The same again, on whatever page, is the same question.
@@ -94,30 +99,67 @@ impl Lists {
             Body::Step(step) => inner.take_step(step),
             Body::Due(_) | Body::Published(_) | Body::Named(_) | Body::Outbox(_) => {}
         }
+        let terms = catalog.versions.numbered(record.version);
+        let offset = terms.map(|terms| terms.offset).unwrap_or_default();
+        if let Body::Outbox(entry) = &record.body {
+            inner.days.take_outbox(entry, record.time, offset);
+        }
         let Some(part) = record.lead_part() else {
             return;
         };
-        inner.leads.entry(part.lead).or_default();
+        let test = inner.leads.entry(part.lead).or_default().test;
         for crossing in &part.crossings {
             inner.cross(part.lead, crossing, catalog);
         }
+        if test {
+            return;
+        }
+        inner.days.take_part(part, (record.time, position), offset);
+        match &record.body {
+            Body::Step(step) => match &step.step {
+                Step::Feedback(feedback) => inner.days.answer(part.lead, feedback, record.time),
+                Step::TakeIn(parcel) if parcel.joint.is_some() => {
+                    inner.days.join(parcel.from, part.lead);
+                }
+                _ => {}
+            },
+            Body::Hit(_) | Body::Due(_) | Body::Published(_) | Body::Named(_) | Body::Outbox(_) => {
+            }
+        }
     }
 
-    /// Leads that have all the words, those seen last first.
-    pub fn search(&self, words: &str, most: usize) -> Vec<LeadId> {
-        let words: Vec<String> = words.split_whitespace().map(str::to_lowercase).collect();
-        let inner = self.locked();
-        let mut found: Vec<(Timestamp, LeadId)> = inner
-            .leads
-            .iter()
-            .filter(|(id, summary)| {
-                let is = |word: &String| summary.text.contains(word.as_str());
-                words.iter().all(|word| is(word) || id.to_string().eq_ignore_ascii_case(word))
-            })
-            .map(|(id, summary)| (summary.last_seen, *id))
-            .collect();
+    /// The daily roll-ups, looked at for a moment.
+    pub fn days<T>(&self, look: impl FnOnce(&Days) -> T) -> T {
+        look(&self.locked().days)
+    }
+
+    /// Leads that have all the words, those seen last first, behind the one at which a page
+    /// ended.
+    pub fn search(
+        &self,
+        words: &str,
+        after: Option<(Timestamp, LeadId)>,
+    ) -> Vec<(Timestamp, LeadId)> {
+        let words = lower_words(words);
+        let mut found: Vec<(Timestamp, LeadId)> = {
+            let inner = self.locked();
+            let of_it = inner.leads.iter().filter(|(id, summary)| summary.has(**id, &words));
+            of_it.map(|(id, summary)| (summary.last_seen, *id)).collect()
+        };
+        found.retain(|place| after.is_none_or(|after| *place < after));
         found.sort_unstable_by(|a, b| b.cmp(a));
-        found.into_iter().take(most).map(|(_, id)| id).collect()
+        found
+    }
+
+    /// Whether a lead has all the words.
+    pub fn has_words(&self, id: LeadId, words: &str) -> bool {
+        let words = lower_words(words);
+        self.locked().leads.get(&id).is_some_and(|summary| summary.has(id, &words))
+    }
+
+    /// Every name of a lead that was heard of, in the order of the ids.
+    pub fn ids(&self) -> Vec<LeadId> {
+        self.locked().leads.keys().copied().collect()
     }
 
     /// Leads that are in at the threshold named "hot".
@@ -161,6 +203,7 @@ impl Inner {
         };
         let summary = self.leads.entry(part.lead).or_default();
         summary.last_seen = summary.last_seen.max(time);
+        summary.test |= record.hit.test;
         let first = record.first.as_ref().map(|first| &first.hit);
         for (hit, hears) in [first, Some(&record.hit)].into_iter().zip(part.hears) {
             if let Some(claim) = hit.filter(|_| hears.is_some()).and_then(|hit| hit.claim.as_ref())
@@ -237,7 +280,16 @@ impl Inner {
     }
 }
 
+fn lower_words(words: &str) -> Vec<String> {
+    words.split_whitespace().map(str::to_lowercase).collect()
+}
+
 impl Summary {
+    fn has(&self, id: LeadId, words: &[String]) -> bool {
+        let is = |word: &String| self.text.contains(word.as_str());
+        words.iter().all(|word| is(word) || id.to_string().eq_ignore_ascii_case(word))
+    }
+
     fn remember(&mut self, attributes: &Attributes) {
         for name in ["name", "company", "email", "user_id", "crm_id"] {
             let Some(value) = attributes.get(name).map(|value| value.to_lowercase()) else {
@@ -260,7 +312,8 @@ pub fn run(app: &Arc<App>, lists: &Lists, mut follower: Follower, stop: &AtomicB
             let listening = app.live.receiver_count() > 0;
             let wanted = |bytes: &[u8]| {
                 let about = About::of(bytes);
-                listening || about.lead || about.review || about.step
+                let held = about.outbox && days::holds_back(bytes);
+                listening || about.lead || about.review || about.step || held
             };
             Ok(entry.map(|entry| {
                 let record = wanted(entry.bytes).then(|| Record::decode(entry.bytes));

@@ -325,6 +325,7 @@ fn launch(
         problems: Arc::default(),
         surroundings: Arc::clone(&parts.surroundings),
         desk: Desk::new(&app, &parts.log, &parts.endpoints),
+        surveys: Arc::default(),
         stop: stopped.clone(),
     };
     let workings = Workings { commands, replayed, reload: Arc::clone(&reload) };

@@ -469,6 +469,25 @@ impl Engine {
         self.visitors.get(&id).is_some_and(|visitor| !visitor.is_expired(now))
     }
 
+    /// The ids of visitors that pass a quick look, at most so many, and how many pass it. For a
+    /// figure, not for every request: all of them are looked at, one lock after another.
+    pub fn visitors_where(
+        &self,
+        most: usize,
+        mut look: impl FnMut(&Visitor) -> bool,
+    ) -> (Vec<VisitorId>, usize) {
+        let (mut ids, mut count) = (Vec::new(), 0);
+        self.visitors.each(|id, visitor| {
+            if look(visitor) {
+                count += 1;
+                if ids.len() < most {
+                    ids.push(*id);
+                }
+            }
+        });
+        (ids, count)
+    }
+
     /// Forgets visitors who are absent anyway. Unobservable, but for the memory it frees: one
     /// who has only just expired is kept, since a hit received a moment earlier may still come.
     pub fn sweep(&self, now: Timestamp) {
