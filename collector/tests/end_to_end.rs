@@ -6,6 +6,8 @@
 mod deliveries;
 #[path = "end_to_end/facts.rs"]
 mod facts;
+#[path = "end_to_end/figures.rs"]
+mod figures;
 #[path = "end_to_end/identity.rs"]
 mod identity;
 #[path = "end_to_end/lists.rs"]

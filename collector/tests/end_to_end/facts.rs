@@ -22,7 +22,7 @@ fn state(server: &Server, email: &str, facts: &Value) -> Value {
 }
 
 fn kinds(receiver: &Receiver, email: &str) -> Vec<String> {
-    receiver.about(email).iter().map(Received::kind).collect()
+    receiver.all_about(email).iter().map(Received::kind).collect()
 }
 
 /// The rules that ship, with an audience for events and one line that mailers hear of.
@@ -102,7 +102,7 @@ fn nobody_is_reminded_of_what_nobody_heard() {
     // Four working hours later.
     server.to("2026-12-07 13:00");
     server.settle("tanaka");
-    sfa.wait_about(OTHER, 2);
+    wait_for("his reminder", || (sfa.all_about(OTHER).len() == 2).then_some(()));
     drain(&server, &sfa, 1);
     assert_eq!(kinds(&sfa, OTHER), ["lead.action", "lead.reminder"]);
     assert_eq!(kinds(&sfa, TANAKA), [""; 0]);
@@ -116,7 +116,7 @@ fn nobody_is_reminded_of_what_nobody_heard() {
     Browser::returning(&server, 3).form(TANAKA, &form(), "/thanks/contact/ok", "");
     sfa.wait_about(TANAKA, 1);
     server.to("2026-12-08 14:00");
-    sfa.wait_about(TANAKA, 2);
+    wait_for("her reminder", || (sfa.all_about(TANAKA).len() == 2).then_some(()));
     assert_eq!(kinds(&sfa, TANAKA), ["lead.hot", "lead.reminder"]);
 }
 
@@ -160,6 +160,25 @@ fn an_event_that_somebody_is_registered_for_is_no_news_and_another_is() {
     drain(&server, &sfa, 1);
     assert_eq!(kinds(&sfa, TANAKA), ["lead.action", "lead.reminder"]);
     assert_eq!(held_back(&server, "registered_events"), 3, "two, and the reminder of the first");
+}
+
+#[test]
+fn what_a_customer_asks_for_is_news_about_a_customer_and_no_new_lead() {
+    let sfa = Receiver::start();
+    let server = started(&[(&sfa, "sfa", "audience = [\"sales\"]\n")]);
+    let third = "sato@third.example";
+    for (number, email, fact) in [
+        (1, TANAKA, json!({ "customer": true })),
+        (2, OTHER, json!({ "open_deal": "D-7" })),
+        (3, third, json!({ "customer": false, "open_deal": null })),
+    ] {
+        state(&server, email, &fact);
+        Browser::returning(&server, number).form(email, &form(), "/thanks/contact/ok", "");
+    }
+    drain(&server, &sfa, 1);
+    assert_eq!(kinds(&sfa, TANAKA), ["lead.signal"]);
+    assert_eq!(kinds(&sfa, OTHER), ["lead.signal"]);
+    assert_eq!(kinds(&sfa, third), ["lead.hot"]);
 }
 
 #[test]
