@@ -38,6 +38,7 @@ use collector::seal::Sealer;
 use collector::serve::{name_sites, publish_first};
 use collector::timeline::unseal_with;
 use collector::webhook::EndpointId;
+use collector::webhook::breaker::Rest;
 use collector::webhook::driver::Command;
 use collector::webhook::queue::{EndpointSettings, Input, Limits, Message, Mode, Queue};
 use engine::alert::{AlertId, Cause};
@@ -534,6 +535,7 @@ fn queue_for(endpoints: &[Endpoint], settings: &config::Settings, now: Timestamp
             in_flight_max: 1,
             schedule: settings.webhooks.retry_schedule.clone().into(),
             supersede: false,
+            rest: Rest::default(),
         };
         queue.step(Input::EndpointChanged(known), now);
     }

@@ -394,6 +394,9 @@ fn read_webhooks(table: Table<'_>) -> Option<Webhooks> {
     let attempt = timeout(&table, "timeout_ms");
     let connect = timeout(&table, "connect_ms");
     in_order(&table, ("connect_ms", connect), ("timeout_ms", attempt));
+    let rest = |key| table.need(key).and_then(|field| field.millis(1..=RETRY_MS_MAX));
+    let (rest_min, rest_max) = (rest("rest_min_ms"), rest("rest_max_ms"));
+    in_order(&table, ("rest_min_ms", rest_min), ("rest_max_ms", rest_max));
     let in_flight = size(&table, "in_flight_max", 1);
     let endpoints = size(&table, "endpoints_max", 1);
     let pending = size(&table, "pending_max", 1);
@@ -407,6 +410,8 @@ fn read_webhooks(table: Table<'_>) -> Option<Webhooks> {
         retry_schedule: schedule?,
         timeout: attempt?,
         connect: connect?,
+        rest_min: rest_min?,
+        rest_max: rest_max?,
         in_flight_max: in_flight?,
         endpoints_max: endpoints?,
         pending_max: pending?,

@@ -201,6 +201,10 @@ pub struct Webhooks {
     pub timeout: Duration,
     /// Finding the name and connecting.
     pub connect: Duration,
+    /// The first rest of an endpoint where most attempts fail.
+    pub rest_min: Duration,
+    /// The longest.
+    pub rest_max: Duration,
     /// Attempts at once for one endpoint.
     pub in_flight_max: usize,
     /// Endpoints.

@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::config::{Endpoint, EndpointMode, Settings};
 use crate::outbox::Log;
 use crate::outbox::entry::{Attempt, Entry};
+use crate::webhook::breaker::Rest;
 use crate::webhook::client::{Client, Resolver, Timeouts};
 use crate::webhook::driver::{self, Command, JournalStopped, Notice, World};
 use crate::webhook::queue::{EndpointSettings, Figures, Limits, Mode, Queue};
@@ -45,6 +46,7 @@ pub(super) fn endpoint_settings(
         in_flight_max: endpoint.in_flight_max.unwrap_or(settings.webhooks.in_flight_max),
         schedule: settings.webhooks.retry_schedule.clone().into(),
         supersede: endpoint.supersede,
+        rest: Rest { min: settings.webhooks.rest_min, max: settings.webhooks.rest_max },
     })
 }
 

@@ -15,12 +15,23 @@ pub const WINDOW: Duration = Duration::from_mins(5);
 pub const RESULTS_MIN: usize = 10;
 /// The share of failures that opens it, in percent.
 pub const FAILED_PERCENT: usize = 70;
-/// The first rest.
-pub const REST_MIN: Duration = Duration::from_secs(30);
-/// The longest rest.
-pub const REST_MAX: Duration = Duration::from_mins(10);
 /// Results remembered; older ones are forgotten first, which only makes it quicker to judge.
 pub const RESULTS_MAX: usize = 64;
+
+/// How long an endpoint rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rest {
+    /// At first.
+    pub min: Duration,
+    /// At most, after having doubled again and again.
+    pub max: Duration,
+}
+
+impl Default for Rest {
+    fn default() -> Rest {
+        Rest { min: Duration::from_secs(30), max: Duration::from_mins(10) }
+    }
+}
 
 /// One endpoint's breaker.
 #[derive(Clone, Debug, Default)]
@@ -48,12 +59,12 @@ impl Breaker {
     }
 
     /// Takes in the result of an attempt that ended at `now`.
-    pub fn record(&mut self, success: bool, now: Timestamp) {
+    pub fn record(&mut self, success: bool, rest: Rest, now: Timestamp) {
         if success {
             // Whatever was counted before it, an endpoint that answers is up.
             self.open = None;
         } else if let Some(open) = self.open {
-            self.reopen(open, now);
+            self.reopen(open, rest, now);
             return;
         }
         self.results.push_back((now, success));
@@ -65,17 +76,17 @@ impl Breaker {
         let failed = self.results.iter().filter(|(_, success)| !success).count();
         let enough = self.results.len() >= RESULTS_MIN;
         if !success && enough && failed * 100 >= self.results.len() * FAILED_PERCENT {
-            self.open = Some(Open { until: now.plus(REST_MIN), rest: REST_MIN });
+            self.open = Some(Open { until: now.plus(rest.min), rest: rest.min });
             self.results.clear();
         }
     }
 
-    fn reopen(&mut self, open: Open, now: Timestamp) {
+    fn reopen(&mut self, open: Open, rest: Rest, now: Timestamp) {
         // Attempts that were out when it opened come back failed too; they prove nothing new.
         if now < open.until {
             return;
         }
-        let rest = (open.rest * 2).min(REST_MAX);
+        let rest = (open.rest * 2).min(rest.max);
         self.open = Some(Open { until: now.plus(rest), rest });
     }
 }
@@ -91,7 +102,7 @@ mod tests {
     fn after(results: &[bool]) -> Breaker {
         let mut breaker = Breaker::default();
         for result in results {
-            breaker.record(*result, at(0));
+            breaker.record(*result, Rest::default(), at(0));
         }
         breaker
     }
@@ -100,7 +111,7 @@ mod tests {
     fn nine_failures_leave_it_closed_and_the_tenth_opens_it() {
         let mut breaker = after(&[false; 9]);
         assert_eq!(breaker.closed_until(at(0)), None);
-        breaker.record(false, at(0));
+        breaker.record(false, Rest::default(), at(0));
         assert_eq!(breaker.closed_until(at(0)), Some(at(30)));
         assert_eq!(breaker.closed_until(at(30)), None);
         assert!(breaker.is_trying());
@@ -116,7 +127,7 @@ mod tests {
     #[test]
     fn results_older_than_the_window_do_not_count() {
         let mut breaker = after(&[false; 9]);
-        breaker.record(false, at(301));
+        breaker.record(false, Rest::default(), at(301));
         assert!(!breaker.is_trying());
     }
 
@@ -125,25 +136,39 @@ mod tests {
         let mut breaker = after(&[false; 10]);
         let mut now = 30;
         for rest in [60, 120, 240, 480, 600, 600] {
-            breaker.record(false, at(now));
+            breaker.record(false, Rest::default(), at(now));
             assert_eq!(breaker.closed_until(at(now)), Some(at(now + rest)));
             now += rest;
         }
     }
 
     #[test]
+    fn it_rests_as_long_as_the_settings_say() {
+        let rest = Rest { min: Duration::from_secs(2), max: Duration::from_secs(5) };
+        let mut breaker = Breaker::default();
+        for _ in 0..10 {
+            breaker.record(false, rest, at(0));
+        }
+        assert_eq!(breaker.closed_until(at(0)), Some(at(2)));
+        breaker.record(false, rest, at(2));
+        assert_eq!(breaker.closed_until(at(2)), Some(at(6)));
+        breaker.record(false, rest, at(6));
+        assert_eq!(breaker.closed_until(at(6)), Some(at(11)));
+    }
+
+    #[test]
     fn late_failures_of_the_first_wave_do_not_lengthen_the_rest() {
         let mut breaker = after(&[false; 10]);
-        breaker.record(false, at(29));
+        breaker.record(false, Rest::default(), at(29));
         assert_eq!(breaker.closed_until(at(29)), Some(at(30)));
     }
 
     #[test]
     fn one_success_closes_it() {
         let mut breaker = after(&[false; 10]);
-        breaker.record(true, at(31));
+        breaker.record(true, Rest::default(), at(31));
         assert!(!breaker.is_trying());
-        breaker.record(false, at(32));
+        breaker.record(false, Rest::default(), at(32));
         assert!(!breaker.is_trying(), "one failure after it does not open it again");
     }
 }

@@ -448,6 +448,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::super::address::Permit;
+    use super::super::breaker::Rest;
     use super::super::client::{Resolver, Timeouts};
     use super::super::queue::{Limits, Mode};
     use super::super::{Delivery, Outcome};
@@ -523,6 +524,7 @@ mod tests {
                 in_flight_max: 2,
                 schedule: vec![Duration::ZERO; attempts].into(),
                 supersede: false,
+                rest: Rest::default(),
             },
             target: Target::parse(&format!("http://127.0.0.1:{port}/"), &permit).unwrap(),
             secrets: Secrets::parse(["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]).unwrap(),

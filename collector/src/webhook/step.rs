@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use engine::time::Timestamp;
 
+use super::breaker::Rest;
 use super::{Answer, AttemptRecord, Delivery, EndpointId, LeadRef, MessageId, SendError};
 
 /// Attempts one endpoint may have in flight unless its settings say otherwise.
@@ -70,6 +71,8 @@ pub struct EndpointSettings {
     pub schedule: Arc<[Duration]>,
     /// Whether a newer message of the same topic about a lead replaces one that was never sent.
     pub supersede: bool,
+    /// How long it rests while most attempts fail.
+    pub rest: Rest,
 }
 
 /// One alert for one endpoint.

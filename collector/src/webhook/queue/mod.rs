@@ -215,7 +215,7 @@ impl Queue {
             state = Delivery::Disabled { attempts: attempt };
         }
         let success = answer.as_ref().is_ok_and(Answer::is_success);
-        lane.breaker.record(success, now);
+        lane.breaker.record(success, lane.settings.rest, now);
         lane.note(success, now);
         if !success {
             self.counters.failed += 1;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::super::breaker::Rest;
 use super::super::{LeadRef, SCHEDULE, SendError};
 use super::*;
 
@@ -30,6 +31,7 @@ fn settings(name: &str, mode: Mode) -> EndpointSettings {
         test: false,
         in_flight_max: 2,
         schedule: SCHEDULE.into(),
+        rest: Rest::default(),
         supersede: false,
     }
 }
