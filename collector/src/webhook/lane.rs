@@ -3,6 +3,7 @@
 //! Only the first message of a lead may be in flight. Firsts that are not flying stand in `due`, so
 //! that the next attempt is found without looking at those that wait.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use engine::time::Timestamp;
@@ -116,11 +117,9 @@ impl Lane {
         if self.breaker.closed_until(now).is_some() {
             return None;
         }
-        let (due, _, lead) = *self.due.first()?;
-        if due > now {
-            return None;
-        }
-        self.due.pop_first();
+        let next = if self.breaker.is_trying() { self.most_tried(now) } else { self.oldest(now) };
+        let (due, arrival, lead) = next?;
+        self.due.remove(&(due, arrival, lead));
         let entry = self.leads.get_mut(&lead)?.front_mut()?;
         entry.flying = true;
         self.flying += 1;
@@ -131,6 +130,22 @@ impl Lane {
             replay: entry.message.replay,
             body: entry.message.body.clone(),
         })
+    }
+
+    fn oldest(&self, now: Timestamp) -> Option<(Timestamp, u64, LeadRef)> {
+        self.due.first().copied().filter(|(due, ..)| *due <= now)
+    }
+
+    /// While one attempt at a time tries whether the endpoint is up again, it is for the message
+    /// that has had the most. A receiver that takes a message only after some attempts would else
+    /// be shown each waiting message once, and be taken for down, before one of them arrives.
+    fn most_tried(&self, now: Timestamp) -> Option<(Timestamp, u64, LeadRef)> {
+        let attempts = |lead| {
+            let first = self.leads.get(&lead).and_then(VecDeque::front);
+            first.map_or(0, |entry| entry.state.attempts())
+        };
+        let due = self.due.iter().take_while(|(due, ..)| *due <= now);
+        due.copied().min_by_key(|(.., lead)| Reverse(attempts(*lead)))
     }
 
     fn flying_max(&self) -> usize {

@@ -281,6 +281,26 @@ fn a_failing_endpoint_rests_and_then_gets_one_attempt_at_a_time() {
 }
 
 #[test]
+fn a_receiver_that_takes_a_message_at_the_fourth_attempt_is_not_taken_for_down_for_ever() {
+    let schedule = [0, 5, 5, 5].map(Duration::from_secs).into();
+    let roomy = EndpointSettings { in_flight_max: 16, schedule, ..settings("sfa", Mode::Live) };
+    let mut queue = queue_with(Limits::default(), &[roomy]);
+    for lead in 0..12_u32 {
+        let name = format!("m{lead}");
+        queue.step(Input::Enqueue(message("sfa", lead.into(), &name)), START);
+        queue.step(answered("sfa", &name, 1, 500), START);
+    }
+    for (attempt, seconds) in [(2, 30), (3, 90)] {
+        let tried = queue.step(Input::Tick, at(seconds));
+        assert_eq!(sent(&tried), [("sfa", "m0", attempt)]);
+        queue.step(answered("sfa", "m0", attempt, 500), at(seconds));
+    }
+    assert_eq!(sent(&queue.step(Input::Tick, at(210))), [("sfa", "m0", 4)]);
+    let up = queue.step(answered("sfa", "m0", 4, 200), at(210));
+    assert_eq!(sent(&up).len(), 11);
+}
+
+#[test]
 fn a_dead_letter_is_resent_under_its_id_marked_as_replay_and_with_a_fresh_schedule() {
     let mut queue = live(&["sfa"]);
     queue.step(Input::Enqueue(message("sfa", 1, "a")), START);
