@@ -33,6 +33,15 @@ struct Sent {
     answered: Duration,
 }
 
+/// Which leads, by number: none of them may have crossed before.
+#[derive(Clone, Copy)]
+pub struct Leads {
+    /// The first.
+    pub first: usize,
+    /// How many.
+    pub count: usize,
+}
+
 fn mail(number: usize) -> String {
     format!("c{number}@buyer.example")
 }
@@ -63,19 +72,20 @@ fn prepare(client: &mut Client, number: usize) -> Result<String, Failure> {
     Ok(kept.cookie.unwrap_or(first))
 }
 
-fn prepare_all(target: SocketAddr, crossings: usize) -> Result<Vec<String>, Failure> {
+fn prepare_all(target: SocketAddr, leads: Leads) -> Result<Vec<String>, Failure> {
     let threads: Vec<_> = (0..SENDERS)
         .map(|sender| {
             thread::spawn(move || {
                 let mut client = Client::new(target);
-                let mine = (sender..crossings).step_by(SENDERS);
-                let made: Result<Vec<_>, Failure> =
-                    mine.map(|number| Ok((number, prepare(&mut client, number)?))).collect();
+                let mine = (sender..leads.count).step_by(SENDERS);
+                let made: Result<Vec<_>, Failure> = mine
+                    .map(|number| Ok((number, prepare(&mut client, leads.first + number)?)))
+                    .collect();
                 made
             })
         })
         .collect();
-    let mut cookies = vec![String::new(); crossings];
+    let mut cookies = vec![String::new(); leads.count];
     for made in threads {
         let made = made.join().map_err(|_| Failure::Input("a sender panicked"))??;
         for (number, cookie) in made {
@@ -89,7 +99,7 @@ fn prepare_all(target: SocketAddr, crossings: usize) -> Result<Vec<String>, Fail
 fn send(
     target: SocketAddr,
     cookies: &[String],
-    next: &AtomicUsize,
+    (first, next): (usize, &AtomicUsize),
     (start, gap): (Instant, Duration),
 ) -> Result<Vec<Sent>, Failure> {
     let mut client = Client::new(target);
@@ -102,7 +112,7 @@ fn send(
         let Some(cookie) = cookies.get(number) else {
             return Ok(sent);
         };
-        let query = format!("&i=c{number}");
+        let query = format!("&i=c{}", first + number);
         request.clear();
         http::pixel(&mut request, "%2Fthanks%2Fcontact%2Fok", &query, cookie, "");
         let due = start + gap * number as u32;
@@ -117,18 +127,19 @@ fn send(
 
 /// When each crossing's alert was read, until all were or patience ends; and how many webhooks
 /// were about something else.
-fn listen(told: &Receiver<Told>, crossings: usize) -> (Vec<Vec<Instant>>, usize) {
-    let mut read: Vec<Vec<Instant>> = vec![Vec::new(); crossings];
+fn listen(told: &Receiver<Told>, leads: Leads) -> (Vec<Vec<Instant>>, usize) {
+    let mut read: Vec<Vec<Instant>> = vec![Vec::new(); leads.count];
     let (mut strange, mut heard) = (0, 0);
     let until = Instant::now() + PATIENCE;
-    while heard < crossings {
+    while heard < leads.count {
         let Ok(one) = told.recv_timeout(until.saturating_duration_since(Instant::now())) else {
             break;
         };
         let mail = one.text("/data/lead/email");
         let number = mail.strip_prefix('c').and_then(|rest| rest.split('@').next());
         let number = number.and_then(|digits| digits.parse::<usize>().ok());
-        match number.filter(|_| one.text("/type") == "lead.hot").and_then(|it| read.get_mut(it)) {
+        let place = number.and_then(|number| number.checked_sub(leads.first));
+        match place.filter(|_| one.text("/type") == "lead.hot").and_then(|it| read.get_mut(it)) {
             Some(times) => {
                 heard += usize::from(times.is_empty());
                 times.push(one.at);
@@ -143,20 +154,21 @@ fn listen(told: &Receiver<Told>, crossings: usize) -> (Vec<Vec<Instant>>, usize)
 pub fn run(
     target: SocketAddr,
     receiver: SocketAddr,
-    crossings: usize,
+    leads: Leads,
     rate: u32,
 ) -> Result<Value, Failure> {
+    let crossings = leads.count;
     if crossings == 0 || rate == 0 {
         return Err(Failure::Input("there must be crossings and a rate"));
     }
     let told = sink::listen(receiver)?;
-    let cookies = Arc::new(prepare_all(target, crossings)?);
+    let cookies = Arc::new(prepare_all(target, leads)?);
     let next = Arc::new(AtomicUsize::new(0));
     let schedule = (Instant::now() + Duration::from_millis(200), Duration::from_secs(1) / rate);
     let senders: Vec<_> = (0..SENDERS)
         .map(|_| {
             let (cookies, next) = (Arc::clone(&cookies), Arc::clone(&next));
-            thread::spawn(move || send(target, &cookies, &next, schedule))
+            thread::spawn(move || send(target, &cookies, (leads.first, &next), schedule))
         })
         .collect();
     let mut sent: Vec<Option<Sent>> = vec![None; crossings];
@@ -165,7 +177,7 @@ pub fn run(
             sent[one.number] = Some(one);
         }
     }
-    let (read, strange) = listen(&told, crossings);
+    let (read, strange) = listen(&told, leads);
     let pairs = sent.iter().flatten().filter_map(|one| Some((one, read[one.number].first()?)));
     let to_alert: Vec<Duration> =
         pairs.map(|(one, read)| read.saturating_duration_since(one.at)).collect();

@@ -190,15 +190,16 @@ fn write_hit(request: &mut Vec<u8>, path: &str, name: &str, visitor: &Visitor, w
     }
 }
 
-/// Browses until standard input ends, then writes the account.
+/// Browses until standard input ends, then writes the account; without a receiver, of the hits
+/// alone.
 pub fn run(
     target: SocketAddr,
-    receiver: SocketAddr,
+    receiver: Option<SocketAddr>,
     out: &Path,
     rate: u32,
     seed: u64,
 ) -> Result<Value, Failure> {
-    let told = sink::listen(receiver)?;
+    let told = receiver.map(sink::listen).transpose()?;
     let shared = Arc::new(Shared {
         stop: AtomicBool::new(false),
         hits: AtomicU64::new(0),
@@ -228,7 +229,7 @@ pub fn run(
             *account.refused.entry(status).or_default() += count;
         }
     }
-    let told = wait(&told, account.expected.len());
+    let told = told.map(|told| wait(&told, account.expected.len())).unwrap_or_default();
     fs::write(out, write(&account, &told))?;
     let acknowledged = account.lines.iter().filter(|line| line.acknowledged).count();
     let refused: BTreeMap<String, u64> =

@@ -1,6 +1,6 @@
 //! What `./measure` needs of a client: load at little cost, forged cookies, a witness of kills,
-//! and a receiver of webhooks. Each command prints what it saw as one line of JSON; judging it is
-//! left to `./measure`.
+//! and receivers of webhooks, good ones and bad ones. Each command prints what it saw as one line
+//! of JSON; judging it is left to `./measure`.
 
 mod alerts;
 mod browse;
@@ -12,6 +12,7 @@ mod history;
 mod http;
 mod pixel;
 mod random;
+mod receive;
 mod sink;
 mod visitors;
 
@@ -114,9 +115,9 @@ enum Command {
     /// Browse until standard input ends, through any number of crashes, and write down what was
     /// acknowledged and what the receiver was told.
     Browse {
-        /// Where the receiver listens.
+        /// Where the receiver listens; without it somebody else takes the webhooks.
         #[arg(long)]
-        receiver: SocketAddr,
+        receiver: Option<SocketAddr>,
         /// Where the account is written, tab-separated.
         #[arg(long)]
         out: PathBuf,
@@ -132,9 +133,21 @@ enum Command {
         /// How many leads.
         #[arg(long)]
         crossings: usize,
+        /// How many came before: mails go on from there.
+        #[arg(long, default_value_t = 0)]
+        first: usize,
         /// How many a second.
         #[arg(long, default_value_t = 100)]
         rate: u32,
+    },
+    /// Take webhooks until standard input ends, well or badly, and write each down.
+    Receive {
+        /// How and where: good, slow_to_take, hanging, resetting or endless, "=", an address.
+        #[arg(long = "receiver", required = true)]
+        receivers: Vec<receive::Place>,
+        /// Where they are written, tab-separated.
+        #[arg(long)]
+        out: PathBuf,
     },
 }
 
@@ -197,8 +210,10 @@ fn run(cli: Cli) -> Result<Value, Failure> {
             history::run(target, visitors::read(&cookies)?, (first, visits), seed)
         }
         Command::Browse { receiver, out, rate } => browse::run(target, receiver, &out, rate, seed),
-        Command::Alerts { receiver, crossings, rate } => {
-            alerts::run(target, receiver, crossings, rate)
+        Command::Alerts { receiver, crossings, first, rate } => {
+            let leads = alerts::Leads { first, count: crossings };
+            alerts::run(target, receiver, leads, rate)
         }
+        Command::Receive { receivers, out } => receive::run(&receivers, &out),
     }
 }
