@@ -44,7 +44,8 @@ fn scoring(text: &str) -> Result<ScoringFile, Vec<Problem>> {
 }
 
 fn endpoints(text: &str, surroundings: &Surroundings) -> Result<Vec<Endpoint>, Vec<String>> {
-    let known = Known::of(scoring(DEFAULT_SCORING).as_ref().ok());
+    let lists = Some(vec!["hot-manufacturing".to_owned()]);
+    let known = Known { lists, ..Known::of(scoring(DEFAULT_SCORING).as_ref().ok()) };
     read_endpoints(Some(text.as_bytes()), true, &known, surroundings).map_err(|it| shown(&it))
 }
 
@@ -859,6 +860,11 @@ fn mistakes_in_what_an_endpoint_chooses_and_when_it_rests_are_found_with_their_p
             "categories = [\"intend\"]",
             "endpoints.toml:5:15: there is no category \"intend\" in scoring.toml; did you mean \
              \"intent\"?",
+        ),
+        (
+            "lists = [\"hot-manufacture\"]",
+            "endpoints.toml:5:10: there is no list \"hot-manufacture\" in lists.toml; did you mean \
+             \"hot-manufacturing\"?",
         ),
         (
             "owners = [\"sato\"]",

@@ -34,6 +34,8 @@ pub enum Standing {
     Retracted,
     /// It was given up; it can be sent again.
     Dead,
+    /// What is known of the person made it silly, or they are not to be written to.
+    HeldBack,
     /// It was not for this endpoint.
     Filtered,
     /// There is no such message yet.
@@ -42,7 +44,7 @@ pub enum Standing {
 
 impl Standing {
     /// All of them.
-    pub const ALL: [Standing; 10] = [
+    pub const ALL: [Standing; 11] = [
         Standing::Pending,
         Standing::Listed,
         Standing::Digested,
@@ -51,6 +53,7 @@ impl Standing {
         Standing::Superseded,
         Standing::Retracted,
         Standing::Dead,
+        Standing::HeldBack,
         Standing::Filtered,
         Standing::NotQueued,
     ];
@@ -66,9 +69,15 @@ impl Standing {
             Standing::Superseded => "superseded",
             Standing::Retracted => "retracted",
             Standing::Dead => "dead",
+            Standing::HeldBack => "held_back",
             Standing::Filtered => "filtered",
             Standing::NotQueued => "not_queued",
         }
+    }
+
+    /// Whether the endpoint was to get it.
+    fn is_of_it(self) -> bool {
+        !matches!(self, Standing::HeldBack | Standing::Filtered | Standing::NotQueued)
     }
 
     /// Reads a name.
@@ -156,13 +165,15 @@ impl Book {
             return;
         }
         let first = self.parts.len() as u32;
-        for frozen in queued.bodies.iter().filter(|frozen| !frozen.ends) {
-            let Some(endpoint) = &frozen.endpoint else {
-                continue;
-            };
-            let endpoint = self.endpoints.number_of(endpoint);
+        let sent = queued.bodies.iter().filter(|frozen| !frozen.ends).filter_map(|frozen| {
             let listed = frozen.listed.is_some();
             let standing = if listed { Standing::Listed } else { Standing::Pending };
+            Some((frozen.endpoint.as_deref()?, standing))
+        });
+        let held = queued.held.iter().flat_map(|held| &held.endpoints);
+        let held = held.map(|endpoint| (endpoint.as_str(), Standing::HeldBack));
+        for (endpoint, standing) in sent.chain(held) {
+            let endpoint = self.endpoints.number_of(endpoint);
             *self.counts.entry((endpoint, queued.test, standing)).or_default() += 1;
             self.parts.push(Part { endpoint, standing });
         }
@@ -302,7 +313,7 @@ impl Book {
                 break;
             }
             last = line.entry;
-            let of_it = number.is_none_or(|it| self.standing_of(line, it) != Standing::Filtered);
+            let of_it = number.is_none_or(|it| self.standing_of(line, it).is_of_it());
             if line.test == test && of_it {
                 found.push(line.entry);
             }
@@ -401,6 +412,7 @@ mod tests {
     use engine::id::Key;
 
     use super::super::entry::{Frozen, Item};
+    use super::super::held::HeldBack;
     use super::*;
 
     fn alert(number: u64) -> String {
@@ -479,15 +491,21 @@ mod tests {
             book.take(&attempt(number, "sfa", outcome, state));
         }
         book.add(&queued(9, 5, 9, &["crm"]), Position(109));
+        let held = Some(HeldBack { by: "trial".into(), endpoints: vec!["sfa".into()] });
+        book.add(&Queued { held, ..queued(12, 5, 12, &[]) }, Position(112));
         book.add(&queued(11, 5, 11, &["sfa"]), Position(111));
         book.take(&attempt(11, "sfa", "answered", "delivered"));
         let gaps = book.gaps(("sfa", false), &any(), (None, None), 10);
         assert_eq!(gaps.len(), 1);
         let (lead, last, gaps) = &gaps[0];
-        assert_eq!((*lead, *last), (LeadId(5), 11));
+        assert_eq!((*lead, *last), (LeadId(5), 12));
         let mut expected: Vec<(u32, Standing)> =
             (1..).zip(outcomes).filter_map(|(number, it)| Some((number, it.2?))).collect();
-        expected.extend([(9, Standing::Filtered), (10, Standing::NotQueued)]);
+        expected.extend([
+            (9, Standing::Filtered),
+            (10, Standing::NotQueued),
+            (12, Standing::HeldBack),
+        ]);
         let found: Vec<_> = gaps.iter().map(|gap| (gap.sequence, gap.why)).collect();
         assert_eq!(found, expected);
         assert_eq!((gaps[7].alert.clone(), gaps[8].alert.clone()), (Some(alert(9)), None));

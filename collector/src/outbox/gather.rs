@@ -228,8 +228,14 @@ impl Outbox {
         let book = self.log.book();
         book.told(&names, &endpoint.id).any(|(kind, _, standing)| {
             let asks = matches!(kind, Some(AlertKind::Hot | AlertKind::Action | AlertKind::Signal));
-            let gone = [Standing::Filtered, Standing::Superseded, Standing::Retracted];
-            asks && !gone.contains(&standing)
+            let never = matches!(
+                standing,
+                Standing::Filtered
+                    | Standing::HeldBack
+                    | Standing::Superseded
+                    | Standing::Retracted
+            );
+            asks && !never
         })
     }
 

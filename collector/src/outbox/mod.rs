@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use engine::alert::{AlertId, Cause};
-use engine::id::{LeadId, Position};
+use engine::id::Position;
 use engine::lead::Lead;
 use engine::record::{Body, LeadPart, Message as Telling, NameKind, Record, Sent};
 use engine::time::Timestamp;

@@ -173,7 +173,11 @@ fn was_told(endpoint: &Endpoint, subject: &Subject, book: &Book) -> bool {
         Standing::Pending | Standing::Delivered | Standing::Dead | Standing::Digested => true,
         Standing::Superseded => endpoint.chat.is_none(),
         Standing::Shadowed => endpoint.mode == EndpointMode::Shadow,
-        Standing::Listed | Standing::Retracted | Standing::Filtered | Standing::NotQueued => false,
+        Standing::Listed
+        | Standing::Retracted
+        | Standing::HeldBack
+        | Standing::Filtered
+        | Standing::NotQueued => false,
     };
     let mut told = book.told(&subject.leads, &endpoint.id);
     match (&subject.retracts, &subject.topic) {
@@ -259,8 +263,8 @@ mod tests {
             "[[endpoint]]\nid = \"e\"\nurl = \"https://e.example.jp/\"\nmode = \"live\"\n\
              secrets = [\"whsec_bWlrb21pIHRlc3Qgc2VjcmV0IG51bWJlciBvbmUh\"]\n{more}"
         );
-        let contents = [None, None, Some(text.into_bytes()), None];
-        let files = Files { contents, ..Files::default() };
+        let mut files = Files::default();
+        files.contents[2] = Some(text.into_bytes());
         config::load(&files, &Surroundings::default()).unwrap().endpoints.remove(0)
     }
 

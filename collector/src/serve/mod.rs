@@ -287,16 +287,7 @@ fn launch(
     options: &Options,
     (data, found): (PathBuf, Found),
 ) -> Result<Running, StartError> {
-    let workers = app
-        .settings
-        .collector
-        .workers
-        .unwrap_or_else(|| thread::available_parallelism().map_or(1, std::num::NonZero::get));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers)
-        .enable_all()
-        .build()
-        .map_err(StartError::System)?;
+    let runtime = runtime(&app.settings).map_err(StartError::System)?;
     let (stop, stopped) = watch::channel(false);
     let stopping = Arc::new(AtomicBool::new(false));
     let (commands, received) = mpsc::channel(COMMANDS_MAX);
@@ -350,6 +341,12 @@ fn launch(
         servers,
         driver,
     })
+}
+
+fn runtime(settings: &Settings) -> std::io::Result<tokio::runtime::Runtime> {
+    let cores = || thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let workers = settings.collector.workers.unwrap_or_else(cores);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()
 }
 
 /// What the threads take with them.

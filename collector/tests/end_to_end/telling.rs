@@ -321,6 +321,33 @@ fn a_newer_state_replaces_one_that_waits_where_the_newest_is_enough() {
     assert_eq!(kinds(&newest), ["lead.cooled"]);
 }
 
+#[test]
+fn an_endpoint_may_choose_by_a_named_list_and_one_that_is_not_there_is_named() {
+    let sfa = Receiver::start();
+    let server = Server::start(&Setup::new(at(MONDAY), &[]));
+    let save = |file: &str, text: &str| {
+        std::fs::write(server.config().join(file), text).unwrap();
+        assert_eq!(server.post("/api/reload", &json!({})).status, 200);
+    };
+    let endpoint = sfa.endpoint("sfa", "lists = [\"machines\"]\n");
+    save("endpoints.toml", &endpoint);
+    wait_for("the mistake", || {
+        let problems = server.get("/api/problems")["problems"].to_string();
+        problems.contains("there is no list \\\"machines\\\" in lists.toml").then_some(())
+    });
+    let filter = "{ attribute = \"industry\", is = \"manufacturing\" }";
+    let list = format!("[[list]]\nid = \"machines\"\nwhere = {{ attribute = {filter} }}\n");
+    save("lists.toml", &list);
+    wait_for("it is there", || {
+        server.get("/api/problems")["problems"].as_array().unwrap().is_empty().then_some(())
+    });
+    quote(&server, 1, "other@other.example", &json!({ "industry": "retail" }));
+    quote(&server, 2, TANAKA, &person("田中 恵", "サンプル精機株式会社", ""));
+    sfa.wait_about(TANAKA, 1);
+    settled(&server, "sfa", "filtered", 1);
+    assert_eq!(sfa.all().len(), 1);
+}
+
 /// Asks the admin side with a token of a role.
 fn ask(server: &Server, token: &str, method: &str, path: &str) -> Answer {
     let bearer = format!("Bearer {token}");
