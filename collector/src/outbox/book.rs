@@ -9,6 +9,7 @@ use engine::alert::AlertKind;
 use engine::id::{LeadId, Position};
 
 use super::entry::{Attempt, Digest, Queued};
+use super::held::HeldBack;
 
 /// Digits of an alert's id.
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -95,6 +96,8 @@ struct Line {
     sequence: u32,
     kind: Option<AlertKind>,
     test: bool,
+    /// What held it back from everybody, if something did.
+    held: Option<&'static str>,
     topic: u16,
     /// Its parts begin there, and there are so many.
     first: u32,
@@ -186,6 +189,7 @@ impl Book {
             sequence: queued.sequence,
             kind: AlertKind::parse(&queued.kind),
             test: queued.test,
+            held: queued.held.as_ref().and_then(HeldBack::from_everybody),
             topic,
             first,
             parts: (self.parts.len() as u32 - first) as u16,
@@ -296,8 +300,15 @@ impl Book {
         })
     }
 
+    /// What held a message back from everybody, if something did.
+    pub fn held_by(&self, alert: &str) -> Option<&'static str> {
+        let number = self.by_alert.get(&key_of(alert)?)?;
+        self.lines.get(*number as usize)?.held
+    }
+
     /// The entries after a position and up to another, of tests or of everything else, and of one
-    /// endpoint if it is named; at most so many. And the last entry that was looked at.
+    /// endpoint if it is named; at most so many. And the last entry that was looked at. What was
+    /// held back from everybody is in none.
     pub fn entries(
         &self,
         (after, until): (Position, Position),
@@ -314,7 +325,7 @@ impl Book {
             }
             last = line.entry;
             let of_it = number.is_none_or(|it| self.standing_of(line, it).is_of_it());
-            if line.test == test && of_it {
+            if line.test == test && line.held.is_none() && of_it {
                 found.push(line.entry);
             }
         }
@@ -491,7 +502,8 @@ mod tests {
             book.take(&attempt(number, "sfa", outcome, state));
         }
         book.add(&queued(9, 5, 9, &["crm"]), Position(109));
-        let held = Some(HeldBack { by: "trial".into(), endpoints: vec!["sfa".into()] });
+        let held =
+            Some(HeldBack { by: "trial".into(), everybody: true, endpoints: vec!["sfa".into()] });
         book.add(&Queued { held, ..queued(12, 5, 12, &[]) }, Position(112));
         book.add(&queued(11, 5, 11, &["sfa"]), Position(111));
         book.take(&attempt(11, "sfa", "answered", "delivered"));

@@ -12,6 +12,7 @@ use engine::record::{Body, Message, NameKind, Record, Step};
 use engine::stage::FeedbackKind;
 use serde::{Deserialize, Serialize};
 
+use super::book::Book;
 use super::message::Material;
 use crate::config::{DoNotSend, Endpoint};
 use crate::facts::{do_not_send, facts};
@@ -32,8 +33,17 @@ pub const REASONS: [&str; 3] = [TRIAL, REGISTERED_EVENTS, DO_NOT_SEND];
 pub struct HeldBack {
     /// The fact: `trial`, `registered_events`, `do_not_send`.
     pub by: String,
+    /// Whether from everybody, also from those who pull.
+    pub everybody: bool,
     /// Who would have been told.
     pub endpoints: Vec<String>,
+}
+
+impl HeldBack {
+    /// The fact, if it held it back from everybody.
+    pub fn from_everybody(&self) -> Option<&'static str> {
+        REASONS.into_iter().find(|by| self.everybody && *by == self.by)
+    }
 }
 
 /// A message about somebody, where it is decided who is told.
@@ -71,11 +81,17 @@ impl Hold {
 }
 
 impl Case<'_> {
-    /// Why the message is held back, if it is. `list`: who is not to be written to.
-    pub fn hold(&self, list: &DoNotSend) -> Option<Hold> {
+    /// Why the message is held back, if it is. `list`: who is not to be written to; `book`: what
+    /// was told so far.
+    pub fn hold(&self, list: &DoNotSend, book: &Book) -> Option<Hold> {
         let Material { message, cause, .. } = self.material;
         let known = match message.kind {
             AlertKind::Reminder => self.reminds_of_nothing(),
+            // What nobody heard need not be taken back.
+            AlertKind::Retracted => {
+                let back = self.material.retracts.as_ref();
+                back.and_then(|alert| book.held_by(alert.as_str()))
+            }
             _ => self.is_known_already(message, (cause, self.position)),
         };
         if let Some(by) = known {

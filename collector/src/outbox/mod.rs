@@ -269,7 +269,8 @@ impl Outbox {
         whole: &str,
         position: Position,
     ) -> Result<(Vec<Frozen>, Option<HeldBack>), SealError> {
-        let hold = Case { material, position }.hold(&self.app.do_not_send.load());
+        let case = Case { material, position };
+        let hold = case.hold(&self.app.do_not_send.load(), &self.log.book());
         let (mut bodies, mut endpoints) = (Vec::new(), Vec::new());
         for endpoint in self.endpoints.load().iter() {
             let share = self.share(endpoint, material, subject, whole)?;
@@ -283,7 +284,7 @@ impl Outbox {
         }
         let held = hold.filter(|hold| hold.is_from_all() || !endpoints.is_empty()).map(|hold| {
             self.app.metrics.hold_back(hold.by);
-            HeldBack { by: hold.by.to_owned(), endpoints }
+            HeldBack { by: hold.by.to_owned(), everybody: hold.is_from_all(), endpoints }
         });
         Ok((bodies, held))
     }

@@ -254,9 +254,8 @@ impl Days {
         if !holds_back(entry) {
             return;
         }
-        let Some(Entry::Queued(Queued {
-            lead, kind, cause, test, bodies, held: Some(held), ..
-        })) = Entry::decode(entry)
+        let Some(Entry::Queued(Queued { lead, kind, cause, test, held: Some(held), .. })) =
+            Entry::decode(entry)
         else {
             return;
         };
@@ -264,9 +263,8 @@ impl Days {
             return;
         }
         self.count(time.day(offset), |day| *day.held.entry(held.by.clone()).or_default() += 1);
-        let told = bodies.iter().any(|body| body.endpoint.is_some());
         let asks = [AlertKind::Hot, AlertKind::Action].iter().any(|it| it.name() == kind);
-        if let Some(lead) = LeadId::parse(&lead).filter(|_| asks && !told)
+        if let Some(lead) = LeadId::parse(&lead).filter(|_| asks && held.everybody)
             && let Some(day) = self.forget(lead, |ask| ask.position.0 == cause)
         {
             self.count(day, |day| day.asked = day.asked.saturating_sub(1));
@@ -380,6 +378,7 @@ mod tests {
     use engine::record::{Because, Sent, Subject, Told};
 
     use super::*;
+    use crate::outbox::held::HeldBack;
 
     const JAPAN: UtcOffset = UtcOffset(9 * 3_600_000);
     const HER: LeadId = LeadId(1);
@@ -529,24 +528,24 @@ mod tests {
         assert_eq!((told.asked, told.retracted), (0, 1));
 
         hot(&mut days, HIM, after(2));
-        let entry = |held: &str, endpoint: &str| {
-            format!(
-                "{{\"entry\":\"queued\",\"alert\":\"msg_1\",\"lead\":\"{HIM}\",\
-                 \"kind\":\"lead.hot\",\"sequence\":1,\"cause\":{},\"received\":0,\"test\":false,\
-                 \"bodies\":[{{\"endpoint\":{endpoint},\"sealed\":\"\"}}]{held}}}",
-                after(2).0
-            )
+        let held = |everybody| HeldBack {
+            by: "do_not_send".into(),
+            everybody,
+            endpoints: vec!["mailer".into()],
         };
-        let held = ",\"held\":{\"by\":\"do_not_send\",\"endpoints\":[\"a\"]}";
-        assert!(holds_back(entry(held, "null").as_bytes()));
-        assert!(!holds_back(entry("", "null").as_bytes()));
-        let mut take = |entry: String| {
-            days.take_outbox(entry.as_bytes(), after(2), JAPAN);
+        let entry = |held: Option<HeldBack>| {
+            let (lead, kind, cause) = (HIM.to_string(), "lead.hot".to_owned(), after(2).0);
+            let queued = Queued { lead, kind, cause, held, ..Queued::default() };
+            Entry::Queued(queued).encode()
+        };
+        assert!(holds_back(&entry(Some(held(false)))) && !holds_back(&entry(None)));
+        let mut take = |entry: Vec<u8>| {
+            days.take_outbox(&entry, after(2), JAPAN);
             (day(&days, DAY).asked, day(&days, DAY).held.get("do_not_send").copied())
         };
-        assert_eq!(take(entry("", "null")), (1, None));
-        assert_eq!(take(entry(held, "\"b\"")), (1, Some(1)), "somebody was told");
-        assert_eq!(take(entry(held, "null")), (0, Some(2)));
+        assert_eq!(take(entry(None)), (1, None));
+        assert_eq!(take(entry(Some(held(false)))), (1, Some(1)), "somebody was told");
+        assert_eq!(take(entry(Some(held(true)))), (0, Some(2)));
         assert_eq!(days.asked(), []);
     }
 

@@ -76,6 +76,11 @@ fn a_trial_that_runs_is_no_news_and_one_that_is_over_is() {
     let explained = server.get(&format!("/api/alerts/{alert}/explain"));
     assert_eq!(explained["type"], "lead.action", "what was held back can be explained too");
 
+    let pulled = server.get("/api/alerts")["alerts"].clone();
+    let pulled = pulled.as_array().unwrap().iter();
+    assert!(pulled.clone().any(|alert| alert["data"]["lead"]["email"] == OTHER));
+    assert!(pulled.clone().all(|alert| alert["data"]["lead"]["email"] != TANAKA), "nor pulled");
+
     // Half a year later the rule counts again, and the trial is long over.
     server.to("2027-07-01 09:00");
     let mut again = Browser::returning(&server, 3);
@@ -118,6 +123,27 @@ fn nobody_is_reminded_of_what_nobody_heard() {
     server.to("2026-12-08 14:00");
     wait_for("her reminder", || (sfa.all_about(TANAKA).len() == 2).then_some(()));
     assert_eq!(kinds(&sfa, TANAKA), ["lead.hot", "lead.reminder"]);
+}
+
+#[test]
+fn what_nobody_heard_is_not_taken_back() {
+    let sfa = Receiver::start();
+    let server = started(&[(&sfa, "sfa", "audience = [\"sales\"]\n")]);
+    for (number, email) in [(1, TANAKA), (2, OTHER)] {
+        let mut browser = Browser::returning(&server, number);
+        browser.identify(email, &form());
+        if email == TANAKA {
+            state(&server, TANAKA, &json!({ "trial_until": "2026-12-31" }));
+        }
+        browser.page("/thanks/trial/pro", "");
+    }
+    sfa.wait_about(OTHER, 1);
+    server.step("/api/withdraw", json!({ "from": at(MONDAY) }));
+    sfa.wait_about(OTHER, 2);
+    drain(&server, &sfa, 1);
+    assert_eq!(kinds(&sfa, OTHER), ["lead.action", "alert.retracted"]);
+    assert_eq!(kinds(&sfa, TANAKA), [""; 0]);
+    assert_eq!(held_back(&server, "trial"), 2);
 }
 
 #[test]
