@@ -1,10 +1,11 @@
-//! The commands that are not the server itself: check, rules test, tail, export, explain, replay,
-//! token.
+//! The commands that are not the server itself: check, rules test, sample, tail, export, explain,
+//! replay, token.
 
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use engine::alert::AlertKind;
 use engine::engine::Engine;
 use engine::id::Position;
 use engine::record::Record;
@@ -15,12 +16,14 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::clock::Clock;
-use crate::config::DEFAULT_STORIES;
+use crate::config::{DEFAULT_STORIES, nearest};
 use crate::ids::Ids;
 use crate::install::Install;
 use crate::journal::committer::Now;
 use crate::journal::disk::RealDisk;
 use crate::journal::{Hooks, Journal, Options as JournalOptions};
+use crate::outbox::look::{Form, Lang};
+use crate::sample::{self, For};
 use crate::seal::Sealer;
 use crate::serve::{self, Options};
 use crate::stories;
@@ -44,6 +47,10 @@ pub enum CommandError {
     Refused(StatusCode),
     /// There is no such alert.
     NoAlert(String),
+    /// A word that is none of those known here, and those.
+    Word(&'static str, String, Vec<&'static str>),
+    /// The settings have no such endpoint.
+    NoEndpoint(String, Option<String>),
     /// So many stories of so many did not end as they tell.
     Untrue(usize, usize),
     /// The output is gone or cannot be written.
@@ -67,6 +74,17 @@ impl fmt::Display for CommandError {
                 f,
                 "there is no alert {alert:?}; its id stands in the message, as \"alert_id\""
             ),
+            Self::Word(what, word, known) => {
+                write!(f, "there is no {what} {word:?}")?;
+                match nearest(word, known.iter().copied()) {
+                    Some(near) => write!(f, "; did you mean {near:?}?"),
+                    None => write!(f, "; there is {}", known.join(", ")),
+                }
+            }
+            Self::NoEndpoint(id, near) => {
+                write!(f, "endpoints.toml has no endpoint {id:?}")?;
+                near.as_ref().map_or(Ok(()), |near| write!(f, "; did you mean {near:?}?"))
+            }
             Self::Untrue(failed, all) => write!(f, "{failed} of {all} stories are not so"),
             Self::Output(error) => write!(f, "the output cannot be written: {error}"),
         }
@@ -125,6 +143,65 @@ pub fn rules_test(
         }
     }
     if failed > 0 { Err(CommandError::Untrue(failed, told.len())) } else { Ok(()) }
+}
+
+/// Which sample is wanted.
+#[derive(Clone, Debug, Default)]
+pub struct SampleWish {
+    /// The type, `lead.hot` or `hot`; nothing: the list of them.
+    pub kind: Option<String>,
+    /// The form.
+    pub form: Option<String>,
+    /// The language.
+    pub lang: Option<String>,
+    /// The endpoint, instead of a form and a language.
+    pub endpoint: Option<String>,
+}
+
+/// Writes what an endpoint would be sent for an example. Says what people should know of it.
+pub fn sample(
+    options: &Options,
+    wish: &SampleWish,
+    output: &mut dyn Write,
+) -> Result<Option<String>, CommandError> {
+    let Some(word) = &wish.kind else {
+        let kinds = AlertKind::ALL.map(|kind| format!("{}\n", kind.name())).concat();
+        let (forms, langs) = (Form::NAMES.join(" "), Lang::NAMES.join(" "));
+        let list = format!("{kinds}--as {forms}\n--lang {langs}\n");
+        return output.write_all(list.as_bytes()).map(|()| None).map_err(CommandError::Output);
+    };
+    let short = |kind: AlertKind| kind.name().rsplit('.').next().unwrap_or_default();
+    let said = |kind: &AlertKind| kind.name() == word || short(*kind) == word;
+    let kind = AlertKind::ALL.into_iter().find(said);
+    let kinds = || AlertKind::ALL.map(|it| if word.contains('.') { it.name() } else { short(it) });
+    let kinds = || kinds().to_vec();
+    let kind = kind.ok_or_else(|| CommandError::Word("message", word.clone(), kinds()))?;
+    let form = wish.form.as_ref().map_or(Ok(Form::default()), |word| {
+        let unknown = || CommandError::Word("form", word.clone(), Form::NAMES.to_vec());
+        Form::parse(word).ok_or_else(unknown)
+    })?;
+    let lang = wish.lang.as_ref().map_or(Ok(Lang::default()), |word| {
+        let unknown = || CommandError::Word("language", word.clone(), Lang::NAMES.to_vec());
+        Lang::parse(word).ok_or_else(unknown)
+    })?;
+    let (loaded, _, _) = serve::load(options).map_err(CommandError::Settings)?;
+    let whose = match &wish.endpoint {
+        None => For::Form(form, lang),
+        Some(id) => {
+            let found = loaded.endpoints.iter().find(|it| it.id == *id);
+            let near = || nearest(id, loaded.endpoints.iter().map(|it| it.id.as_str()));
+            let unknown = || CommandError::NoEndpoint(id.clone(), near().map(str::to_owned));
+            For::Endpoint(found.ok_or_else(unknown)?)
+        }
+    };
+    let sample = sample::sample(kind, &whose, &loaded).map_err(CommandError::Settings)?;
+    writeln!(output, "{}", sample.text).map_err(CommandError::Output)?;
+    if let Some(error) = sample.failed {
+        return Ok(Some(format!("the template fails, so the one that ships is used: {error}")));
+    }
+    let shipped = "your rules tell no such message of the example's person, so those that ship \
+                   are used";
+    Ok(sample.by_shipped_rules.then(|| shipped.to_owned()))
 }
 
 /// Where the admin side is and how to be let in.

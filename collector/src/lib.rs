@@ -28,6 +28,7 @@ pub mod privacy;
 pub mod reader;
 pub mod response;
 pub mod route;
+pub mod sample;
 pub mod seal;
 pub mod serve;
 pub mod server;

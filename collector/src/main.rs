@@ -68,6 +68,24 @@ enum Command {
         #[command(subcommand)]
         what: Rules,
     },
+    /// What an endpoint would be sent, for an example that never happened.
+    Sample {
+        /// The message's type, as in lead.hot or hot.
+        #[arg(value_name = "TYPE", required_unless_present = "list")]
+        kind: Option<String>,
+        /// Who reads it: json, slack, chatwork, kintone, salesforce.
+        #[arg(long = "as", value_name = "FORM")]
+        form: Option<String>,
+        /// What is read there: ja, en.
+        #[arg(long)]
+        lang: Option<String>,
+        /// One of your endpoints, with its template and what it hides.
+        #[arg(long, value_name = "ID", conflicts_with_all = ["form", "lang"])]
+        endpoint: Option<String>,
+        /// List the types and forms.
+        #[arg(long, conflicts_with = "kind")]
+        list: bool,
+    },
     /// A line for each hit: who, page, points, or why none.
     Tail(Access),
     /// Print what is stored, one JSON object a line.
@@ -143,6 +161,9 @@ fn main() -> ExitCode {
             command::rules_test(&options, stories.as_deref(), &mut io::stdout())
                 .map_err(|error| error.to_string())
         }
+        Command::Sample { kind, form, lang, endpoint, .. } => {
+            sample(&options, &command::SampleWish { kind, form, lang, endpoint })
+        }
         Command::Tail(access) => copy(&options, access, "/api/stream"),
         Command::Export { access, .. } => copy(&options, access, "/api/export/hits"),
         Command::Explain { alert, access } => {
@@ -215,6 +236,15 @@ fn greeting(running: &Running) -> String {
 fn say(outcome: Result<String, command::CommandError>) -> Result<(), String> {
     let text = outcome.map_err(|error| error.to_string())?;
     writeln!(io::stdout(), "{text}").map_err(|error| error.to_string())
+}
+
+fn sample(options: &Options, wish: &command::SampleWish) -> Result<(), String> {
+    let done = command::sample(options, wish, &mut io::stdout());
+    if let Some(note) = done.map_err(|error| error.to_string())? {
+        // What is printed may be sent on as it is.
+        let _ = writeln!(io::stderr(), "mikomi: {note}");
+    }
+    Ok(())
 }
 
 fn copy(options: &Options, access: Access, path: &str) -> Result<(), String> {

@@ -40,6 +40,8 @@ pub struct Metrics {
     pub first_missing: AtomicU64,
     /// Tokens of links that are not ours, or too old.
     pub links_void: AtomicU64,
+    /// Messages whose template failed; the one that ships took its place.
+    pub templates_failed: AtomicU64,
     /// Uses of links that were used as often as they may be.
     pub links_used_up: AtomicU64,
     /// Clicks and opens that could not be recorded; whoever clicked was led on all the same.
@@ -104,6 +106,7 @@ impl Default for Metrics {
             excluded: AtomicU64::default(),
             first_missing: AtomicU64::default(),
             links_void: AtomicU64::default(),
+            templates_failed: AtomicU64::default(),
             links_used_up: AtomicU64::default(),
             click_unrecorded: AtomicU64::default(),
             alerts_held: AtomicU64::default(),
@@ -218,6 +221,11 @@ impl Metrics {
                 "mikomi_links_void_total",
                 "Tokens of links that are not ours, or too old.",
                 &self.links_void,
+            ),
+            (
+                "mikomi_templates_failed_total",
+                "Messages whose template failed; the one that ships took its place.",
+                &self.templates_failed,
             ),
             (
                 "mikomi_links_used_up_total",

@@ -2,6 +2,8 @@
 //! a page view to the message that sales receives, and what never happens on the way.
 #![allow(clippy::unwrap_used)]
 
+#[path = "end_to_end/chats.rs"]
+mod chats;
 #[path = "end_to_end/deliveries.rs"]
 mod deliveries;
 #[path = "end_to_end/facts.rs"]
@@ -125,7 +127,7 @@ fn the_message_about_a_hot_lead_says_everything_that_sales_needs() {
         ("site", json!("www")),
         ("test", json!(false)),
         ("audience", json!("sales")),
-        ("answer_by", json!("2026-12-07T04:00:00.000Z")),
+        ("answer_by", json!("2026-12-07T04:00:00Z")),
     ] {
         assert_eq!(data[key], expected, "{key}");
     }

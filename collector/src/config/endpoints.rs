@@ -2,18 +2,25 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
+use super::super::outbox::look::{Form, Lang, Look};
+use super::super::outbox::template::Template;
+use super::super::sample::try_out;
 use super::super::webhook::address::{Permit, Target, TargetError};
+use super::super::webhook::manner::Manner;
 use super::super::webhook::sign::Secrets;
 use super::chat::Chat;
 use super::filter::{About, Choice, chat_types};
 use super::mikomi_toml::networks;
 use super::problem::{Problem, Problems, nearest};
 use super::table::{Field, Source, Table};
-use super::{Fingerprint, ScoringFile, Surroundings};
+use super::{Fingerprint, ScoringFile, Surroundings, manner, read_at_most};
 
 /// Most endpoints in the file.
 const ENDPOINTS_MAX: usize = 1_000;
+/// Longest template, in bytes: those that ship have 4,000.
+const TEMPLATE_BYTES_MAX: u64 = 64 << 10;
 /// The kinds of messages there are.
 pub(super) const ALERT_TYPES: [&str; 12] = [
     "lead.hot",
@@ -46,8 +53,10 @@ pub struct Endpoint {
     pub id: String,
     /// Where messages are posted, with what it may reach that others may not.
     pub target: Target,
-    /// What messages are signed with, newest first.
-    pub secrets: Secrets,
+    /// How requests to it look, and what they are signed with.
+    pub manner: Manner,
+    /// How its messages look.
+    pub look: Arc<Look>,
     /// Whether it is sent to; shadow unless stated.
     pub mode: EndpointMode,
     /// Whether it gets the messages of test keys, and only those.
@@ -166,26 +175,27 @@ fn endpoint(
         }
         Some(id.to_owned())
     });
-    let target = target(&table);
-    let secrets = secrets(&table, surroundings);
+    let target = target(&table, surroundings);
+    let (look, template_print) = look(&table, surroundings);
+    let form = look.form;
+    let mut manner = manner::read(&table, surroundings, form.request());
+    let unsigned = form != Form::Json || look.template.is_some();
+    let secrets = secrets(&table, surroundings, unsigned);
     let mode = match table.get("mode") {
         Some(field) => field.word(&["shadow", "live"]),
         None => Some("shadow"),
     };
     let test = flag(&table, "test");
     let audience = names(&table, "audience");
-    let types = table.get("types").and_then(|field| field.one_or_more());
-    let types = types.unwrap_or_default();
-    let mut types: BTreeSet<_> =
-        types.iter().filter_map(|field| field.word(&ALERT_TYPES)).collect();
+    let mut types = types(&table);
     let wanted = table.get("thresholds").and_then(|field| field.one_or_more());
     let wanted = wanted.unwrap_or_default();
     for field in &wanted {
         check_threshold(field, known.thresholds.as_deref());
     }
-    let hide = names(&table, "hide");
+    let hide = hide(&table, form);
     let choice = Choice::read(&table, known.categories.as_deref(), known.lists.as_deref());
-    let is_chat = flag(&table, "chat");
+    let is_chat = is_chat(&table, form);
     let chat = Chat::read(&table, is_chat.unwrap_or(true));
     if chat.is_some() && types.is_empty() {
         types = chat_types();
@@ -197,10 +207,12 @@ fn endpoint(
     }
     table.finish();
     let (secrets, secrets_print) = secrets?;
+    manner.secrets = secrets;
     let mut endpoint = Endpoint {
         id: id?,
         target: target?,
-        secrets,
+        manner,
+        look: Arc::new(look),
         mode: match mode? {
             "live" => EndpointMode::Live,
             _ => EndpointMode::Shadow,
@@ -214,17 +226,79 @@ fn endpoint(
         chat: chat.filter(|_| is_chat == Some(true)),
         supersede: supersede?,
         in_flight_max: in_flight_max.map(|most| most as usize),
-        fingerprint: secrets_print,
+        fingerprint: Fingerprint::of(b""),
     };
-    endpoint.fingerprint = endpoint.print(secrets_print);
+    endpoint.fingerprint = endpoint.print(secrets_print, template_print);
     Some(endpoint)
+}
+
+/// How its messages look, and the fingerprint of a template of its own.
+fn look(table: &Table<'_>, surroundings: &Surroundings) -> (Look, Option<Fingerprint>) {
+    let form = table.get("as").and_then(|field| field.word(&Form::NAMES));
+    let form = form.and_then(Form::parse).unwrap_or_default();
+    let lang = table.get("lang").and_then(|field| field.word(&Lang::NAMES));
+    let lang = lang.and_then(Lang::parse).unwrap_or_default();
+    let file = table.get("body_template_file");
+    let app = table.get("app");
+    match app {
+        Some(field) if form != Form::Kintone => {
+            field.problem_of_word("\"app\" is for as = \"kintone\"", None);
+        }
+        None if form == Form::Kintone && file.is_none() => {
+            table.problem("\"app\" is missing: the number of the kintone app");
+        }
+        _ => {}
+    }
+    let app = app.and_then(|field| field.count(1));
+    let read = file.and_then(|field| template(&field, surroundings));
+    let (template, print) = read.map_or((None, None), |(it, print)| (Some(it), Some(print)));
+    let look = Look { form, lang, app, template };
+    if let (Some(field), Err((kind, error))) = (file, try_out(&look)) {
+        field.problem(format!("with a {} this template fails: {error}", kind.name()));
+    }
+    (look, print)
+}
+
+/// A template of one's own, from a file beside the settings.
+fn template(field: &Field<'_>, surroundings: &Surroundings) -> Option<(Template, Fingerprint)> {
+    let name = field.text()?;
+    let read = read_at_most(&surroundings.path(name), TEMPLATE_BYTES_MAX);
+    let read = read.and_then(|bytes| {
+        let print = Fingerprint::of(&bytes);
+        let text = String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())?;
+        let template = Template::new(&text).map_err(|error| format!("is wrong: {error}"))?;
+        Ok((template, print))
+    });
+    read.map_err(|why| field.problem(format!("{name} {why}"))).ok()
+}
+
+/// What is left out of the body for it. A chat is read by many, so there the least is shown
+/// unless it is said; an empty list says that all may be.
+fn hide(table: &Table<'_>, form: Form) -> BTreeSet<String> {
+    match table.get("hide") {
+        None => form.hidden(),
+        Some(field) if form.is_chat() && !field.is_text() => {
+            let list = field.list().unwrap_or_default();
+            list.iter().filter_map(|field| field.name().map(str::to_owned)).collect()
+        }
+        _ => names(table, "hide"),
+    }
 }
 
 impl Endpoint {
     /// The fingerprint, given that of the secrets. The text it is made of stays in here.
-    fn print(&self, secrets: Fingerprint) -> Fingerprint {
+    fn print(&self, secrets: Option<Fingerprint>, template: Option<Fingerprint>) -> Fingerprint {
+        let manner = &self.manner;
+        let headers: Vec<_> =
+            manner.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
         let said = format!(
-            "{secrets:?} {:?} {:?} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {}",
+            "{secrets:?} {template:?} {:?} {:?} {:?} {:?} {:?} {headers:?} {:?} {:?} {} {:?} {:?} \
+             {:?} {:?} {:?} {:?} {:?} {}",
+            self.look.form,
+            self.look.lang,
+            self.look.app,
+            manner.method,
+            manner.content_type,
             self.target,
             self.mode,
             self.test,
@@ -239,6 +313,25 @@ impl Endpoint {
         );
         Fingerprint::of(said.as_bytes())
     }
+}
+
+fn types(table: &Table<'_>) -> BTreeSet<&'static str> {
+    let types = table.get("types").and_then(|field| field.one_or_more());
+    let types = types.unwrap_or_default();
+    types.iter().filter_map(|field| field.word(&ALERT_TYPES)).collect()
+}
+
+/// Whether people read it. Records of a system wait for nobody and are never listed.
+fn is_chat(table: &Table<'_>, form: Form) -> Option<bool> {
+    let Some(field) = table.get("chat") else {
+        return Some(form.is_chat());
+    };
+    let said = field.flag()?;
+    if said && matches!(form, Form::Kintone | Form::Salesforce) {
+        field.problem(format!("as = \"{form}\" keeps records; nobody reads it as a chat"));
+        return None;
+    }
+    Some(said)
 }
 
 /// A flag that is off unless it is written; nothing, if what is written is none.
@@ -264,7 +357,7 @@ fn check_threshold(field: &Field<'_>, thresholds: Option<&[String]>) {
     }
 }
 
-fn target(table: &Table<'_>) -> Option<Target> {
+fn target(table: &Table<'_>, surroundings: &Surroundings) -> Option<Target> {
     let allow_http = match table.get("allow_http") {
         Some(field) => field.flag(),
         None => Some(false),
@@ -281,7 +374,7 @@ fn target(table: &Table<'_>) -> Option<Target> {
         allow_private: networks(&private.unwrap_or_default()),
     };
     let field = table.need("url")?;
-    match Target::parse(field.text()?, &permit) {
+    match Target::parse(&surroundings.filled(&field, true)?, &permit) {
         Ok(target) => Some(target),
         Err(error) => {
             let meant = match error {
@@ -295,12 +388,19 @@ fn target(table: &Table<'_>) -> Option<Target> {
     }
 }
 
-/// The secrets, and a fingerprint of their texts.
-fn secrets(table: &Table<'_>, surroundings: &Surroundings) -> Option<(Secrets, Fingerprint)> {
+/// The secrets, and a fingerprint of their texts. Who is `unsigned` may have none.
+fn secrets(
+    table: &Table<'_>,
+    surroundings: &Surroundings,
+    unsigned: bool,
+) -> Option<(Option<Secrets>, Option<Fingerprint>)> {
     let written = table.get("secrets");
     let (file, variable) = (table.get("secret_file"), table.get("secret_env"));
     let given = [written, file, variable];
     let Some(first) = given.into_iter().flatten().next() else {
+        if unsigned {
+            return Some((None, None));
+        }
         table.problem("a secret is missing: \"secret_file\", \"secret_env\" or \"secrets\"");
         return None;
     };
@@ -315,7 +415,7 @@ fn secrets(table: &Table<'_>, surroundings: &Surroundings) -> Option<(Secrets, F
         return None;
     }
     match Secrets::parse(texts.iter().map(String::as_str)) {
-        Ok(secrets) => Some((secrets, Fingerprint::of(texts.join(" ").as_bytes()))),
+        Ok(secrets) => Some((Some(secrets), Some(Fingerprint::of(texts.join(" ").as_bytes())))),
         Err(error) => {
             first.problem(error.to_string());
             None

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::super::net::Network;
 use super::Surroundings;
+use super::crm_link::CrmLink;
 use super::problem::Problems;
 use super::settings::{
     Admin, Collector, Cookie, Durability, Journal, Limits, Privacy, Rate, RulesFrom, SecureCookie,
@@ -283,10 +284,11 @@ fn read_collector(table: Table<'_>, surroundings: &Surroundings) -> Option<Colle
 fn read_admin(table: Table<'_>, surroundings: &Surroundings) -> Option<Admin> {
     let listen = address(&table, "listen");
     let admin_url = web_address(&table, "admin_url");
+    let crm_link = table.need("crm_url").and_then(|field| CrmLink::read(&field));
     let tls = tls(&table, surroundings);
     let trusted_proxies = proxies(&table);
     table.finish();
-    Some(Admin { listen: listen?, admin_url, tls, trusted_proxies: trusted_proxies? })
+    Some(Admin { listen: listen?, admin_url, crm_link, tls, trusted_proxies: trusted_proxies? })
 }
 
 fn rate(table: &Table<'_>, per_s: &'static str, burst: &'static str) -> Option<Rate> {

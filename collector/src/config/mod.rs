@@ -7,10 +7,12 @@
 //! reported at once, with line, column and the nearest right word; nothing in them is ignored.
 
 mod chat;
+mod crm_link;
 mod do_not_send;
 mod endpoints;
 mod filter;
 mod lists;
+mod manner;
 mod mikomi_toml;
 mod owners;
 mod problem;
@@ -28,6 +30,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 pub use self::chat::{Chat, Quiet};
+pub use self::crm_link::CrmLink;
 pub use self::do_not_send::DoNotSend;
 pub use self::endpoints::{Endpoint, EndpointMode};
 pub use self::filter::{About, Choice, NO_OWNER};
@@ -44,7 +47,7 @@ pub use self::sites::{Origins, Site, SiteConsent};
 use self::endpoints::Known;
 use crate::named::NamedLists;
 
-pub(crate) use self::problem::Problems;
+pub(crate) use self::problem::{Problems, nearest};
 pub(crate) use self::sites::path as globs_of_path;
 pub(crate) use self::table::{Field, Source, Table};
 
@@ -73,8 +76,8 @@ pub const FILE_NAMES: [&str; 6] = [
 ];
 /// Longest file of settings, in bytes. Two thousand rules have half of it.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
-/// Most lists in a folder.
-const LISTS_MAX: usize = 100;
+/// Most files of one kind in a folder that are watched.
+const WATCHED_MAX: usize = 100;
 /// Longest list of words, in bytes: it is journaled with every version of the rules.
 const LIST_BYTES_MAX: u64 = 64 << 10;
 /// Longest file of secrets, in bytes.
@@ -215,6 +218,8 @@ pub struct Files {
     pub contents: [Option<Vec<u8>>; FILE_NAMES.len()],
     /// Of the lists beside them, if there are any.
     pub lists: Option<Fingerprint>,
+    /// Of the templates beside them, if there are any.
+    pub templates: Option<Fingerprint>,
 }
 
 impl Files {
@@ -255,26 +260,28 @@ impl Files {
                 .map_err(|why| problems.push(Problem::of_file(name, why)))
                 .ok()
         });
-        let lists = fingerprint_of_lists(&dir.join("lists"));
-        (Files { dir: Some(dir.to_owned()), contents, lists }, problems)
+        let lists = fingerprint_of_all(&dir.join("lists"), "txt");
+        let templates = fingerprint_of_all(&dir.join("templates"), "j2");
+        (Files { dir: Some(dir.to_owned()), contents, lists, templates }, problems)
     }
 
     /// What they say, for [`Watcher::changed`].
     pub fn contents(&self) -> Contents<'_> {
         let contents = self.contents.each_ref().map(Option::as_deref);
         let [mikomi, scoring, endpoints, owners, named, do_not_send] = contents;
-        Contents { mikomi, scoring, endpoints, owners, named, do_not_send, lists: self.lists }
+        let (lists, templates) = (self.lists, self.templates);
+        Contents { mikomi, scoring, endpoints, owners, named, do_not_send, lists, templates }
     }
 }
 
-/// Of all lists of a folder together: another one when any of them changes.
-fn fingerprint_of_lists(folder: &Path) -> Option<Fingerprint> {
+/// Of all files of a folder with an ending together: another one when any of them changes.
+fn fingerprint_of_all(folder: &Path, ending: &str) -> Option<Fingerprint> {
     let entries = std::fs::read_dir(folder).ok()?;
     let mut paths: Vec<PathBuf> = entries.filter_map(|it| it.ok().map(|it| it.path())).collect();
-    paths.retain(|path| path.extension().is_some_and(|it| it == "txt"));
+    paths.retain(|path| path.extension().is_some_and(|it| it == ending));
     paths.sort();
     let mut all = Vec::new();
-    for path in paths.iter().take(LISTS_MAX) {
+    for path in paths.iter().take(WATCHED_MAX) {
         all.extend_from_slice(path.as_os_str().as_encoded_bytes());
         all.extend(read_at_most(path, LIST_BYTES_MAX).unwrap_or_default());
     }

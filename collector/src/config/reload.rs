@@ -25,6 +25,8 @@ pub struct Contents<'a> {
     pub do_not_send: Option<&'a [u8]>,
     /// All lists of words together.
     pub lists: Option<Fingerprint>,
+    /// All templates together.
+    pub templates: Option<Fingerprint>,
 }
 
 /// What to publish now.
@@ -81,7 +83,7 @@ impl Contents<'_> {
         match file {
             0 => Seen::of(self.mikomi, None),
             1 => Seen::of(self.scoring, self.lists),
-            2 => Seen::of(self.endpoints, None),
+            2 => Seen::of(self.endpoints, self.templates),
             3 => Seen::of(self.owners, None),
             4 => Seen::of(self.named, self.lists),
             _ => Seen::of(self.do_not_send, None),

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::net::{Network, address_prefix};
+use super::crm_link::CrmLink;
 use super::sites::Site;
 
 /// Everything mikomi.toml says.
@@ -80,6 +81,8 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// How people reach it, without a slash at the end, if stated.
     pub admin_url: Option<String>,
+    /// How they reach a lead in their own system, if stated.
+    pub crm_link: Option<CrmLink>,
     /// Certificate and key, if it speaks TLS itself.
     pub tls: Option<TlsFiles>,
     /// Networks whose X-Forwarded-For is believed.

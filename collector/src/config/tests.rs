@@ -1,7 +1,8 @@
-//! What the three files promise: the examples are right, the file of defaults is the default, and
+//! What the files promise: the examples are right, the file of defaults is the default, and
 //! what a person mistypes is found with its place and its remedy.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use engine::attribute::{AttributeTest, Test};
@@ -14,6 +15,7 @@ use engine::time::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
+use crate::outbox::look::Form;
 
 const SALES_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -135,9 +137,17 @@ fn every_setting_states_its_reason() {
 fn the_further_keys_shown_in_comments_are_right_too() {
     let marker = "# What else an endpoint can say:";
     let example = &DEFAULT_ENDPOINTS[DEFAULT_ENDPOINTS.find(marker).unwrap() + marker.len()..];
+    let example = example.split("# Recipes").next().unwrap();
     let example = example.replace("\n# ", "\n").replace("\n#\n", "\n");
     let example = edited(&example, "secret_file", "# secret_file");
-    let read = endpoints(&example, &with_env(&[("SFA_SECRET", SALES_SECRET)])).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("templates")).unwrap();
+    std::fs::write(dir.path().join("templates/sfa.j2"), "{{ data.alert_id }}").unwrap();
+    let env = with_env(&[("SFA_SECRET", SALES_SECRET), ("SFA_KEY", "swordfish")]);
+    let around = Surroundings { dir: Some(dir.path().to_owned()), ..env };
+    let read = endpoints(&example, &around).unwrap();
+    assert_eq!(read[0].manner.headers[0].1, "swordfish");
+    assert!(read[0].look.template.is_some());
     assert_eq!(read[0].id, "sfa");
     assert_eq!(read[0].mode, EndpointMode::Shadow);
     assert_eq!(read[0].in_flight_max, Some(2));
@@ -845,6 +855,134 @@ fn mistakes_in_the_endpoints_are_found_with_their_place() {
     }
 }
 
+/// The recipes of the file, each a text with its marks taken off.
+fn recipes() -> String {
+    let marked = DEFAULT_ENDPOINTS.split("# Recipes").nth(1).unwrap();
+    let lines = marked.lines().filter_map(|line| line.strip_prefix("# "));
+    let is_setting = |line: &&str| {
+        let key = line.split_once(" = ").map(|(key, _)| key);
+        let plain = |key: &str| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        *line == "[[endpoint]]" || key.is_some_and(plain)
+    };
+    lines.filter(is_setting).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_recipes_are_right_as_they_stand() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("keys")).unwrap();
+    std::fs::write(dir.path().join("keys/salesforce.txt"), "# renewed\n00D!AR8.x\n").unwrap();
+    let env = with_env(&[
+        ("SLACK_WEBHOOK_URL", "https://hooks.slack.com/services/T0/B0/SECRET"),
+        ("CHATWORK_TOKEN", "0123456789abcdef"),
+        ("KINTONE_TOKEN", "abcDEF123"),
+    ]);
+    let around = Surroundings { dir: Some(dir.path().to_owned()), ..env };
+    let read = endpoints(&recipes(), &around).unwrap();
+    let seen: Vec<_> = read
+        .iter()
+        .map(|it| {
+            (it.look.form, it.manner.method.as_str(), it.manner.content_type.to_str().unwrap())
+        })
+        .collect();
+    let json = "application/json";
+    assert_eq!(seen.len(), 4);
+    assert_eq!(seen[0], (Form::Slack, "POST", json));
+    assert_eq!(seen[1], (Form::Chatwork, "POST", "application/x-www-form-urlencoded"));
+    assert_eq!(seen[2], (Form::Kintone, "PUT", json));
+    assert_eq!(seen[3], (Form::Salesforce, "PATCH", json));
+    assert!(read.iter().all(|it| it.manner.secrets.is_none()));
+    assert_eq!(read[0].hide, ["email", "phone"].map(str::to_owned).into());
+    assert_eq!((read[2].hide.len(), read[2].look.app), (0, Some(7)));
+    assert_eq!(read[3].manner.headers[0].1, "Bearer 00D!AR8.x");
+    assert_eq!(
+        read[3].target.path_for("msg_1"),
+        "/services/data/v62.0/sobjects/Mikomi_Alert__c/Alert_Id__c/msg_1"
+    );
+    let shown = format!("{read:?}");
+    for secret in ["SECRET", "0123456789", "abcDEF", "00D"] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+}
+
+#[test]
+fn mistakes_in_the_manner_of_an_endpoint_are_found_and_repeat_no_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    file("two.txt", "SECRET\nSECRET\n");
+    file("broken.j2", "{{ data.lead.name }}\n{% if SECRET %}");
+    file("unknown.j2", "\n{{ data.lead.nme }}");
+    file("rare.j2", "{{ data.because.rule }}");
+    file("no-json.j2", "{{ chat.headline }}");
+    let around = Surroundings { dir: Some(dir.path().to_owned()), ..with_env(&[("T", "SECRET")]) };
+    let head = "[[endpoint]]\nid = \"x\"\nurl = \"https://x.example/SECRET\"\nas = \"slack\"\n";
+    for (extra, problem) in [
+        (
+            "lang = \"jp\"",
+            "5:8: \"lang\" cannot be \"jp\"; it is \"ja\" or \"en\"; did you mean \"ja\"?",
+        ),
+        ("method = \"GET\"", "5:10: \"method\" cannot be \"GET\""),
+        ("app = 7", "5:1: \"app\" is for as = \"kintone\""),
+        ("content_type = \"json\"", "5:16: \"content_type\" is written as in"),
+        ("headers = { Host = \"SECRET\" }", "5:13: this header is made by mikomi"),
+        ("headers = { \"a b\" = \"SECRET\" }", "5:13: this is no name of a header"),
+        ("headers = { A = \"x\", a = \"SECRET\" }", "5:22: this header stands here already"),
+        ("headers = { A = \"値\" }", "5:17: a header's value is plain ASCII"),
+        ("headers = { A = \"{env:NONE}\" }", "5:17: \"{env:...}\" names a variable not set"),
+        (
+            "headers = { A = \"{evn:SECRET}\" }",
+            "5:17: here may stand {file:NAME} {env:NAME}; did you mean \"{env:NAME}\"?",
+        ),
+        ("headers = { A = \"{SECRET\" }", "5:17: a brace without its partner"),
+        ("headers = { A = \"{file:two.txt}\" }", "5:17: this leads to several lines"),
+        (
+            "headers = { A = \"{file:SECRET}\" }",
+            "5:17: \"{file:...}\" names a file that is not there",
+        ),
+        ("body_template_file = \"none.j2\"", "5:22: none.j2 is not there"),
+        ("body_template_file = \"broken.j2\"", "5:22: broken.j2 is wrong: line 2: syntax error"),
+        (
+            "body_template_file = \"unknown.j2\"",
+            "5:22: with a lead.hot this template fails: line 2: undefined value",
+        ),
+        (
+            "body_template_file = \"rare.j2\"",
+            "5:22: with a lead.hot this template fails: what comes out is not JSON",
+        ),
+        ("body_template_file = \"no-json.j2\"", "5:22: with a lead.hot this template fails"),
+    ] {
+        let found = endpoints(&format!("{head}{extra}"), &around).expect_err(extra);
+        let [only] = &found[..] else { panic!("{extra}: {found:#?}") };
+        assert!(only.starts_with(&format!("endpoints.toml:{problem}")), "{extra}: {only}");
+        assert!(!only.contains("SECRET"), "{only}");
+    }
+    // What a template does with a message that has no reason is found before there is one.
+    let json = head.replace("slack", "json");
+    let found = endpoints(&format!("{json}body_template_file = \"rare.j2\""), &around);
+    let found = found.unwrap_err();
+    assert!(found[0].contains("with a lead.cooled this template fails: line 1"), "{found:?}");
+    let kintone = head.replace("slack", "kintone");
+    assert!(endpoints(&kintone, &around).unwrap_err()[0].contains("\"app\" is missing"));
+    for url in ["{env:NONE}", "https://x.example/{alert}", "https://{alert_id}.example/SECRET"] {
+        let text = head.replace("https://x.example/SECRET", url);
+        let found = endpoints(&text, &around).unwrap_err();
+        assert!(found.len() == 1 && !found[0].contains("SECRET"), "{url}: {found:?}");
+    }
+}
+
+#[test]
+fn a_chat_is_shown_neither_mail_nor_phone_unless_it_is_said() {
+    let hidden = |more: &str| {
+        let text = format!(
+            "[[endpoint]]\nid = \"x\"\nurl = \"https://x.example/\"\nas = \"chatwork\"\n{more}"
+        );
+        endpoints(&text, &alone()).unwrap().remove(0).hide
+    };
+    assert_eq!(hidden(""), ["email", "phone"].map(str::to_owned).into());
+    assert_eq!(hidden("hide = []"), BTreeSet::new());
+    assert_eq!(hidden("hide = [\"name\"]"), [String::from("name")].into());
+}
+
 #[test]
 fn mistakes_in_what_an_endpoint_chooses_and_when_it_rests_are_found_with_their_place() {
     let head =
@@ -909,6 +1047,15 @@ fn an_endpoint_whose_secret_or_address_changed_has_another_fingerprint() {
     assert_eq!(print(head, SALES_SECRET), print(head, SALES_SECRET));
     assert_ne!(print(head, SALES_SECRET), print(head, &other));
     assert_ne!(print(head, SALES_SECRET), print(&head.replace("/h", "/i"), SALES_SECRET));
+    for more in ["lang = \"en\"", "as = \"slack\"", "method = \"PUT\"", "headers = { A = \"b\" }"] {
+        let text = format!("{head}{more}\n");
+        assert_ne!(print(head, SALES_SECRET), print(&text, SALES_SECRET), "{more}");
+    }
+    let token = |token: &str| {
+        let text = format!("{head}headers = {{ A = \"{token}\" }}\n");
+        print(&text, SALES_SECRET)
+    };
+    assert_ne!(token("b"), token("c"));
 }
 
 // ----------------------------------------------------------------------------------- secrets
@@ -1145,6 +1292,34 @@ fn a_saved_list_of_whom_not_to_write_to_takes_effect_and_a_wrong_one_does_not() 
     let wrong = save("a@b.example\n@\n");
     assert!(wrong.do_not_send.is_none() && wrong.problems_changed);
     assert!(watcher.problems()[0].to_string().starts_with("lists/do_not_send.txt:2:1: "));
+}
+
+#[test]
+fn a_saved_template_takes_effect_without_a_change_of_the_endpoints() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("templates");
+    std::fs::create_dir(&folder).unwrap();
+    let save = |text: &str| std::fs::write(folder.join("own.j2"), text).unwrap();
+    let own = "[[endpoint]]\nid = \"x\"\nurl = \"https://x.example/\"\n\
+               body_template_file = \"templates/own.j2\"\n";
+    std::fs::write(dir.path().join("endpoints.toml"), own).unwrap();
+    save("{{ data.alert_id }}");
+    let around = Surroundings { dir: Some(dir.path().to_owned()), ..alone() };
+    let (files, _) = Files::look(dir.path());
+    let rules = scoring(DEFAULT_SCORING).unwrap();
+    let mut watcher =
+        Watcher::new(around, files.contents(), for_rules(), (&rules, &NamedLists::default()));
+    assert!(is_nothing(&watcher.changed(files.contents())));
+    save("{{ data.headline.ja }}");
+    let (files, _) = Files::look(dir.path());
+    watcher.changed(files.contents());
+    assert_eq!(watcher.changed(files.contents()).endpoints.unwrap().len(), 1);
+    save("{{ data.headline.jp }}");
+    let (files, _) = Files::look(dir.path());
+    watcher.changed(files.contents());
+    let changes = watcher.changed(files.contents());
+    assert!(changes.endpoints.is_none() && changes.problems_changed);
+    assert!(watcher.problems()[0].message.contains("undefined value"));
 }
 
 #[test]

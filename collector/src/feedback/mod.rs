@@ -194,7 +194,11 @@ impl Desk {
         let endpoints = self.endpoints.load();
         // A secret that is only tried out may be known to many.
         let live = endpoints.iter().filter(|endpoint| endpoint.mode == EndpointMode::Live);
-        let mut signers = live.filter(|it| it.secrets.verify(signed, body, now).is_ok());
+        let signed_by = |endpoint: &&Endpoint| {
+            let secrets = endpoint.manner.secrets.as_ref();
+            secrets.is_some_and(|secrets| secrets.verify(signed, body, now).is_ok())
+        };
+        let mut signers = live.filter(signed_by);
         let signer = signers.next().ok_or(Refused::NotAllowed)?;
         Ok(Sender::Endpoint { test: signer.test })
     }

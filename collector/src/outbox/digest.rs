@@ -7,6 +7,7 @@ use engine::time::Timestamp;
 use serde_json::{Value, json};
 
 use super::entry::{Digest, Line};
+use super::look::form_field;
 use super::message::iso;
 
 /// Bytes of a digest's text that a room takes for sure. A longer one is several messages.
@@ -80,7 +81,12 @@ pub fn fitting(digest: &Digest, lines: &[Option<Line>]) -> usize {
         "chatwork" => CHATWORK_BYTES_MAX,
         _ => JSON_BYTES_MAX,
     };
-    let fits = |count: &usize| body(digest, &lines[..*count]).len() <= most;
+    let length = |lines: &[Option<Line>]| match digest.form.as_str() {
+        // What counts there is the text, not how the form writes it.
+        "chatwork" => chatwork(digest, lines).len(),
+        _ => body(digest, lines).len(),
+    };
+    let fits = |count: &usize| length(&lines[..*count]) <= most;
     (2..=lines.len()).take_while(fits).last().unwrap_or(1)
 }
 
@@ -89,7 +95,7 @@ pub fn fitting(digest: &Digest, lines: &[Option<Line>]) -> usize {
 pub fn body(digest: &Digest, lines: &[Option<Line>]) -> Vec<u8> {
     match digest.form.as_str() {
         "slack" => slack(digest, lines).to_string().into_bytes(),
-        "chatwork" => chatwork(digest, lines).into_bytes(),
+        "chatwork" => form_field("body", &chatwork(digest, lines)),
         _ => whole(digest, lines).to_string().into_bytes(),
     }
 }
@@ -279,9 +285,11 @@ mod tests {
         digest.occasion = "evening".into();
         digest.part = 1;
         let lines = [line("HOT: [To:1] x"), Some(Line::new("Mori", None))];
-        let text = String::from_utf8(body(&digest, &lines)).unwrap();
+        let form = body(&digest, &lines);
+        let fields: Vec<_> = form_urlencoded::parse(&form).collect();
+        assert_eq!((fields.len(), &*fields[0].0), (1, "body"));
         assert_eq!(
-            text,
+            fields[0].1,
             "[info][title]TODAY: Tue 8 Dec (2)[/title]■Meetings today\nMori\n\n\
              ■Not sent one by one\nHOT: ［To:1］ x  https://mikomi.vendor.example/leads/L1[/info]"
         );
@@ -312,11 +320,16 @@ mod tests {
             let digest = digest(form, "ja", &[Section::Listed; 200]);
             let lines = vec![line(&"社".repeat(50)); 200];
             let count = fitting(&digest, &lines);
-            assert!(count > 5 && body(&digest, &lines[..count]).len() <= most, "{form}: {count}");
-            assert!(body(&digest, &lines[..=count]).len() > most, "{form}: {count}");
+            let length = |lines: &[Option<Line>]| {
+                let bytes = body(&digest, lines);
+                let field = form_urlencoded::parse(&bytes).next();
+                if form == "chatwork" { field.unwrap().1.len() } else { bytes.len() }
+            };
+            assert!(count > 5 && length(&lines[..count]) <= most, "{form}: {count}");
+            assert!(length(&lines[..=count]) > most, "{form}: {count}");
             let long = vec![line(&"\u{10ffff}".repeat(5_000)); 2];
             assert_eq!(fitting(&digest, &long[..1]), 1);
-            assert!(body(&digest, &long[..1]).len() <= most, "{form}");
+            assert!(length(&long[..1]) <= most, "{form}");
         }
     }
 

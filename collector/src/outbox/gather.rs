@@ -15,9 +15,10 @@ use engine::time::Timestamp;
 use super::book::Standing;
 use super::digest::{Section, fitting};
 use super::entry::{Digest, Entry, Item, Line, base64, from_base64};
+use super::look::Lang;
 use super::plan::Kept;
 use super::when::{Calendar, Occasion, Slot};
-use super::{LANGUAGE, Outbox, calendar, push};
+use super::{Outbox, calendar, push};
 use crate::app::count;
 use crate::config::{Chat, Endpoint};
 use crate::timeline;
@@ -180,9 +181,9 @@ impl Outbox {
             let hours = in_force.scoring.sales.between(asked.since, now).as_secs() / 3_600;
             let points = lead.standing(&in_force.scoring, now).score.shown();
             let (who, owner) = self.names(endpoint, id, &lead);
-            let text = match LANGUAGE {
-                "en" => format!("{who}, {points} points, waiting {hours} h{owner}"),
-                _ => format!("{who} {points}点 未対応{hours}時間{owner}"),
+            let text = match endpoint.look.lang {
+                Lang::En => format!("{who}, {points} points, waiting {hours} h{owner}"),
+                Lang::Ja => format!("{who} {points}点 未対応{hours}時間{owner}"),
             };
             let section = if asked.reminded { Section::Reminded } else { Section::Untaken };
             found.push((asked.since, self.mention(section, id, &text)?));
@@ -253,7 +254,7 @@ impl Outbox {
         let owners = self.app.owners.load();
         let owner = owner.filter(|_| !endpoint.hide.contains("owner"));
         let owner = owner.map(|mail| (mail, owners.find(mail)));
-        if LANGUAGE == "en" {
+        if endpoint.look.lang == Lang::En {
             let who =
                 if company.is_empty() { name.to_owned() } else { format!("{name}, {company}") };
             let owner = owner.map(|(mail, it)| it.map_or(mail, |it| &it.name_en));
@@ -333,8 +334,8 @@ impl Outbox {
                 part,
                 test: endpoint.test,
                 not_before: not_before.map(|until| until.0),
-                form: "json".to_owned(),
-                lang: LANGUAGE.to_owned(),
+                form: endpoint.look.form.name().to_owned(),
+                lang: endpoint.look.lang.name().to_owned(),
                 items: mentions.iter().map(item).collect(),
             };
             let lines: Vec<_> = mentions.iter().map(|it| Some(it.line.clone())).collect();

@@ -4,15 +4,18 @@
 //! rebuilt by replay.
 
 pub mod book;
+pub mod chat;
 mod digest;
 pub mod entry;
 mod gather;
 pub mod held;
 mod log;
+pub mod look;
 pub mod message;
 mod plan;
 mod replay;
 mod route;
+pub mod template;
 mod when;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,11 +26,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use engine::alert::{AlertId, Cause};
+use engine::hit::Hit;
 use engine::id::Position;
 use engine::lead::Lead;
 use engine::record::{Body, LeadPart, Message as Telling, NameKind, Record, Sent};
 use engine::time::Timestamp;
 use engine::wire::About;
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use self::entry::{Entry, Frozen, Line, Queued, base64};
@@ -40,7 +45,7 @@ pub use self::replay::{Due, Replayed, Unseal, messages};
 use self::replay::{Order, message_of, orders_of};
 use self::route::{Room, Share, Subject};
 use self::when::Calendar;
-use crate::app::App;
+use crate::app::{App, count};
 use crate::config::Endpoint;
 use crate::feedback::tap;
 use crate::journal::{Follower, Poisoned, ReadError};
@@ -51,8 +56,6 @@ use crate::seal::SealError;
 use crate::timeline;
 use crate::webhook::driver::Command;
 
-/// The language of lines in digests.
-const LANGUAGE: &str = "ja";
 /// Records of a lead looked at for "recent" and "history".
 const TIMELINE_MAX: usize = 500;
 /// How long the outbox waits for a record before it looks whether it should stop.
@@ -222,6 +225,8 @@ impl Outbox {
             _ => None,
         });
         let profile = lead.profile();
+        let first = self.first_hit(lead, &timeline);
+        let owners = app.owners.load();
         let material = Material {
             alert: id.as_str(),
             message,
@@ -234,10 +239,13 @@ impl Outbox {
             attributes: &profile.attributes,
             confirmed_by: &profile.confirmed_by,
             timeline: &timeline,
+            first: first.as_ref(),
             scoring: &in_force.scoring,
             catalog: &catalog,
             taps: tap::links(app, id.as_str(), message),
+            owners: &owners,
             admin_url: app.settings.admin.admin_url.as_deref(),
+            crm_link: app.settings.admin.crm_link.as_ref(),
             committed: now,
             queued: now,
         };
@@ -320,15 +328,43 @@ impl Outbox {
         }
         let body = material.body(&endpoint.hide);
         if frozen.listed.is_some() || frozen.not_before.is_some() {
-            let headline = body["data"]["headline"][LANGUAGE].as_str().unwrap_or_default();
+            let lang = endpoint.look.lang.name();
+            let headline = body["data"]["headline"][lang].as_str().unwrap_or_default();
             let url = body["data"]["links"]["timeline"].as_str();
             frozen.line = seal(&Line::new(headline, url).encode())?;
         }
-        let body = body.to_string();
-        if frozen.listed.is_none() && body != whole {
-            frozen.sealed = seal(body.as_bytes())?;
+        if frozen.listed.is_none() {
+            let sent = self.rendered(endpoint, material, &body);
+            if sent != whole.as_bytes() {
+                frozen.sealed = seal(&sent)?;
+            }
         }
         Ok(Some(frozen))
+    }
+
+    /// A message as one endpoint is sent it.
+    fn rendered(&self, endpoint: &Endpoint, material: &Material<'_>, body: &Value) -> Vec<u8> {
+        let rendered = material.rendered(body, &endpoint.look, &endpoint.hide);
+        if let Some(error) = rendered.failed {
+            count(&self.app.metrics.templates_failed);
+            let endpoint = &endpoint.id;
+            tracing::error!(%endpoint, %error, "a template fails; the one that ships is used");
+        }
+        rendered.bytes
+    }
+
+    /// The first hit of a lead who did so much that the timeline begins later.
+    fn first_hit(&self, lead: &Lead, timeline: &timeline::Timeline) -> Option<Hit> {
+        if timeline.len() < TIMELINE_MAX {
+            return None;
+        }
+        let ties = lead.content.ties.iter().filter(|tie| tie.hits > 0);
+        let tie = ties.min_by_key(|tie| (tie.first_seen, tie.first_position))?;
+        // Without it the oldest hit that is known stands for it.
+        match timeline::read(&self.app, tie.first_position).ok()?.body {
+            Body::Hit(record) => Some(record.first.map_or(record.hit, |first| first.hit)),
+            _ => None,
+        }
     }
 }
 

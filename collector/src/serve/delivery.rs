@@ -59,7 +59,7 @@ pub(super) fn driver_endpoint(
     Some(driver::Endpoint {
         settings: endpoint_settings(endpoint, settings, disabled)?,
         target: endpoint.target.clone(),
-        secrets: endpoint.secrets.clone(),
+        manner: endpoint.manner.clone(),
     })
 }
 

@@ -5,6 +5,7 @@
 //! addresses like any other, and one forbidden address behind a name refuses the whole name: a
 //! resolver that mixes a public and a private answer is not to be trusted with either.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -14,6 +15,9 @@ use super::super::net::Network;
 
 /// The longest endpoint address, in bytes.
 pub const URL_BYTES_MAX: usize = 2048;
+/// Stands in an address for the id of the message that is sent, so that a receiver can keep one
+/// record a message, however often it comes.
+pub const ALERT_ID: &str = "{alert_id}";
 /// Ports a webhook may go to unless the endpoint's `allow_ports` names others.
 pub const PORTS: [u16; 3] = [80, 443, 8443];
 
@@ -129,7 +133,7 @@ pub struct Target {
     pub port: u16,
     /// The value of `Host`.
     pub authority: String,
-    /// The request target: path and query.
+    /// The request target: path and query, with [`ALERT_ID`] where a message's id belongs.
     pub path: String,
     /// What this endpoint may do that others may not; asked again at every attempt.
     pub permit: Permit,
@@ -163,7 +167,8 @@ impl Target {
             Host::Domain(name) => {
                 // The dot at the end changes neither the machine nor the certificate.
                 let name = name.strip_suffix('.').unwrap_or(name);
-                if name.is_empty() {
+                // A parser lets braces stand in a name; whoever is told is never up to a message.
+                if name.is_empty() || name.contains(['{', '}']) {
                     return Err(TargetError::Unreadable);
                 }
                 (TargetHost::Name(name.to_owned()), name.to_owned())
@@ -184,7 +189,19 @@ impl Target {
             Some(query) => format!("{}?{query}", url.path()),
             None => url.path().to_owned(),
         };
+        let path = path.replace("%7Balert_id%7D", ALERT_ID);
         Ok(Target { tls, host, port, authority, path, permit: permit.clone() })
+    }
+}
+
+impl Target {
+    /// The request target of one message. Its id is made of letters, digits, `_` and `-`.
+    pub fn path_for(&self, id: &str) -> Cow<'_, str> {
+        if self.path.contains(ALERT_ID) {
+            Cow::Owned(self.path.replace(ALERT_ID, id))
+        } else {
+            Cow::Borrowed(&self.path)
+        }
     }
 }
 
@@ -400,6 +417,16 @@ mod tests {
         assert_eq!(v6.authority, "[2606:4700:4700::1111]:8443");
         let idn = Target::parse("https://例え.example/", &public_only()).unwrap();
         assert_eq!(idn.host, TargetHost::Name("xn--r8jz45g.example".into()));
+    }
+
+    #[test]
+    fn the_id_of_a_message_stands_where_the_address_says_and_never_in_the_host() {
+        let of = |text: &str| {
+            Target::parse(text, &public_only()).map(|it| it.path_for("msg_1").into_owned())
+        };
+        assert_eq!(of("https://a.example/x/{alert_id}?i={alert_id}").unwrap(), "/x/msg_1?i=msg_1");
+        assert_eq!(of("https://a.example/x?y=1").unwrap(), "/x?y=1");
+        assert_eq!(of("https://{alert_id}.example/"), Err(TargetError::Unreadable));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The Client makes one attempt: one POST over a fresh connection, checked, bounded and timed.
+//! The Client makes one attempt: one request over a fresh connection, checked, bounded and timed.
 //!
 //! The receiver's machine is not ours and its address was typed by somebody. So the name is
 //! resolved once, every address behind it is vetted, and only a vetted one is dialled; no redirect
@@ -23,7 +23,7 @@ use hyper::client::conn::http1;
 use hyper::header::{
     CONTENT_TYPE, DATE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
 };
-use hyper::{Method, Request, Response};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -34,8 +34,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 use super::address::{Target, TargetHost};
+use super::manner::Manner;
 use super::queue::Attempt;
-use super::sign::Secrets;
 use super::{ANSWER_KEPT_MAX, Answer, SendError};
 
 /// Addresses of one name that are dialled, in the resolver's order, until one accepts.
@@ -169,14 +169,14 @@ impl Client {
     pub async fn send(
         &self,
         target: &Target,
-        secrets: &Secrets,
+        manner: &Manner,
         attempt: &Attempt,
     ) -> Result<Answer, SendError> {
         let addresses = self.vetted(target).await?;
         let exchange = async {
             let stream = self.dial(&addresses, target.port).await?;
             if !target.tls {
-                return self.exchange(stream, target, secrets, attempt).await;
+                return self.exchange(stream, target, manner, attempt).await;
             }
             let name = match &target.host {
                 TargetHost::Name(name) => {
@@ -185,7 +185,7 @@ impl Client {
                 TargetHost::Address(address) => ServerName::IpAddress((*address).into()),
             };
             let stream = self.tls.connect(name, stream).await.map_err(|error| tls_error(&error))?;
-            self.exchange(stream, target, secrets, attempt).await
+            self.exchange(stream, target, manner, attempt).await
         };
         timeout(self.timeouts.total, exchange).await.unwrap_or(Err(SendError::Deadline))
     }
@@ -229,14 +229,14 @@ impl Client {
         &self,
         stream: S,
         target: &Target,
-        secrets: &Secrets,
+        manner: &Manner,
         attempt: &Attempt,
     ) -> Result<Answer, SendError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         // The times of the attempt are read last, so that a slow handshake does not age them.
-        let request = self.request(target, secrets, attempt, (self.clock)())?;
+        let request = self.request(target, manner, attempt, (self.clock)())?;
         let (mut sender, connection) = http1::Builder::new()
             .max_header_size(ANSWER_HEAD_BYTES_MAX)
             .max_buf_size(ANSWER_BODY_BYTES_MAX)
@@ -264,33 +264,37 @@ impl Client {
     fn request(
         &self,
         target: &Target,
-        secrets: &Secrets,
+        manner: &Manner,
         attempt: &Attempt,
         now: Timestamp,
     ) -> Result<Request<Full<Bytes>>, SendError> {
         let seconds = now.0 / 1000;
         let id = attempt.message.as_str();
-        let signature = secrets.sign(id, seconds, &attempt.body);
         let body = Full::new(attempt.body.clone());
         let mut request = Request::new(body);
-        *request.method_mut() = Method::POST;
+        *request.method_mut() = manner.method.clone();
         // Only a URL that is no request target fails here; the endpoint's settings are at fault.
-        *request.uri_mut() = target.path.parse().map_err(|_| SendError::NoEndpoint)?;
+        let path = target.path_for(id);
+        *request.uri_mut() = path.parse().map_err(|_| SendError::NoEndpoint)?;
         let headers = request.headers_mut();
         let authority =
             HeaderValue::try_from(&target.authority).map_err(|_| SendError::NoEndpoint)?;
         headers.insert(HOST, authority);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_TYPE, manner.content_type.clone());
         headers.insert(USER_AGENT, self.user_agent.clone());
         headers.insert("webhook-id", plain(id));
         headers.insert("webhook-timestamp", HeaderValue::from(seconds));
-        headers.insert("webhook-signature", plain(&signature));
+        if let Some(secrets) = &manner.secrets {
+            let signature = secrets.sign(id, seconds, &attempt.body);
+            headers.insert("webhook-signature", plain(&signature));
+        }
         headers.insert("mikomi-sent-at-ms", HeaderValue::from(now.0));
         headers.insert("mikomi-attempt", HeaderValue::from(attempt.attempt));
         if attempt.replay {
             let name = HeaderName::from_static("webhook-replay");
             headers.insert(name, HeaderValue::from_static("true"));
         }
+        headers.extend(manner.headers.iter().cloned());
         Ok(request)
     }
 
@@ -376,7 +380,8 @@ mod tests {
     use tokio_rustls::rustls::ServerConfig;
 
     use super::super::address::Permit;
-    use super::super::sign::SignedHeaders;
+    use super::super::manner::header;
+    use super::super::sign::{Secrets, SignedHeaders};
     use super::super::{EndpointId, MessageId};
     use super::*;
 
@@ -387,6 +392,10 @@ mod tests {
 
     fn secrets() -> Secrets {
         Secrets::parse([SECRET]).unwrap()
+    }
+
+    fn signed() -> Manner {
+        Manner::signed(secrets())
     }
 
     fn attempt() -> Attempt {
@@ -462,7 +471,7 @@ mod tests {
     }
 
     async fn send(client: &Client, port: u16) -> Result<Answer, SendError> {
-        client.send(&target("hooks.example", port), &secrets(), &attempt()).await
+        client.send(&target("hooks.example", port), &signed(), &attempt()).await
     }
 
     async fn answer_to(bytes: impl Into<Vec<u8>>) -> Result<Answer, SendError> {
@@ -509,8 +518,29 @@ mod tests {
     async fn a_manual_resend_says_so() {
         let (port, receiver) = receiver(OK.to_vec()).await;
         let again = Attempt { replay: true, ..attempt() };
-        client().send(&target("hooks.example", port), &secrets(), &again).await.unwrap();
+        client().send(&target("hooks.example", port), &signed(), &again).await.unwrap();
         assert_eq!(headers_of(&receiver.await.unwrap())["webhook-replay"], "true");
+    }
+
+    #[tokio::test]
+    async fn a_request_is_made_in_the_endpoint_s_manner() {
+        let (port, receiver) = receiver(OK.to_vec()).await;
+        let target =
+            Target::parse(&format!("http://hooks.example:{port}/x/{{alert_id}}"), &permit(port));
+        let manner = Manner {
+            method: hyper::Method::PATCH,
+            content_type: HeaderValue::from_static("text/plain"),
+            headers: vec![header("Authorization", "Bearer swordfish").unwrap()],
+            secrets: None,
+        };
+        client().send(&target.unwrap(), &manner, &attempt()).await.unwrap();
+        let request = receiver.await.unwrap();
+        assert!(request.starts_with("PATCH /x/msg_1 HTTP/1.1\r\n"), "{request}");
+        let headers = headers_of(&request);
+        assert_eq!(headers["content-type"], "text/plain");
+        assert_eq!(headers["authorization"], "Bearer swordfish");
+        assert_eq!(headers["webhook-id"], "msg_1");
+        assert!(!headers.contains_key("webhook-signature"), "nobody checks one");
     }
 
     #[tokio::test]
@@ -554,7 +584,7 @@ mod tests {
         let mut target = target("2130706433", 80);
         assert_eq!(target.host, TargetHost::Address("127.0.0.1".parse().unwrap()));
         target.permit.allow_private.clear();
-        let answer = client.send(&target, &secrets(), &attempt()).await;
+        let answer = client.send(&target, &signed(), &attempt()).await;
         assert_eq!(answer, Err(SendError::AddressForbidden));
         assert_eq!(asked.load(Ordering::SeqCst), 0);
     }
@@ -606,7 +636,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let url = format!("https://hooks.example:{port}/");
         let target = Target::parse(&url, &permit(port)).unwrap();
-        let answer = hasty_client().send(&target, &secrets(), &attempt()).await;
+        let answer = hasty_client().send(&target, &signed(), &attempt()).await;
         assert_eq!(answer, Err(SendError::Deadline));
     }
 
@@ -748,13 +778,13 @@ mod tests {
         let at =
             |host: &str| Target::parse(&format!("https://{host}:{port}/"), &permit(port)).unwrap();
         let known = trusting(Some(pem.as_bytes()));
-        let good = known.send(&at("hooks.example."), &secrets(), &attempt()).await;
+        let good = known.send(&at("hooks.example."), &signed(), &attempt()).await;
         assert_eq!(good.unwrap().status, 200);
         assert_eq!(*names.lock().unwrap(), [Some("hooks.example".to_owned())]);
         for (client, host) in
             [(&trusting(None), "hooks.example"), (&known, "other.example"), (&known, "127.0.0.1")]
         {
-            let answer = client.send(&at(host), &secrets(), &attempt()).await;
+            let answer = client.send(&at(host), &signed(), &attempt()).await;
             assert_eq!(answer, Err(SendError::Certificate), "{host}");
         }
     }
@@ -771,7 +801,7 @@ mod tests {
         });
         let url = format!("https://hooks.example:{port}/");
         let target = Target::parse(&url, &permit(port)).unwrap();
-        let answer = client().send(&target, &secrets(), &attempt()).await;
+        let answer = client().send(&target, &signed(), &attempt()).await;
         assert_eq!(answer, Err(SendError::Tls));
     }
 

@@ -20,11 +20,11 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::address::Target;
 use super::client::Client;
+use super::manner::Manner;
 use super::queue::{
     Answered, Attempt, DisableReason, Effect, EndpointSettings, Figures, Input, Message,
     Outstanding, Overtaking, Queue, Refusal, Resend,
 };
-use super::sign::Secrets;
 use super::{AttemptRecord, EndpointId, LeadRef, MessageId, SendError};
 
 /// Inputs stepped before their records are made durable and their attempts made.
@@ -41,8 +41,8 @@ pub struct Endpoint {
     pub settings: EndpointSettings,
     /// Where to.
     pub target: Target,
-    /// Signed with.
-    pub secrets: Secrets,
+    /// How.
+    pub manner: Manner,
 }
 
 /// What others ask of the driver.
@@ -142,7 +142,7 @@ struct Landed {
 }
 
 /// What an endpoint's attempts need, shared with those in flight.
-type Address = Arc<(Target, Secrets)>;
+type Address = Arc<(Target, Manner)>;
 
 /// What is to be made durable at once, and what waits for it.
 #[derive(Default)]
@@ -414,8 +414,8 @@ where
     }
 
     fn know(&mut self, endpoint: Endpoint) -> Input {
-        let Endpoint { settings, target, secrets } = endpoint;
-        self.addresses.insert(settings.id.clone(), Arc::new((target, secrets)));
+        let Endpoint { settings, target, manner } = endpoint;
+        self.addresses.insert(settings.id.clone(), Arc::new((target, manner)));
         Input::EndpointChanged(settings)
     }
 
@@ -527,7 +527,7 @@ mod tests {
                 rest: Rest::default(),
             },
             target: Target::parse(&format!("http://127.0.0.1:{port}/"), &permit).unwrap(),
-            secrets: Secrets::parse(["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]).unwrap(),
+            manner: Manner::default(),
         }
     }
 

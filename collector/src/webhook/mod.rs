@@ -4,14 +4,15 @@
 //! it) and the one decision that matters: what becomes of a delivery after an attempt. It is pure,
 //! so that the schedule, `Retry-After` and disabling are tested with literals. `queue` decides
 //! which attempt is next over all endpoints (`step` has its words, `lane` one endpoint's part),
-//! `client` makes one attempt, `sign` signs it, `address` says where it may go, `breaker` rests a
-//! failing endpoint, `driver` is the task that joins them.
+//! `client` makes one attempt, `sign` signs it, `manner` says how it looks, `address` where it may
+//! go, `breaker` rests a failing endpoint, `driver` is the task that joins them.
 
 pub mod address;
 pub mod breaker;
 pub mod client;
 pub mod driver;
 mod lane;
+pub mod manner;
 pub mod queue;
 pub mod sign;
 mod step;

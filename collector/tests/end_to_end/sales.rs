@@ -83,7 +83,7 @@ fn nobody_took_it_is_reminded_at_one_and_reported_at_five() {
     let server = started(&receiver);
     story_two(&server);
     let hot = hot_alert(&receiver);
-    assert_eq!(hot["answer_by"], "2026-12-07T04:00:00.000Z");
+    assert_eq!(hot["answer_by"], "2026-12-07T04:00:00Z");
     server.to("2026-12-07 12:59:59");
     assert_eq!(server.lead(TANAKA)["asked"]["reminded"], false);
     server.to("2026-12-07 13:00");

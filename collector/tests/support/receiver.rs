@@ -19,6 +19,8 @@ pub const SECOND_SECRET: &str = "whsec_YW5vdGhlciBzZWNyZXQgb2YgdGhlc2UgdGVzdHMhI
 /// A request as it came.
 #[derive(Clone, Debug)]
 pub struct Received {
+    pub method: String,
+    pub path: String,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
@@ -29,6 +31,11 @@ impl Received {
     pub fn header(&self, name: &str) -> &str {
         let found = self.headers.iter().find(|(known, _)| known == name);
         found.map_or_else(|| panic!("no {name}: {:?}", self.headers), |(_, value)| value)
+    }
+
+    /// The fields of a form, in their order.
+    pub fn form(&self) -> Vec<(String, String)> {
+        form_urlencoded::parse(&self.body).into_owned().collect()
     }
 
     pub fn json(&self) -> Value {
@@ -89,6 +96,15 @@ impl Receiver {
         Receiver { port, shared }
     }
 
+    /// `http://127.0.0.1:PORT`, and the lines of an endpoint that let it be reached.
+    pub fn place(&self) -> (String, String) {
+        let port = self.port;
+        let lines = format!(
+            "allow_http = true\nallow_private = [\"127.0.0.0/8\"]\nallow_ports = [{port}]\n"
+        );
+        (format!("http://127.0.0.1:{port}"), lines)
+    }
+
     /// From now on it answers with these statuses.
     pub fn answer_with(&self, answering: impl FnMut(&Received) -> u16 + Send + 'static) {
         *self.shared.answering.lock().unwrap() = Box::new(answering);
@@ -144,6 +160,8 @@ fn serve(stream: TcpStream, shared: &Shared) -> Option<()> {
         let mut headers = Vec::new();
         let mut line = String::new();
         (reader.read_line(&mut line).ok()? > 0).then_some(())?;
+        let (method, rest) = line.split_once(' ')?;
+        let (method, path) = (method.to_owned(), rest.split(' ').next()?.to_owned());
         loop {
             line.clear();
             reader.read_line(&mut line).ok()?;
@@ -155,7 +173,7 @@ fn serve(stream: TcpStream, shared: &Shared) -> Option<()> {
         let length = headers.iter().find(|(name, _)| name == "content-length");
         let mut body = vec![0; length?.1.parse().ok()?];
         reader.read_exact(&mut body).ok()?;
-        let received = Received { headers, body };
+        let received = Received { method, path, headers, body };
         let status = shared.answering.lock().unwrap()(&received);
         shared.received.lock().unwrap().push(received);
         write!(writer, "HTTP/1.1 {status} x\r\ncontent-length: 0\r\n\r\n").ok()?;

@@ -34,6 +34,8 @@ pub struct Setup {
     pub scoring: String,
     /// All of endpoints.toml.
     pub endpoints: String,
+    /// Further files beside them, by their path.
+    pub files: Vec<(String, String)>,
     /// Where the clock stands; the system's clock if nowhere.
     pub clock: Option<u64>,
 }
@@ -46,6 +48,7 @@ impl Setup {
             mikomi: format!("{}{www}", listeners("", NO_RATES)),
             scoring: RULES.to_owned(),
             endpoints: endpoints.concat(),
+            files: Vec::new(),
             clock: Some(clock),
         }
     }
@@ -119,6 +122,11 @@ impl Server {
         fs::write(config.join("mikomi.toml"), &setup.mikomi).unwrap();
         fs::write(config.join("scoring.toml"), &setup.scoring).unwrap();
         fs::write(config.join("endpoints.toml"), &setup.endpoints).unwrap();
+        for (path, text) in &setup.files {
+            let path = config.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
         let shared = Arc::new(Shared {
             collector: Mutex::new(([127, 0, 0, 1], 0).into()),
             now_ms: Mutex::new(setup.clock.unwrap_or_default()),

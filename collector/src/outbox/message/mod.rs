@@ -1,5 +1,9 @@
 //! The body of a message, frozen once: figures from the record, names from the lead as it was
-//! then, what it did lately from the journal.
+//! then, what it did lately from the journal. One body carries both languages.
+
+mod fit;
+mod headline;
+mod history;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,7 +11,7 @@ use std::sync::Arc;
 use engine::alert::{AlertId, AlertKind};
 use engine::attribute::Attributes;
 use engine::catalog::Catalog;
-use engine::hit::{Hit, HitKind};
+use engine::hit::Hit;
 use engine::id::{LeadId, RuleId};
 use engine::lead::{Lead, OTHER};
 use engine::points::Points;
@@ -20,15 +24,21 @@ use engine::threshold::{Crossing, Direction, Gate, Threshold};
 use engine::time::Timestamp;
 use serde_json::{Map, Value, json};
 
+use crate::config::{CrmLink, Owner, Owners};
+use crate::facts::{Facts, facts};
 use crate::ingest::raw::cut;
+use crate::outbox::look::{Look, Rendered};
 use crate::timeline::Timeline;
+
+pub(super) use self::headline::{closed_up, short};
+pub use self::history::Recent;
 
 /// Longest title in a message, in characters.
 const TITLE_CHARS_MAX: usize = 80;
 /// Who of sales a lead belongs to, by what our own systems say.
 pub const OWNER: &str = "owner";
-/// Hits listed as recent.
-const RECENT_MAX: usize = 5;
+/// What a person's ids in other systems are called, and the attribute that holds each.
+const EXTERNAL_IDS: [(&str, &str); 2] = [("crm", "crm_id"), ("user", "user_id")];
 
 /// Everything a message is made of.
 pub struct Material<'a> {
@@ -54,14 +64,20 @@ pub struct Material<'a> {
     pub confirmed_by: &'a str,
     /// What they did, up to the record.
     pub timeline: &'a Timeline,
+    /// The first hit of theirs, if it is too old to be among these.
+    pub first: Option<&'a Hit>,
     /// The scoring in force, for what people read.
     pub scoring: &'a Scoring,
     /// The names the journal knows, and the terms of every version.
     pub catalog: &'a Catalog,
     /// The links that answer it with one tap: taken, no lead, later.
     pub taps: Option<[String; 3]>,
+    /// The people of sales.
+    pub owners: &'a Owners,
     /// How people reach the admin side, if stated.
     pub admin_url: Option<&'a str>,
+    /// How they reach a lead in their own system, if stated.
+    pub crm_link: Option<&'a CrmLink>,
     /// When the record was durable.
     pub committed: Timestamp,
     /// When the message is frozen.
@@ -80,11 +96,17 @@ pub fn points(points: Points) -> Value {
     json!(points.0 as f64 / 1_000.0)
 }
 
+/// The same without the part of a second: of moments that were worked out.
+fn iso_seconds(at: Timestamp) -> String {
+    let time =
+        jiff::Timestamp::from_millisecond(at.0 as i64).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    format!("{time:.0}")
+}
+
 impl Material<'_> {
     /// The body. `hide` names what of the lead this endpoint is not shown.
     pub fn body(&self, hide: &BTreeSet<String>) -> Value {
         let (told, headline) = (self.told(), self.headline(hide));
-        let tap = |place: usize| self.taps.as_ref().map(|taps| &taps[place]);
         let mut data = json!({
             "schema": 1,
             "alert_id": self.alert,
@@ -100,20 +122,11 @@ impl Material<'_> {
             "because": self.because(),
             "also": self.also(),
             "reasons": self.reasons(),
-            "recent": self.recent(),
+            "recent": self.recent().iter().map(Recent::to_json).collect::<Vec<_>>(),
             "history": self.history(),
-            "facts": {
-                "trial_until": null,
-                "registered_events": [],
-                "customer": false,
-                "open_deal": null,
-            },
-            "answer_by": told.asks.map(|(answer_by, _)| iso(answer_by)),
-            "links": {
-                "crm": null,
-                "timeline": self.admin_url.map(|url| format!("{url}/leads/{}", self.lead_id)),
-                "accept": tap(0), "reject": tap(1), "later": tap(2),
-            },
+            "facts": self.facts_shown(hide),
+            "answer_by": told.asks.map(|(answer_by, _)| iso_seconds(answer_by)),
+            "links": self.links(hide),
             "times": {
                 "received": iso(self.cause.received()),
                 "scored": iso(self.cause.time),
@@ -122,7 +135,18 @@ impl Material<'_> {
             },
         });
         self.add_own_keys(&mut data);
-        json!({ "type": self.message.kind.name(), "timestamp": iso(told.at), "data": data })
+        let mut body =
+            json!({ "type": self.message.kind.name(), "timestamp": iso(told.at), "data": data });
+        fit::fit(&mut body);
+        body
+    }
+
+    /// The message as it is sent to whom it looks like that. `body` is what they are shown.
+    pub fn rendered(&self, body: &Value, look: &Look, hide: &BTreeSet<String>) -> Rendered {
+        if look.is_ours() {
+            return Rendered { bytes: body.to_string().into_bytes(), failed: None };
+        }
+        look.render(body, &self.chat(body, hide, look.lang))
     }
 
     /// What only messages of this kind say.
@@ -151,7 +175,7 @@ impl Material<'_> {
     }
 
     /// Why a message is taken back: what the person said who did the step, else what it was.
-    fn reason(&self) -> &str {
+    pub(super) fn reason(&self) -> &str {
         match &self.cause.body {
             Body::Step(step) if !step.reason.is_empty() => &step.reason,
             Body::Step(_) => "what was known was withdrawn",
@@ -159,11 +183,11 @@ impl Material<'_> {
         }
     }
 
-    fn told(&self) -> &Told {
+    pub(super) fn told(&self) -> &Told {
         &self.message.told
     }
 
-    fn terms(&self) -> &Terms {
+    pub(super) fn terms(&self) -> &Terms {
         let then = self.catalog.versions.numbered(self.cause.version);
         then.map_or_else(|| self.scoring.terms(), Arc::as_ref)
     }
@@ -174,12 +198,14 @@ impl Material<'_> {
         self.message.also.iter().map(word).collect()
     }
 
+    /// What is known of them by a name, if anybody can see anything in it.
     fn attribute(&self, name: &str) -> Option<&str> {
-        self.attributes.get(name).map(String::as_str).filter(|value| !value.is_empty())
+        let value = self.attributes.get(name).map(String::as_str);
+        value.filter(|value| !short(value, 1).is_empty())
     }
 
     /// The same, unless the endpoint is not shown it.
-    fn shown(&self, name: &str, hide: &BTreeSet<String>) -> Option<&str> {
+    pub(super) fn shown(&self, name: &str, hide: &BTreeSet<String>) -> Option<&str> {
         self.attribute(name).filter(|_| !hide.contains(name))
     }
 
@@ -189,82 +215,33 @@ impl Material<'_> {
         };
         let falls = crossing.direction == Direction::Fall;
         let name = self.catalog.name(NameKind::Threshold, u16::from(crossing.threshold.0));
-        let height = |line: &Threshold| if falls { line.fall } else { line.rise };
-        let line = self.terms().threshold(crossing.threshold);
-        let released = crossing.direction == Direction::Release;
-        let by_hand = matches!(self.cause.body, Body::Step(_));
         json!({
             "threshold": name.unwrap_or_default(),
             "direction": if falls { "fall" } else { "rise" },
-            "line": line.map(|line| height(line).shown()),
+            "line": self.line().map(Points::shown),
             "number": crossing.number,
             "opened_by": crossing.opened_by.map(Gate::name),
-            "waited_for": (released && !by_hand).then_some("cooldown"),
+            "waited_for": self.waited_for_cooldown().then_some("cooldown"),
         })
     }
 
-    fn headline(&self, hide: &BTreeSet<String>) -> Text {
-        let text = self.scoring.labels.texts.get(self.text_key()).cloned();
-        let text = text.unwrap_or_else(|| built_in(self.message.kind));
-        // Whoever may not be named still has an id, by which they can be found.
-        let id = self.lead_id.to_string();
-        let name = self.shown("name", hide).or_else(|| self.shown("email", hide)).unwrap_or(&id);
-        let company = self.shown("company", hide).unwrap_or_default();
-        let told = self.told();
-        let seen = self.lead.last_human();
-        let seen = seen.map_or(0, |seen| told.at.since(seen).as_secs() / 86_400);
-        let reason = told.because.map(|because| self.rule_label(because.rule));
-        let reason = reason.unwrap_or_default();
-        let fill = |template: &str, name: &str, reason: &str| {
-            let filled = template
-                .replace("{days}", &seen.to_string())
-                .replace("{score}", &told.score.shown().to_string())
-                .replace("{last}", &told.last_told.unwrap_or(told.score).shown().to_string())
-                .replace("{cell}", &self.cell())
-                .replace("{reason}", reason)
-                .replace("{company}", company)
-                .replace("{name}", name);
-            tidy(&filled)
+    /// How high the line stood that was crossed: a rejection raises it.
+    pub(super) fn line(&self) -> Option<Points> {
+        let crossing = self.crossing?;
+        let height = |line: &Threshold| match crossing.direction {
+            Direction::Fall | Direction::Settle => line.fall,
+            Direction::Rise | Direction::Release => Points(line.rise.0 + self.told().raised.0),
         };
-        // In Japanese the space inside a name is dropped before the honorific.
-        let mut headline = Text {
-            ja: fill(&text.ja, &name.replace([' ', '\u{3000}'], ""), &reason.ja),
-            en: fill(&text.en, name, &reason.en),
-        };
-        // A person may be known well, and this browser not: its points are only claimed.
-        if !told.assurance.is_proved() || told.unconfirmed > Points(0) {
-            headline.ja.push_str("※未確認");
-            headline.en.push_str(" (unconfirmed)");
-        }
-        headline
+        self.terms().threshold(crossing.threshold).map(height)
     }
 
-    fn text_key(&self) -> &'static str {
-        match self.message.kind {
-            AlertKind::Hot => "hot",
-            AlertKind::Cooled => "cooled",
-            AlertKind::Action => "action",
-            AlertKind::Escalated => "escalated",
-            AlertKind::Retracted => "retracted",
-            AlertKind::Merged => "merged",
-            AlertKind::Unmerged => "unmerged",
-            AlertKind::Signal => "signal",
-            AlertKind::Reminder => "reminder",
-        }
+    /// Whether the message waited until the last one was long enough ago.
+    pub(super) fn waited_for_cooldown(&self) -> bool {
+        let released = self.crossing.is_some_and(|it| it.direction == Direction::Release);
+        released && !matches!(self.cause.body, Body::Step(_))
     }
 
-    fn rule_label(&self, id: RuleId) -> Text {
-        let rule = self.scoring.rules.rule(id);
-        rule.map_or_else(
-            || {
-                let name = self.catalog.name(NameKind::Rule, id.0).unwrap_or_default();
-                Text { ja: name.to_owned(), en: name.to_owned() }
-            },
-            |rule| Text { ja: rule.ja.clone(), en: rule.en.clone() },
-        )
-    }
-
-    fn cell(&self) -> String {
+    pub(super) fn cell(&self) -> String {
         self.terms().cell(self.told().grade, self.told().score)
     }
 
@@ -272,8 +249,8 @@ impl Material<'_> {
         let shown = |name: &str| self.shown(name, hide);
         let told = self.told();
         let mut ids = Map::new();
-        for (kind, name) in [("crm_id", "crm"), ("user_id", "user")] {
-            if let Some(id) = shown(kind) {
+        for (name, _) in EXTERNAL_IDS {
+            if let Some(id) = self.external_id(name, hide) {
                 ids.insert(name.to_owned(), json!(id));
             }
         }
@@ -288,8 +265,57 @@ impl Material<'_> {
             "confirmed_by": told.assurance.is_proved().then_some(&self.confirmed_by),
             "stage": told.stage.name(),
             "previous_stage": told.previous_stage.name(),
-            "owner": self.lead.owner().or_else(|| shown(OWNER)),
+            "owner": self.owner(hide),
             "external_ids": ids,
+        })
+    }
+
+    fn external_id(&self, name: &str, hide: &BTreeSet<String>) -> Option<&str> {
+        let (_, attribute) = EXTERNAL_IDS.iter().find(|(known, _)| *known == name)?;
+        self.shown(attribute, hide)
+    }
+
+    /// Who of sales the lead belongs to.
+    pub(super) fn owner(&self, hide: &BTreeSet<String>) -> Option<&str> {
+        let took = self.lead.owner().filter(|_| !hide.contains(OWNER));
+        took.or_else(|| self.shown(OWNER, hide))
+    }
+
+    /// The same, if they stand in owners.toml.
+    pub(super) fn known_owner(&self, hide: &BTreeSet<String>) -> Option<&Owner> {
+        self.owners.find(self.owner(hide)?)
+    }
+
+    fn links(&self, hide: &BTreeSet<String>) -> Value {
+        let crm = self.crm_link.and_then(|link| link.fill(|name| self.external_id(name, hide)));
+        let tap = |place: usize| self.taps.as_ref().map(|taps| &taps[place]);
+        json!({
+            "crm": crm,
+            "timeline": self.admin_url.map(|url| format!("{url}/leads/{}", self.lead_id)),
+            "accept": tap(0), "reject": tap(1), "later": tap(2),
+        })
+    }
+
+    /// What sales should know before it writes or calls.
+    pub(super) fn facts(&self, hide: &BTreeSet<String>) -> Facts {
+        let mut facts = facts(self.attributes, self.told().at);
+        let hidden = |name: &str| hide.contains(name);
+        facts.trial_until = facts.trial_until.filter(|_| !hidden("trial_until"));
+        facts.open_deal = facts.open_deal.filter(|_| !hidden("open_deal"));
+        facts.customer &= !hidden("customer");
+        if hidden("registered_events") {
+            facts.registered_events.clear();
+        }
+        facts
+    }
+
+    fn facts_shown(&self, hide: &BTreeSet<String>) -> Value {
+        let facts = self.facts(hide);
+        json!({
+            "trial_until": facts.trial_until,
+            "registered_events": facts.registered_events,
+            "customer": facts.customer,
+            "open_deal": facts.open_deal,
         })
     }
 
@@ -321,13 +347,18 @@ impl Material<'_> {
             "points": told.score.shown(),
             "exact": points(told.score),
             "before_24h": points(told.before_24h),
-            "urgency": self.scoring.labels.urgency.level(told.urgency),
+            "urgency": self.urgency(),
             "grade": told.grade.letter(),
             "cell": self.cell(),
             "by_category": categories,
             "unconfirmed": points(told.unconfirmed),
             "held_back_by_max": points(told.held_back),
         })
+    }
+
+    /// The word for how much of it is of now.
+    pub(super) fn urgency(&self) -> &'static str {
+        self.scoring.labels.urgency.level(self.told().urgency)
     }
 
     fn because(&self) -> Value {
@@ -363,58 +394,29 @@ impl Material<'_> {
         };
         self.told().reasons.iter().map(reason).collect()
     }
-
-    fn recent(&self) -> Vec<Value> {
-        let shown = |hit: &&Hit| {
-            matches!(hit.kind, HitKind::PageView | HitKind::Event) && hit.excluded.is_none()
-        };
-        let hits = self.timeline.values().rev().filter_map(hit_of).filter(shown);
-        let described = hits.take(RECENT_MAX).map(|hit| {
-            json!({
-                "at": iso(hit.when),
-                "event": if hit.event.is_empty() { "page_view" } else { &hit.event },
-                "title": title(hit),
-                "url": without_query(&hit.url),
-            })
-        });
-        described.collect()
-    }
-
-    fn history(&self) -> Value {
-        let lead = self.lead;
-        let sources = || {
-            let hits = self.timeline.values().filter_map(hit_of);
-            hits.map(|hit| hit.campaign.as_str()).filter(|campaign| !campaign.is_empty())
-        };
-        let (since, by_server) = lead.known_since().unwrap_or_default();
-        let counts = lead.counts();
-        json!({
-            "first_seen": iso(lead.first_seen()),
-            "first_source": sources().next().unwrap_or("direct"),
-            "last_source": sources().next_back().unwrap_or("direct"),
-            "known_since": iso(since),
-            "known_by": if by_server { "server" } else { "form" },
-            "anonymous_hits_attached": counts.attached,
-            "visits": counts.visits,
-            "pages": counts.pages,
-        })
-    }
 }
 
 /// A rule's name and what people read, also of a rule that is gone.
 pub fn rule_names(scoring: &Scoring, catalog: &Catalog, id: RuleId) -> (String, Value) {
+    let (name, label) = named_rule(scoring, catalog, id);
+    (name, json!({ "ja": label.ja, "en": label.en }))
+}
+
+/// The same as text.
+pub(super) fn named_rule(scoring: &Scoring, catalog: &Catalog, id: RuleId) -> (String, Text) {
+    let text = |ja: &str, en: &str| Text { ja: ja.to_owned(), en: en.to_owned() };
     if id == OTHER {
-        return ("other".into(), json!({ "ja": "その他", "en": "Other" }));
+        return ("other".into(), text("その他", "Other"));
     }
     if let Some(kind) = feedback_of(id) {
         let (ja, en) = answer_label(kind);
-        return (kind.name().into(), json!({ "ja": ja, "en": en }));
+        return (kind.name().to_owned(), text(ja, en));
     }
     if let Some(rule) = scoring.rules.rule(id) {
-        return (rule.name.clone(), json!({ "ja": rule.ja, "en": rule.en }));
+        return (rule.name.clone(), text(&rule.ja, &rule.en));
     }
     let name = catalog.name(NameKind::Rule, id.0).unwrap_or("unknown");
-    (name.to_owned(), json!({ "ja": name, "en": name }))
+    (name.to_owned(), text(name, name))
 }
 
 /// What people read where an answer of sales is the reason for points.
@@ -456,28 +458,4 @@ fn title(hit: &Hit) -> String {
 
 fn without_query(url: &str) -> &str {
     url.split(['?', '#']).next().unwrap_or_default()
-}
-
-/// First lines that the rule file has no word for.
-fn built_in(kind: AlertKind) -> Text {
-    let (ja, en) = match kind {
-        AlertKind::Retracted => ("【取消】{company} {name}さん", "RETRACTED: {name}, {company}"),
-        AlertKind::Merged => ("【統合】{company} {name}さん", "MERGED: {name}, {company}"),
-        AlertKind::Unmerged => ("【分離】{company} {name}さん", "SEPARATED: {name}, {company}"),
-        AlertKind::Hot
-        | AlertKind::Cooled
-        | AlertKind::Action
-        | AlertKind::Escalated
-        | AlertKind::Signal
-        | AlertKind::Reminder => {
-            ("{company} {name}さん {score}点", "{name}, {company}, {score} points")
-        }
-    };
-    Text { ja: ja.to_owned(), en: en.to_owned() }
-}
-
-/// A line without the gaps that an unknown company or name leaves.
-fn tidy(text: &str) -> String {
-    let joined = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    joined.replace(", ,", ",").replace("】 ", "】")
 }
