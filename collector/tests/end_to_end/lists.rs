@@ -277,7 +277,9 @@ fn a_saved_file_with_a_mistake_changes_nothing_and_is_shown_with_its_place() {
     wait_for("the new ones are there", || {
         (counts(&server) == [("hot".to_owned(), 1)]).then_some(())
     });
-    assert_eq!(server.get("/api/problems")["problems"], json!([]));
+    wait_for("the mistake is gone", || {
+        (server.get("/api/problems")["problems"] == json!([])).then_some(())
+    });
     let (said, good) = server.command(&["check"]);
     assert!(good, "{said}");
 }

@@ -135,7 +135,7 @@ fn lost(server: &Server, receiver: &Receiver) -> (Browser, String) {
     server.to("2026-12-08 10:00");
     let deal = json!({ "opportunity": { "id": "D-7", "stage": "提案", "amount": 1_200_000 } });
     applied(&answers(server, "sfa-2", "opportunity", &alert, &deal.clone()));
-    assert_eq!(stage(&server), "working");
+    assert_eq!(stage(server), "working");
     server.to("2026-12-14 10:00");
     her.page("/pricing/", "料金プラン");
     about(&server.exact(TANAKA), 74.730);
@@ -147,7 +147,7 @@ fn lost(server: &Server, receiver: &Receiver) -> (Browser, String) {
     about(&server.exact(TANAKA), 57.077);
     applied(&answers(server, "sfa-3", "lost", &alert, &json!({ "reason": "price" })));
     about(&server.exact(TANAKA), 28.539);
-    assert_eq!(stage(&server), "recycled");
+    assert_eq!(stage(server), "recycled");
     (her, alert)
 }
 
