@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::attribute::Attributes;
 use crate::hours::Hours;
-use crate::id::{CategoryId, LeadId, Position, RuleId, ThresholdId};
+use crate::id::{CategoryId, LeadId, Position, RuleId, ThresholdId, VisitorId};
 use crate::points::Points;
 use crate::stage::{FeedbackKind, Owner, Stage};
 use crate::time::Timestamp;
@@ -32,6 +32,14 @@ pub fn feedback_of(rule: RuleId) -> Option<FeedbackKind> {
 
 /// Rules of the rule file have smaller numbers.
 pub const FIRST_RULE: u16 = 0xff00;
+/// The first place, among the rows of an answer, of what a lost deal takes of each category.
+/// Before it stands what the answer itself is worth.
+pub const HALVES_FROM: u16 = 1;
+
+/// Whether a row is what a lost deal takes.
+pub fn takes_half(rule: RuleId, order: u16) -> bool {
+    order >= HALVES_FROM && feedback_of(rule) == Some(FeedbackKind::Lost)
+}
 
 /// What sales answered, once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +64,9 @@ pub struct Feedback {
     pub raise: Option<(Points, Timestamp)>,
     /// When somebody is reminded and the matter is reported, if that moved.
     pub asks: Option<(Timestamp, Timestamp)>,
+    /// What a claim alone had tied to the person until then: whoever spoke to them vouches for
+    /// it, for as long as the answer is about them.
+    pub vouches: Vec<Vouched>,
     /// Who says so, why, and about which deal; plain.
     pub details: Arc<Attributes>,
     /// The same under the data key of the person it was given of: what the journal holds.
@@ -75,10 +86,22 @@ impl Default for Feedback {
             until: None,
             raise: None,
             asks: None,
+            vouches: Vec::new(),
             details: Arc::default(),
             sealed: Arc::default(),
         }
     }
+}
+
+/// What a browser did in one stretch, under a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vouched {
+    /// The browser.
+    pub visitor: VisitorId,
+    /// The name.
+    pub origin: LeadId,
+    /// The stretch.
+    pub stretch: Position,
 }
 
 /// Why an answer changes nothing.

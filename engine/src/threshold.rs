@@ -336,9 +336,13 @@ impl Threshold {
     /// How high it is at a moment for a lead that is where it is since another: a rejection
     /// raises it.
     pub fn height(&self, dealings: &Dealings, since: Timestamp, now: Timestamp) -> Points {
+        Points(self.rise.0.saturating_add(self.raise(dealings, since, now).0))
+    }
+
+    /// By how much a rejection raises it then.
+    pub fn raise(&self, dealings: &Dealings, since: Timestamp, now: Timestamp) -> Points {
         let (raise, until) = dealings.raised(since);
-        let raise = if self.is_for_sales() && now < until { raise } else { Points(0) };
-        Points(self.rise.0.saturating_add(raise.0))
+        if self.is_for_sales() && now < until { raise } else { Points(0) }
     }
 
     /// Whether a gate is open at a moment for a lead that is where it is since another.
@@ -444,16 +448,24 @@ impl Threshold {
         match (flip, release) {
             // Out again by the time the message may go: it is dropped.
             (Some(flip), release) if release.is_none_or(|release| flip <= release) => {
-                let told = band.told && !band.held && !theirs;
+                let told = band.told && !band.held;
                 Some(if band.side.inside {
                     self.fall(band, flip, flip, told)
                 } else {
-                    self.rise(band, flip, flip, Gate::Score)
+                    self.rise(band, flip, flip, self.opened_by_time(&band.side, course, flip))
                 })
             }
             (_, Some(release)) => Some(self.release(band, release)),
             (_, None) => None,
         }
+    }
+
+    /// The gate that time alone has opened at a moment: sales' rest is over, or the score has
+    /// reached the line.
+    fn opened_by_time(&self, side: &Side, course: &Course<'_>, at: Timestamp) -> Gate {
+        let before = Timestamp(at.0.saturating_sub(1));
+        let was_open = self.is_open(Gate::Sales, &course.at(before), side.since, before);
+        if was_open { Gate::Score } else { Gate::Sales }
     }
 
     /// Going in: told at once, or after the cool-down.

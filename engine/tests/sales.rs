@@ -4,17 +4,18 @@
 mod model;
 
 use engine::alert::AlertKind;
+use engine::hit::Hit;
 use engine::id::Position;
 use engine::points::Points;
 use engine::record::Told;
-use engine::sales::{Feedback, Unheard};
+use engine::sales::{Feedback, SalesRules, Unheard};
 use engine::stage::{FeedbackKind, Stage};
 use engine::threshold::{Direction, Gate};
 use engine::time::Timestamp;
 
-use model::rules::{HOT, example_sales, example_scoring};
+use model::rules::{HOT, INTEREST, Parts, example, example_sales, example_scoring};
 use model::story::{TANAKA, story_two};
-use model::world::{World, at, feedback};
+use model::world::{World, at, browser, feedback, lead_of};
 
 #[track_caller]
 fn about(points: Points, expected: f64) {
@@ -160,6 +161,91 @@ fn who_earns_enough_while_resting_is_hot_when_the_rest_is_over() {
     world.at("2027-01-20 10:00");
     let crossing = world.messages().pop().unwrap().crossing.unwrap();
     assert_eq!((crossing.at, crossing.number), (at("2027-01-20 10:00"), 2));
+    assert_eq!(crossing.opened_by, Some(Gate::Sales));
+    replays(&world);
+}
+
+#[test]
+fn a_lost_deal_halves_also_what_becomes_known_of_a_category_that_had_nothing() {
+    let mut world = world();
+    world.at("2026-12-07 10:00").form(TANAKA, "/thanks/document/guide");
+    world.at("2026-12-08 10:00").answer(TANAKA, FeedbackKind::Lost);
+    world.at("2026-12-08 11:00");
+    let (visitor, received) = (Some(browser(1)), world.now());
+    let path = "/case/line".to_owned();
+    world.ingest(Hit { visitor, received, when: at("2026-12-08 10:00"), path, ..Hit::default() });
+    let worth = |category| {
+        let rows = world.lead(TANAKA).content.rows;
+        let own = rows.iter().filter(|row| row.category == category);
+        own.map(|row| row.granted.0).collect::<Vec<_>>()
+    };
+    assert_eq!(worth(INTEREST), [0, 4_000], "at that very moment it comes after the deal");
+    let path = "/thanks/event/dx".to_owned();
+    world.ingest(Hit { visitor, received, when: at("2026-12-08 09:59"), path, ..Hit::default() });
+    let rows = world.lead(TANAKA).content.rows;
+    let half = rows.iter().find(|row| row.granted.0 < 0 && row.category == INTEREST);
+    about(half.unwrap().granted, -7.5);
+    replays(&world);
+}
+
+#[test]
+fn an_answer_may_be_worth_points_besides_what_a_lost_deal_takes() {
+    let points = vec![(FeedbackKind::Lost, Points::whole(-7))];
+    let sales = SalesRules { points, ..example_sales() };
+    let mut world = World::new(example_scoring().with_sales(sales));
+    world.at("2026-12-07 10:00").form(TANAKA, "/thanks/document/guide");
+    world.answer(TANAKA, FeedbackKind::Lost);
+    let rows = world.lead(TANAKA).content.rows;
+    let granted: Vec<i64> = rows.iter().map(|row| row.granted.0).collect();
+    assert_eq!(granted, [20_000, -7_000, -6_500, 0]);
+}
+
+#[test]
+fn what_an_answer_confirms_it_confirms_only_of_whom_it_is_about() {
+    let suzuki = "suzuki@other.example";
+    let mut world = world();
+    world.at("2026-12-07 09:00").import(TANAKA);
+    world.at("2026-12-07 10:00").view("/pricing/").form(suzuki, "/thanks/contact/");
+    world.view("/thanks/document/guide").view("/thanks/event/dx");
+    assert_eq!(world.score(suzuki), Points::whole(80), "claims count up to there");
+    let merged = world.step(|engine, why, means| {
+        engine.merge(lead_of(TANAKA), lead_of(suzuki), why, means).unwrap().0
+    });
+    world.at("2026-12-07 11:00").answer(TANAKA, FeedbackKind::Contacted);
+    assert!(world.score(TANAKA) > Points::whole(90), "they are one");
+    let (_, step) = world.steps().into_iter().find(|(position, _)| *position == merged).unwrap();
+    let undone = world.step(|engine, why, means| engine.undo((&step, merged), why, means));
+    assert!(undone.is_ok());
+    assert!(world.score(suzuki) < Points::whole(80), "two again: nobody has spoken to them");
+    assert_eq!(world.stage(TANAKA), Stage::Accepted);
+    assert_eq!(world.stage(suzuki), Stage::Hot);
+    replays(&world);
+}
+
+#[test]
+fn sales_does_not_hear_of_what_its_own_answer_makes_of_the_past() {
+    let parts = Parts { claims_max: Some(Points::whole(30)), ..example().with_sales() };
+    let mut world = World::new(parts.build(1));
+    world.at("2026-12-07 09:00").identify(TANAKA);
+    world.view("/pricing/").view("/thanks/document/guide").view("/thanks/contact/");
+    let before = kinds(&world);
+    world.at("2026-12-07 10:00").answer(TANAKA, FeedbackKind::Contacted);
+    let hot = world.lead(TANAKA).bands.into_iter().find(|band| band.threshold() == HOT).unwrap();
+    assert!(hot.side.inside && !hot.told, "confirmed, they had been hot already");
+    assert_eq!(kinds(&world), before);
+    replays(&world);
+}
+
+#[test]
+fn whoever_is_told_of_again_after_a_reminder_is_asked_for_again_also_by_one_record() {
+    let mut world = world();
+    world.at("2026-12-07 10:00").identify(TANAKA).view("/thanks/trial/");
+    // Nobody let time pass: the reminder and that she is hot then are one record's.
+    let now = at("2026-12-08 15:00");
+    world.skip_to(now).view("/thanks/contact/");
+    assert_eq!(kinds(&world), [AlertKind::Action, AlertKind::Reminder, AlertKind::Hot]);
+    let asked = world.lead(TANAKA).asked.unwrap();
+    assert_eq!((asked.since, asked.reminded), (now, false));
     replays(&world);
 }
 
@@ -298,13 +384,7 @@ fn what_a_lost_deal_took_follows_what_becomes_known_of_the_time_before() {
         ..engine::record::Withdrawn::default()
     }];
     world.step(|engine, why, means| {
-        model::world::withdraw(
-            engine,
-            model::world::browser(1),
-            &hits,
-            (Position::NONE, why),
-            means,
-        );
+        model::world::withdraw(engine, browser(1), &hits, (Position::NONE, why), means);
     });
     let after = world.score(TANAKA);
     let gone = document_at(&world, when);

@@ -63,6 +63,13 @@ fn words(out: &mut Vec<u8>, words: &[u64]) {
     }
 }
 
+fn source_words(source: Source) -> [u64; 2] {
+    match source {
+        Source::Server => [0, 0],
+        Source::Visitor(visitor) => [visitor.0 as u64, (visitor.0 >> 64) as u64],
+    }
+}
+
 fn text(out: &mut Vec<u8>, text: &str) {
     words(out, &[text.len() as u64]);
     out.extend_from_slice(text.as_bytes());
@@ -85,15 +92,12 @@ fn canonical_content(content: &Content, out: &mut Vec<u8>) {
         );
     }
     for tie in content.ties.iter().chain(&content.aside.ties) {
-        let visitor = match tie.source {
-            Source::Server => 0,
-            Source::Visitor(visitor) => visitor.0,
-        };
+        let [low, high] = source_words(tie.source);
         words(
             out,
             &[
-                visitor as u64,
-                (visitor >> 64) as u64,
+                low,
+                high,
                 tie.origin.0,
                 tie.stretch.0,
                 tie.assurance as u64,
@@ -151,6 +155,11 @@ fn canonical_feedback(feedback: &Feedback, out: &mut Vec<u8>) {
             report_at,
         ],
     );
+    words(out, &[feedback.vouches.len() as u64]);
+    for vouched in &feedback.vouches {
+        let [low, high] = source_words(Source::Visitor(vouched.visitor));
+        words(out, &[low, high, vouched.origin.0, vouched.stretch.0]);
+    }
     for (name, value) in feedback.details.iter() {
         text(out, name);
         text(out, value);
@@ -175,17 +184,14 @@ fn canonical_joint(joint: Option<&Joint>, out: &mut Vec<u8>) {
 }
 
 fn canonical_said(said: &Said, out: &mut Vec<u8>) {
-    let visitor = match said.source {
-        Source::Server => 0,
-        Source::Visitor(visitor) => visitor.0,
-    };
+    let [low, high] = source_words(said.source);
     words(
         out,
         &[
             said.time.0,
             said.position.0,
-            visitor as u64,
-            (visitor >> 64) as u64,
+            low,
+            high,
             said.stretch.map_or(0, |stretch| stretch.0.saturating_add(1)),
             said.origin.0,
             said.identity as u64,

@@ -1,6 +1,7 @@
 //! What a lead is made of and an undo takes away and brings back: names, rows, ties and facts.
 //! Live and replay, decision and application, all change it by these functions alone.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::facts::{SAID_MAX, Said, Seen, Source, say, see};
@@ -11,7 +12,7 @@ use crate::ledger::{self, Row, placed};
 use crate::record::{
     Aside, Content, Dropping, History, HitRecord, Joint, LeadPart, LinkPart, Member, Parcel, Tie,
 };
-use crate::sales::{self, Dealings, Feedback};
+use crate::sales::{self, Dealings, Feedback, Vouched};
 use crate::terms::Terms;
 use crate::time::Timestamp;
 
@@ -49,9 +50,25 @@ impl Content {
     /// How sure it is that a browser is this person's.
     pub fn assurance_of(&self, source: Source, origin: LeadId) -> Assurance {
         let of = |tie: &&Tie| tie.source == source && tie.origin == origin;
-        let tied = self.ties.iter().filter(of).map(Tie::sure).max();
+        let tied = self.ties.iter().filter(of).map(|tie| self.sure(tie)).max();
         let tied = tied.unwrap_or(Assurance::Claimed);
         if tied.is_proved() && !self.is_proved(origin) { Assurance::Derived } else { tied }
+    }
+
+    /// How sure a tie is: as what was said, or as sales says who has spoken to the person.
+    pub fn sure(&self, tie: &Tie) -> Assurance {
+        let own = vouched(tie).filter(|_| !tie.sure().is_proved());
+        let vouched =
+            own.is_some_and(|own| self.feedback.iter().any(|it| it.vouches.contains(&own)));
+        if vouched { Assurance::Verified } else { tie.sure() }
+    }
+
+    /// Sources that are surely the person's, each under a name of theirs. All others are claimed,
+    /// but for our servers.
+    pub fn proved(&self) -> BTreeSet<(Source, LeadId)> {
+        let sure = self.ties.iter().filter(|tie| self.sure(tie).is_proved());
+        let pairs: BTreeSet<_> = sure.map(|tie| (tie.source, tie.origin)).collect();
+        pairs.into_iter().filter(|(_, origin)| self.is_proved(*origin)).collect()
     }
 
     /// Whether every step from a name to the head is proved.
@@ -278,16 +295,12 @@ impl Content {
         );
     }
 
-    /// Takes what sales answered. Whoever spoke to the person has proved who they are, and that
-    /// what was tied to them by a claim until then is theirs.
+    /// Takes what sales answered. Whoever spoke to the person has proved who they are.
     pub(super) fn answer(&mut self, feedback: &Feedback, stamp: Stamp) {
         let Stamp { time, position } = stamp;
         sales::hear(&mut self.feedback, Feedback { time, position, ..feedback.clone() });
         if !feedback.kind.proves() {
             return;
-        }
-        for tie in &mut self.ties {
-            tie.assurance = Assurance::Verified;
         }
         say(
             &mut self.said,
@@ -310,16 +323,23 @@ impl Content {
         for feedback in &self.feedback {
             dealings.hear(feedback);
         }
+        self.weigh(&mut dealings, &self.rows, terms);
+        dealings
+    }
+
+    /// Looks for what was earned since sales gave the person back, among the first rows, under
+    /// the terms in force.
+    pub(super) fn weigh(&self, dealings: &mut Dealings, rows: &[Row], terms: &Terms) {
         let Some(back) = dealings.given_back else {
-            return dealings;
+            return;
         };
+        dealings.evidence = false;
         let given = self.feedback.iter().rfind(|it| it.time == back && it.kind.gives_back());
-        let since = given.map_or((back, Position::NONE), |it| (back, it.position));
+        let since = given.map_or((back, Position::NONE), |it| (back, placed(it.position)));
         let after = |row: &&Row| (row.when, placed(row.position)) > since;
-        for row in self.rows.iter().filter(after).filter(|row| terms.is_in_total(row.category)) {
+        for row in rows.iter().filter(after).filter(|row| terms.is_in_total(row.category)) {
             dealings.earn(row.rule, row.granted);
         }
-        dealings
     }
 
     /// What came through a source within some records goes; ties and words are set aside.
@@ -466,6 +486,14 @@ impl Aside {
         self.ties.drain(..self.ties.len().saturating_sub(ASIDE_TIES_MAX));
         self.said.drain(..self.said.len().saturating_sub(SAID_MAX));
     }
+}
+
+/// A browser's tie, as an answer vouches for it.
+pub(super) fn vouched(tie: &Tie) -> Option<Vouched> {
+    let Source::Visitor(visitor) = tie.source else {
+        return None;
+    };
+    Some(Vouched { visitor, origin: tie.origin, stretch: tie.stretch })
 }
 
 /// Ties one lead keeps of what was taken from it. Older ones are forgotten.

@@ -15,9 +15,9 @@ use crate::ledger::{self, Basis, Cut, Regrant, Row, UNDECIDED, settle_with};
 use crate::points::Points;
 use crate::record::{Base, Content, HitRecord, LeadPart, Sent, Tie};
 use crate::rule::OnRemove;
-use crate::sales::{Asked, Dealings, Feedback, rule_of};
+use crate::sales::{Asked, Dealings};
 use crate::scoring::Scoring;
-use crate::stage::{FeedbackKind, Stage};
+use crate::stage::Stage;
 use crate::terms::Terms;
 use crate::threshold::{Band, Course, Crossing, Direction, Gate, Side, Standing, Threshold};
 use crate::time::Timestamp;
@@ -50,8 +50,8 @@ pub(super) struct Draft<'a> {
     pub(super) asked: Option<Asked>,
     /// When sales last heard what somebody did whom it works with.
     pub(super) signalled: Timestamp,
-    /// By how much sales had raised the line that was crossed last.
-    pub(super) raised: Points,
+    /// By how much sales had raised the line, of each crossing so far.
+    pub(super) raised: Vec<Points>,
     /// How many crossings time alone has made so far.
     pub(super) by_time: usize,
     /// Whether nothing of theirs is on its way. Until then no line is crossed.
@@ -105,7 +105,7 @@ impl<'a> Draft<'a> {
             sequence: lead.sequence,
             asked: lead.asked,
             signalled: lead.signalled,
-            raised: Points(0),
+            raised: Vec::new(),
             by_time: 0,
             whole: lead.awaits.is_none(),
         };
@@ -158,10 +158,14 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn stage(&self) -> Stage {
+        self.stage_by(&self.dealings())
+    }
+
+    fn stage_by(&self, dealings: &Dealings) -> Stage {
         if self.content.members.is_empty() {
             return Stage::Anonymous;
         }
-        self.terms.stage(&self.bands, &self.dealings())
+        self.terms.stage(&self.bands, dealings)
     }
 
     pub(super) fn band(&mut self, id: ThresholdId) -> &mut Band {
@@ -230,6 +234,7 @@ impl<'a> Draft<'a> {
             };
             from = crossing.at;
             let stage = self.stage();
+            let crossing = self.unless_known_to_sales(crossing);
             self.cross(crossing);
             self.tell_crossing(crossing, None, stage);
         }
@@ -269,43 +274,12 @@ impl<'a> Draft<'a> {
             && (self.terms.rule(row.rule).is_none() || row.cut == Cut::Removed)
     }
 
-    /// The rows that an answer makes: what it is worth, or what a lost deal takes of each
-    /// category.
-    pub(super) fn rows_of(&self, feedback: &Feedback, now: Timestamp) -> Vec<Row> {
-        let sales = &self.scoring.sales;
-        let row = |category, base: Points, order| Row {
-            when: now,
-            order,
-            rule: rule_of(feedback.kind),
-            category,
-            source: Source::Server,
-            origin: feedback.origin,
-            version: self.terms.version,
-            base,
-            granted: base,
-            ..Row::default()
-        };
-        let mut rows = Vec::new();
-        let worth = sales.points.iter().find(|(kind, _)| *kind == feedback.kind);
-        if let (Some((_, points)), Some(category)) = (worth, sales.category) {
-            rows.push(row(category, *points, 0));
-        }
-        if feedback.kind == FeedbackKind::Lost && sales.lost.is_some() {
-            for category in self.terms.categories.iter().filter(|it| it.in_total) {
-                let own = |row: &Row| row.category == category.id;
-                let value = ledger::sum(&self.content.rows, category.half_life, own).value(now);
-                if value.0 >= 2 {
-                    rows.push(row(category.id, Points(-(value.0 / 2)), rows.len() as u16));
-                }
-            }
-        }
-        rows
-    }
-
     /// Settles the ledger with new rows. What changed before is settled anew from `since` on.
     pub(super) fn settle(&mut self, new: &[Row], since: Option<Timestamp>) -> Option<Key> {
         let content = &self.content;
-        let claimed = |source, origin| content.is_claimed(source, origin);
+        let proved = content.proved();
+        let claimed =
+            |source, origin| source != Source::Server && !proved.contains(&(source, origin));
         let basis = Basis {
             versions: &self.scoring.versions,
             now: self.terms.version,
@@ -363,7 +337,7 @@ impl<'a> Draft<'a> {
         cause: Cause<'_>,
     ) {
         self.know();
-        let stage = self.stage_before(cause);
+        let stage = self.stage_before(before, cause);
         if !self.whole {
             self.tell(&[], at, stage, cause);
             return;
@@ -373,7 +347,7 @@ impl<'a> Draft<'a> {
         self.take_back_what_was_wrong(&walked, at, stage, cause);
         let mut crossings = Vec::new();
         for side in &walked.sides {
-            crossings.extend(self.crossing(side, before, &after, at, cause));
+            crossings.extend(self.crossing(side, (before, &after), at, cause));
         }
         for band in &self.bands {
             let gone = self.terms.threshold(band.threshold()).is_none() && band.side.inside;
@@ -390,10 +364,10 @@ impl<'a> Draft<'a> {
         self.life().walk(&Start::Base(&self.base), now).stays
     }
 
-    fn stage_before(&self, cause: Cause<'_>) -> Stage {
+    fn stage_before(&self, before: &Standing, cause: Cause<'_>) -> Stage {
         match cause {
             Cause::Hit(_) | Cause::News if !self.lead.is_person() => Stage::Anonymous,
-            _ => self.stage(),
+            _ => self.stage_by(&before.dealings),
         }
     }
 
@@ -411,13 +385,13 @@ impl<'a> Draft<'a> {
     fn crossing(
         &self,
         side: &Side,
-        before: &Standing,
-        after: &Standing,
+        (before, after): (&Standing, &Standing),
         at: Timestamp,
         cause: Cause<'_>,
     ) -> Option<Crossing> {
         let line = self.terms.threshold(side.threshold)?;
         let band = self.known_band(line);
+        let own = matches!(cause, Cause::Answer);
         match (band.side.inside, side.inside) {
             (false, true) => {
                 let opened = match cause {
@@ -426,18 +400,17 @@ impl<'a> Draft<'a> {
                 };
                 let rise = line.rise(&band, at, side.since, opened);
                 let held = line.tell.is_some() && cause.holds();
-                Some(if held {
+                // Sales need not hear what it said itself.
+                let silent = held || (own && line.is_for_sales());
+                Some(if silent {
                     Crossing { told: false, waits_until: None, held, ..rise }
                 } else {
                     rise
                 })
             }
             (true, false) => {
-                // Sales need not hear what it said itself, nor of whom it is at work with.
-                let theirs = line.is_for_sales() && after.dealings.are_open();
-                let own = matches!(cause, Cause::Answer) || theirs;
                 let told = band.told && !band.held && line.tell.is_some() && !own;
-                Some(line.fall(&band, at, side.since, told))
+                Some(self.unless_known_to_sales(line.fall(&band, at, side.since, told)))
             }
             _ if band.side.since != side.since => Some(line.settle(&band, at, side.since)),
             _ => None,
@@ -445,12 +418,13 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn cross(&mut self, crossing: Crossing) {
-        let line = self.terms.threshold(crossing.threshold).cloned();
-        if let Some(line) = line.filter(|_| crossing.direction == Direction::Rise) {
-            let since = self.band(line.id).side.since;
-            let bar = line.height(&self.dealings(), since, crossing.at);
-            self.raised = Points(bar.0 - line.rise.0);
-        }
+        let line = self.terms.threshold(crossing.threshold);
+        let rise = line.filter(|_| crossing.direction == Direction::Rise);
+        let raised = rise.map_or(Points(0), |line| {
+            let since = self.known_band(line).side.since;
+            line.raise(&self.dealings(), since, crossing.at)
+        });
+        self.raised.push(raised);
         super::tell::note_out(&mut self.asked, &crossing);
         self.band(crossing.threshold).cross(&crossing);
         self.part.crossings.push(crossing);

@@ -2,6 +2,7 @@
 //! them and which lines they cross; `advance` what time alone does; the steps in `step` what
 //! joining, parting and taking back do; `evolve` applies what was decided and decides nothing.
 
+mod answer;
 mod canonical;
 mod content;
 mod draft;
@@ -25,7 +26,7 @@ use crate::sales::{Asked, BY};
 use crate::scoring::Scoring;
 use crate::stage::Stage;
 use crate::terms::{Terms, Versions};
-use crate::threshold::{Band, Standing, Threshold};
+use crate::threshold::{Band, Crossing, Standing, Threshold};
 use crate::time::Timestamp;
 use crate::visitor::LeadEvent;
 
@@ -217,7 +218,9 @@ impl Lead {
         let end = Timestamp(u64::MAX);
         let from = self.acted_until(&scoring.versions);
         let next = draft.next_crossing(&draft.total(), from, end).map(|next| next.at);
-        let reminder = self.asked.filter(|asked| !asked.reminded).map(|asked| asked.remind_at);
+        // One that came with another lead may be overdue.
+        let reminder = self.asked.filter(|asked| !asked.reminded);
+        let reminder = reminder.map(|asked| asked.remind_at.max(from));
         next.into_iter().chain(version).chain(reminder).min()
     }
 
@@ -352,8 +355,8 @@ impl Lead {
                 continue;
             };
             match known.iter_mut().find(|it| it.0 == visitor) {
-                Some(it) => it.1 = it.1.max(tie.sure()),
-                None => known.push((visitor, tie.sure())),
+                Some(it) => it.1 = it.1.max(self.content.sure(tie)),
+                None => known.push((visitor, self.content.sure(tie))),
             }
         }
         let is_new = known.iter().all(|it| it.0 != link.visitor);
@@ -394,32 +397,32 @@ impl Lead {
         self.last_position = position;
     }
 
-    /// Crossings and what was told of them, in their order, then whatever else was told.
+    /// What was told, in its order, each after the crossings up to then: one record may hold a
+    /// reminder and what was told anew long after it.
     fn tell_and_cross(&mut self, part: &LeadPart, position: Position) {
-        for (place, crossing) in part.crossings.iter().enumerate() {
-            let known = self.bands.iter().position(|it| it.threshold() == crossing.threshold);
-            let at = known.unwrap_or_else(|| {
-                self.bands.push(Band::new(crossing.threshold));
-                self.bands.len() - 1
-            });
-            self.bands[at].cross(crossing);
-            tell::note_out(&mut self.asked, crossing);
-            let of_it = |it: &&Message| it.crossing == Some(place as u16);
-            for message in part.messages.iter().filter(of_it) {
-                note_told(&mut self.bands, message);
-                tell::note_asked(&mut self.asked, part.lead, message);
-            }
-        }
+        let mut crossings = part.crossings.iter();
         for message in &part.messages {
-            if message.crossing.is_none() {
-                note_told(&mut self.bands, message);
-                tell::note_asked(&mut self.asked, part.lead, message);
-            }
+            let then = crossings.as_slice().iter().take_while(|it| it.at <= message.told.at);
+            let then = then.count();
+            crossings.by_ref().take(then).for_each(|crossing| self.cross(crossing));
+            note_told(&mut self.bands, message);
+            tell::note_asked(&mut self.asked, part.lead, message);
             if message.kind == AlertKind::Signal {
                 self.signalled = self.signalled.max(message.told.at);
             }
             self.remember_sent(part, message, position);
         }
+        crossings.for_each(|crossing| self.cross(crossing));
+    }
+
+    fn cross(&mut self, crossing: &Crossing) {
+        let known = self.bands.iter().position(|it| it.threshold() == crossing.threshold);
+        let at = known.unwrap_or_else(|| {
+            self.bands.push(Band::new(crossing.threshold));
+            self.bands.len() - 1
+        });
+        self.bands[at].cross(crossing);
+        tell::note_out(&mut self.asked, crossing);
     }
 
     fn remember_sent(&mut self, part: &LeadPart, message: &Message, position: Position) {

@@ -7,11 +7,11 @@ use crate::alert::AlertKind;
 use crate::facts::Source;
 use crate::id::{LeadId, Position, ThresholdId, VisitorId};
 use crate::identity::Assurance;
-use crate::ledger::{Row, UNDECIDED, insert};
+use crate::ledger::{Row, insert};
 use crate::record::{
     Dropping, History, Joint, LeadPart, LinkPart, Parcel, Step, StepRecord, Tie, Withdrawn,
 };
-use crate::sales::{FEEDBACK_MAX, Feedback, Unheard, feedback_of, note_answer};
+use crate::sales::{feedback_of, note_answer};
 use crate::scoring::Scoring;
 use crate::threshold::Band;
 use crate::time::Timestamp;
@@ -168,43 +168,6 @@ impl Lead {
         draft.part.fold = None;
         draft.reconsider(None, &before, now, Cause::Rules);
         (draft.content.rows, draft.part)
-    }
-
-    /// Sales answered. What it does is worked out here and recorded with it; `until` is what
-    /// was asked for, if anything was.
-    pub fn answer(
-        &self,
-        id: LeadId,
-        feedback: Feedback,
-        scoring: &Scoring,
-        now: Timestamp,
-    ) -> Result<(Feedback, LeadPart), Unheard> {
-        let known = &self.content.feedback;
-        if known.iter().any(|it| it.id == feedback.id) {
-            return Err(Unheard::Repeated);
-        }
-        if known.iter().any(|it| it.at > feedback.at) {
-            return Err(Unheard::Older);
-        }
-        if known.len() >= FEEDBACK_MAX {
-            return Err(Unheard::TooMany);
-        }
-        let mut draft = Draft::new(self, scoring);
-        draft.let_time_pass(now);
-        let stage = draft.stage();
-        let after = stage.after(feedback.kind).ok_or(Unheard::NotHere(stage))?;
-        let asked = draft.asked;
-        let feedback = scoring.sales.effect(Feedback { stage: after, ..feedback }, asked, now);
-        let before = draft.standing(now);
-        let rows = draft.rows_of(&feedback, now);
-        draft.part.lead = id;
-        draft.part.origin = feedback.origin;
-        draft.content.answer(&feedback, Stamp { time: now, position: UNDECIDED });
-        draft.know();
-        let surer = feedback.kind.proves().then_some(Timestamp(0));
-        draft.settle(&rows, surer);
-        draft.reconsider(None, &before, now, Cause::Answer);
-        Ok((feedback, draft.part))
     }
 
     /// A lead that was held is told.

@@ -39,7 +39,7 @@ impl Draft<'_> {
         stage: Stage,
         cause: Cause<'_>,
     ) {
-        let because = self.because(cause);
+        let because = self.because(cause, |_| true);
         for crossing in crossings {
             self.tell_crossing(*crossing, because.as_ref(), stage);
         }
@@ -48,11 +48,11 @@ impl Draft<'_> {
         }
     }
 
-    /// The row of this hit that gave most.
-    fn because(&self, cause: Cause<'_>) -> Option<Row> {
+    /// The row of this hit that gave most, of those that are asked for.
+    fn because(&self, cause: Cause<'_>, which: impl Fn(&Row) -> bool) -> Option<Row> {
         let hit = matches!(cause, Cause::Hit(_));
         let new = self.part.rows.iter().filter(|row| hit && row.position == Position::NONE);
-        new.filter(|row| row.granted.0 > 0).max_by_key(|row| row.granted).copied()
+        new.filter(|row| row.granted.0 > 0 && which(row)).max_by_key(|row| row.granted).copied()
     }
 
     pub(super) fn tell_crossing(
@@ -70,15 +70,13 @@ impl Draft<'_> {
         let audience = line.tell.clone();
         let signals = audience.as_deref().is_some_and(|audience| self.hears_signals(audience));
         let (kind, lines) = match crossing.direction {
-            // Of whom sales knows as its own it was not told that they are hot.
-            Direction::Fall | Direction::Settle if signals => return,
             Direction::Rise | Direction::Release if signals => (AlertKind::Signal, vec![line.id]),
             Direction::Fall | Direction::Settle => (AlertKind::Cooled, Vec::new()),
             Direction::Rise | Direction::Release => (AlertKind::Hot, vec![line.id]),
         };
         let place = self.part.crossings.iter().rposition(|other| *other == crossing);
         let because = because.filter(|_| crossing.direction == Direction::Rise);
-        let raised = self.raised;
+        let raised = place.and_then(|place| self.raised.get(place)).copied().unwrap_or_default();
         let figures = self.figures(crossing.at, because);
         let told = Told { previous_stage: stage, raised, ..figures };
         self.send(Message {
@@ -88,6 +86,15 @@ impl Draft<'_> {
             lines,
             ..message(told)
         });
+    }
+
+    /// Of whom sales knows as its own it need not hear that they are out.
+    pub(super) fn unless_known_to_sales(&self, crossing: Crossing) -> Crossing {
+        let out = crossing.direction == Direction::Fall;
+        let line = self.terms.threshold(crossing.threshold).filter(|_| out && crossing.told);
+        let told = line.and_then(|line| line.tell.as_deref());
+        let silent = told.is_some_and(|audience| self.hears_signals(audience));
+        Crossing { told: crossing.told && !silent, ..crossing }
     }
 
     /// Rules that tell at once, and rising far above what was told.
@@ -126,8 +133,8 @@ impl Draft<'_> {
             std::mem::take(wishes).into_iter().partition(|wish| wish.audience == SALES);
         *wishes = rest;
         let dealings = self.dealings();
-        let counts = |row: &&Row| self.terms.is_in_total(row.category);
-        let earned = self.because(cause).filter(|row| dealings.are_open() && counts(&row));
+        let counts = |row: &Row| dealings.are_open() && self.terms.is_in_total(row.category);
+        let earned = self.because(cause, counts);
         let when = match cause {
             Cause::Hit(record) => record.hit.when,
             _ => at,
@@ -372,7 +379,9 @@ pub(super) fn note_asked(asked: &mut Option<Asked>, lead: LeadId, message: &Mess
                 return;
             };
             let line = message.lines.first().copied();
-            let line = line.filter(|_| message.kind == AlertKind::Hot && message.also.is_empty());
+            let asked_for = message.kind == AlertKind::Action;
+            let asked_for = asked_for || message.also.contains(&AlertKind::Action);
+            let line = line.filter(|_| !asked_for);
             if let Some(open) = asked.as_mut().filter(|asked| !asked.reminded) {
                 open.line = open.line.and(line);
                 return;

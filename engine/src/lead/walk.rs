@@ -202,6 +202,11 @@ impl<'a> Walker<'a> {
         if !self.life.versions.fade_alike(then, now) {
             self.sum();
         }
+        // What counts in the total may be another now.
+        if let Some(terms) = &self.terms {
+            let rows = &self.life.content.rows[..self.rows];
+            self.life.content.weigh(&mut self.dealings, rows, terms);
+        }
         self.fit_lines(at);
     }
 

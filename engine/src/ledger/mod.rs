@@ -12,8 +12,7 @@ use crate::facts::{Profile, Said, Seen, Source, was_there};
 use crate::id::{CategoryId, LeadId, Position, RuleId};
 use crate::points::Points;
 use crate::rule::{Guards, OnRemove, Once, Period};
-use crate::sales::feedback_of;
-use crate::stage::FeedbackKind;
+use crate::sales::{feedback_of, takes_half};
 use crate::terms::{CategoryTerms, RuleTerms, Terms, Versions};
 use crate::time::Timestamp;
 
@@ -274,7 +273,7 @@ impl<'a> Tally<'a> {
         }
         match feedback_of(row.rule) {
             Some(_) if row.folded => return (row.base, Cut::Folded),
-            Some(FeedbackKind::Lost) => return (self.half(row), Cut::None),
+            Some(_) if takes_half(row.rule, row.order) => return (self.half(row), Cut::None),
             Some(_) if row.base.0 <= 0 => return (row.base, Cut::None),
             Some(_) => return self.fit(prior, row, &Guards::default()),
             None => {}
@@ -390,7 +389,7 @@ impl<'a> Tally<'a> {
 
 /// Whether a row is what a lost deal took.
 fn is_lost(row: &Row) -> bool {
-    feedback_of(row.rule) == Some(FeedbackKind::Lost)
+    takes_half(row.rule, row.order)
 }
 
 /// Minus rows too: what was earned by a claim and taken away again leaves room, as under any

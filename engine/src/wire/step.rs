@@ -9,7 +9,7 @@ use crate::identity::IdentityKind;
 use crate::record::{
     Aside, Content, Joint, Member, Parcel, Step, StepRecord, Tie, VisitStep, Withdrawn,
 };
-use crate::sales::{Asked, Feedback};
+use crate::sales::{Asked, Feedback, Vouched};
 use crate::stage::{FeedbackKind, Stage};
 use crate::threshold::{Band, Side};
 
@@ -131,6 +131,11 @@ impl Writer<'_> {
         self.option(feedback.asks.as_ref(), |writer, (remind_at, report_at)| {
             writer.time(*remind_at);
             writer.time(*report_at);
+        });
+        self.list(&feedback.vouches, |writer, vouched| {
+            writer.out.extend_from_slice(&vouched.visitor.0.to_le_bytes());
+            writer.lead_id(vouched.origin);
+            writer.varint(vouched.stretch.0);
         });
         self.bytes(&feedback.sealed);
     }
@@ -350,6 +355,13 @@ impl Reader<'_> {
             until: self.option(Reader::time)?,
             raise: self.option(|reader| Ok((reader.points()?, reader.time()?)))?,
             asks: self.option(|reader| Ok((reader.time()?, reader.time()?)))?,
+            vouches: self.list(|reader| {
+                Ok(Vouched {
+                    visitor: reader.visitor_id()?,
+                    origin: reader.lead_id()?,
+                    stretch: Position(reader.varint()?),
+                })
+            })?,
             details: Arc::default(),
             sealed: Arc::new(self.bytes()?.to_vec()),
         })
