@@ -23,6 +23,7 @@ use engine::time::Timestamp;
 use model::chance::{Chance, seeds};
 use model::claims::random_hit;
 use model::rules::{example, mixed};
+use model::sales::random_answer;
 use model::whole::nothing_lost;
 use model::world::{self, Journal, at, browser, claim, lead_of, named};
 
@@ -83,7 +84,7 @@ impl Shared {
     /// Another version: the record first, then the rules. Only one thread publishes.
     fn publish(&self, now: Timestamp) {
         let before = self.scoring();
-        let scoring = mixed().build_after(&before.versions, before.version + 1, now);
+        let scoring = mixed().with_sales().build_after(&before.versions, before.version + 1, now);
         let terms = scoring.terms().clone();
         let published = Published { names: Vec::new(), terms, text: Vec::new() };
         let mut push = |record: &Record| self.journal.lock().unwrap().push(record);
@@ -208,6 +209,10 @@ fn act(shared: &Shared, chance: &mut Chance, now: Timestamp) {
         7 => {
             let _ = shared.step(now, |engine, why, it| engine.confirm(visitor, one, why, it));
         }
+        8 | 9 => {
+            let answer = random_answer(chance, one, now);
+            let _ = shared.step(now, |engine, _, it| engine.answer(one, answer, it));
+        }
         _ => drop(shared.ingest(&random_hit(chance, now))),
     }
 }
@@ -252,7 +257,7 @@ fn eight_threads_that_join_part_give_and_take_the_same_people_lose_nothing() {
     let start = at("2026-12-01 09:00");
     for seed in seeds(12) {
         let shards = [2, 8, 1_024][seed as usize % 3];
-        let shared = Shared::new(shards, mixed().build(1));
+        let shared = Shared::new(shards, mixed().with_sales().build(1));
         run(&shared, 8, move |shared, number| {
             let mut chance = Chance::new(seed << 8 | number as u64);
             for step in 0..STEPS {

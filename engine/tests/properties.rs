@@ -9,7 +9,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use engine::alert::{AlertId, Cause};
-use engine::engine::{Arrival, Engine, Ingested};
+use engine::engine::{Answered, Arrival, Engine, Ingested, StepError};
 use engine::facts::Source;
 use engine::hit::{Hit, HitKind};
 use engine::id::{Key, LeadId, Position, RuleId};
@@ -17,8 +17,9 @@ use engine::identity::{Assurance, IdentityKind};
 use engine::lead::explain;
 use engine::ledger::{Basis, Cut, LEDGER_ROWS_MAX, Row, fold_for, settle, settle_with, sum};
 use engine::points::Points;
-use engine::record::{FirstHit, Record};
+use engine::record::{FirstHit, Record, Step};
 use engine::rule::RuleSet;
+use engine::sales::Feedback;
 use engine::scoring::Scoring;
 use engine::threshold::{Crossing, Direction};
 use engine::time::Timestamp;
@@ -29,6 +30,7 @@ use model::claims::{EVENTS, FOLLOWED, TITLES};
 use model::exact;
 use model::oracle::{Entry, Oracle};
 use model::rules::{INTENT, Parts, example, mixed};
+use model::sales::{Answer, random_answer};
 use model::world::{World, at, browser, claim, lead_of, seal};
 
 const START: Timestamp = Timestamp(1_796_000_000_000);
@@ -51,7 +53,7 @@ const PATHS: [&str; 14] = [
 const MAILS: [&str; 4] = ["a@x.example", "b@x.example", "c@x.example", "d@x.example"];
 
 /// A random hit of one of three browsers, or of none, received at a moment.
-fn random_hit(chance: &mut Chance, now: Timestamp) -> Hit {
+fn random_hit(chance: &mut Chance, now: Timestamp, selling: bool) -> Hit {
     let late = chance.percent(15);
     let late = Duration::from_millis(if late { chance.below(86_400_000) } else { 0 });
     let mut hit = Hit {
@@ -83,16 +85,21 @@ fn random_hit(chance: &mut Chance, now: Timestamp) -> Hit {
             hit.kind = HitKind::Event;
             hit.event = (*chance.pick(&EVENTS)).to_owned();
         }
-        16..19 => random_claim(chance, &mut hit),
+        16..19 => random_claim(chance, &mut hit, selling),
         _ => hit.kind = HitKind::Reset,
     }
     hit
 }
 
-fn random_claim(chance: &mut Chance, hit: &mut Hit) {
+fn random_claim(chance: &mut Chance, hit: &mut Hit, selling: bool) {
     let assurance = if chance.percent(30) { Assurance::Verified } else { Assurance::Claimed };
     let mut said = claim(MAILS[chance.below(4) as usize], assurance);
     said.attributes.insert("title".into(), (*chance.pick(&TITLES)).to_owned());
+    if selling && chance.percent(10) {
+        let (name, value) =
+            *chance.pick(&[("customer", "yes"), ("customer", "no"), ("open_deal", "d1")]);
+        said.attributes.insert(name.into(), value.into());
+    }
     said.sealed = seal(&said.attributes);
     said.consent = (chance.percent(20)).then(|| chance.percent(60));
     if chance.percent(15) {
@@ -119,10 +126,17 @@ fn later(chance: &mut Chance, now: Timestamp) -> Timestamp {
     now.plus(Duration::from_millis(chance.below(most)))
 }
 
-/// A world that random visitors walked through, with every hit offered and what became of it.
+/// What was offered to an engine, and what became of it.
+enum Offered {
+    Hit(Box<Hit>, Ingested),
+    /// What sales answered, and when.
+    Answer(Feedback, Timestamp, Result<Answered, StepError>),
+}
+
+/// A world that random visitors walked through, with everything offered.
 struct Walk {
     world: World,
-    offered: Vec<(Hit, Ingested)>,
+    offered: Vec<Offered>,
     end: Timestamp,
 }
 
@@ -141,9 +155,20 @@ fn walk(parts: &Parts, seed: u64, hits: usize, eager: bool) -> Walk {
             let journal = &mut world.journal;
             world.engine.advance(now, &world.scoring, &mut |record| journal.push(record));
         }
-        let hit = random_hit(&mut chance, now);
+        // Where sales works it answers.
+        let selling = parts.sales.accept_within.is_some();
+        if selling && chance.percent(20) {
+            let of = lead_of(MAILS[chance.below(4) as usize]);
+            let answer = random_answer(&mut chance, of, now);
+            world.skip_to(now);
+            let done =
+                world.step(|engine, _, means| engine.answer(answer.origin, answer.clone(), means));
+            offered.push(Offered::Answer(answer, now, done));
+            continue;
+        }
+        let hit = random_hit(&mut chance, now, selling);
         let done = world.ingest(hit.clone());
-        offered.push((hit, done));
+        offered.push(Offered::Hit(Box::new(hit), done));
     }
     let end = now.plus(Duration::from_hours(24 * 60));
     if eager {
@@ -184,12 +209,19 @@ fn engine_equals_oracle(parts: &Parts, seed: u64, eager: bool) -> usize {
     let found_by_engine = crossings(world);
     let mut oracle = Oracle::new(parts, instants(world, walk.end));
     let records: BTreeMap<Position, Record> = world.journal.records().collect();
-    for (hit, done) in &walk.offered {
-        let repeat = oracle.is_repeat(hit);
-        assert_eq!(repeat, matches!(done, Ingested::Duplicate(_)), "seed {seed}: {hit:?}");
-        if let Ingested::Recorded(position) = done {
-            let hit = recorded(&records[position]);
-            oracle.take(&Entry::Hit { position: *position, hit });
+    for offered in &walk.offered {
+        match offered {
+            Offered::Hit(hit, done) => {
+                let repeat = oracle.is_repeat(hit);
+                assert_eq!(repeat, matches!(done, Ingested::Duplicate(_)), "seed {seed}: {hit:?}");
+                if let Ingested::Recorded(position) = done {
+                    let hit = recorded(&records[position]);
+                    oracle.take(&Entry::Hit { position: *position, hit });
+                }
+            }
+            Offered::Answer(answer, now, done) => {
+                answers_alike(&format!("seed {seed}"), &mut oracle, (answer, *now), done, &records);
+            }
         }
     }
     oracle.pass(walk.end);
@@ -201,9 +233,51 @@ fn engine_equals_oracle(parts: &Parts, seed: u64, eager: bool) -> usize {
         let none = Vec::new();
         let found = found_by_engine.get(&id).unwrap_or(&none);
         assert_eq!(found, &oracle.people[&id].crossings, "seed {seed}, {id}");
+        let told: Vec<model::told::Message> = told_of(world, id);
+        for (told, expected) in told.iter().zip(&oracle.people[&id].messages) {
+            assert_eq!(told, expected, "seed {seed}, {id}");
+        }
+        let rest = &told[oracle.people[&id].messages.len().min(told.len())..];
+        let expected = oracle.people[&id].messages.iter().skip(told.len());
+        assert_eq!(rest, expected.cloned().collect::<Vec<_>>(), "seed {seed}, {id}");
         score_is_exact(parts, world, &world.engine.lead(id).unwrap().content.rows, walk.end);
     }
     found_by_engine.values().map(Vec::len).sum()
+}
+
+/// An answer changes something, or nothing, as it should, and what is recorded of it is what it
+/// does.
+#[track_caller]
+fn answers_alike(
+    what: &str,
+    oracle: &mut Oracle,
+    (answer, now): (&Feedback, Timestamp),
+    done: &Result<Answered, StepError>,
+    records: &BTreeMap<Position, Record>,
+) {
+    let Ok(done) = done else {
+        assert_eq!(oracle.head(answer.origin), None, "{what}: {done:?}");
+        return;
+    };
+    let expected = oracle.answer(answer, done.position, now);
+    assert_eq!(done.unheard, expected.as_ref().err().copied(), "{what}: {answer:?}");
+    let Ok(expected) = expected else {
+        return;
+    };
+    let engine::record::Body::Step(step) = &records[&done.position].body else {
+        panic!("{what}: {:?}", records[&done.position]);
+    };
+    let Step::Feedback(recorded) = &step.step else {
+        panic!("{what}: {step:?}");
+    };
+    let facts = Answer { vouches: Vec::new(), ..expected };
+    assert_eq!(Answer::of(recorded, now, done.position), facts, "{what}");
+}
+
+/// What was told of somebody, as the model says it.
+fn told_of(world: &World, id: LeadId) -> Vec<model::told::Message> {
+    let own = world.messages().into_iter().filter(|told| told.lead == id);
+    own.map(|told| model::told::Message::of(&told.message)).collect()
 }
 
 fn recorded(record: &Record) -> Hit {
@@ -275,6 +349,17 @@ fn the_engine_equals_the_oracle_on_random_histories() {
 fn time_crossings_are_exact_with_mixed_half_lives_and_signs() {
     let found: usize = seeds(40).map(|seed| engine_equals_oracle(&mixed(), seed, true)).sum();
     assert!(found > 250, "too little happens: {found}");
+}
+
+#[test]
+fn the_engine_equals_the_oracle_when_sales_answers() {
+    for eager in [true, false] {
+        for parts in [example().with_sales(), mixed().with_sales()] {
+            let found: usize =
+                seeds(20).map(|seed| engine_equals_oracle(&parts, seed, eager)).sum();
+            assert!(found > 40, "too little happens: {found}");
+        }
+    }
 }
 
 #[test]

@@ -14,12 +14,14 @@ use engine::id::{Position, SiteId};
 use engine::identity::{Assurance, IdentityKind};
 use engine::points::Points;
 use engine::record::{Body, FirstHit, Name, NameKind, Published, StepRecord, Withdrawn};
+use engine::sales::SalesRules;
 use engine::threshold::{Direction, Gate};
 use engine::time::Timestamp;
 
 use model::chance::{Chance, seeds};
-use model::rules::{HOT, Parts, WARM, example, mixed};
-use model::world::{self, World, at, browser, claim, lead_of, seal};
+use model::rules::{HOT, Parts, WARM, example, example_sales, mixed};
+use model::sales::random_answer;
+use model::world::{self, World, at, browser, claim, lead_of, seal, sealed};
 
 const PATHS: [&str; 9] = [
     "/column/dx",
@@ -48,7 +50,7 @@ impl Life {
     fn new(seed: u64) -> Life {
         let parts = if seed.is_multiple_of(2) { example() } else { mixed() };
         Life {
-            world: World::new(parts.build(1)),
+            world: World::new(parts.with_sales().build(1)),
             chance: Chance::new(seed),
             now: at("2026-12-01 09:00"),
             version: 1,
@@ -82,6 +84,7 @@ impl Life {
     fn publish(&mut self) {
         self.version += 1;
         let mut parts = if self.chance.percent(50) { example() } else { mixed() };
+        parts.sales = if self.chance.percent(70) { example_sales() } else { SalesRules::default() };
         for rule in &mut parts.rules {
             rule.points = Points(rule.points.0 * (1 + self.chance.below(3) as i64));
         }
@@ -102,7 +105,8 @@ impl Life {
         self.world.skip_to(self.now);
         let visitor = browser(self.chance.below(6));
         let [one, other] = [(); 2].map(|()| lead_of(MAILS[self.chance.below(3) as usize]));
-        let kind = self.chance.below(9);
+        let kind = self.chance.below(12);
+        let answer = random_answer(&mut self.chance, one, self.now);
         let earlier: Vec<_> = self.world.journal.records().collect();
         let steps: Vec<(Position, StepRecord)> = earlier
             .iter()
@@ -130,6 +134,7 @@ impl Life {
                     engine.rescore_lead(one, matched, barrier, why, means);
                 }
             }
+            8..11 => drop(engine.answer(one, sealed(answer), means)),
             _ => {
                 if let Some((position, step)) = &chosen {
                     let _ = engine.undo((step, *position), why, means);

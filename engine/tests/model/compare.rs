@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use engine::facts::Source;
 use engine::id::{LeadId, Position};
 use engine::lead::{Lead, explain};
 use engine::time::Timestamp;
@@ -10,6 +11,7 @@ use engine::time::Timestamp;
 use super::exact;
 use super::life::Life;
 use super::oracle::Oracle;
+use super::sales::{Answer, takes_half};
 use super::world::World;
 
 fn same<T: PartialEq + std::fmt::Debug>(what: &str, engine: &T, model: &T) -> Result<(), String> {
@@ -41,7 +43,9 @@ fn lead_alike(world: &World, lead: &Lead, life: &Life, now: Timestamp) -> Result
     let rows: Vec<_> = rows
         .map(|row| {
             let key = (row.when.0, row.position, row.order);
-            (key, row.rule, row.origin, row.base.0, row.granted.0, row.cut)
+            // What a lost deal took at first is fact; what it takes follows from the rows before.
+            let base = if takes_half(row.rule, row.order) { 0 } else { row.base.0 };
+            (key, row.rule, row.origin, base, row.granted.0, row.cut)
         })
         .collect();
     let ledger = life.ledger(now.0);
@@ -63,8 +67,26 @@ fn lead_alike(world: &World, lead: &Lead, life: &Life, now: Timestamp) -> Result
     same("the grade", &lead.standing(&world.scoring, now).grade, &life.grade(now.0))?;
     let seen = lead.last_human().map(|seen| seen.0);
     same("when last seen", &seen, &life.standing(now.0).last_human)?;
+    sales_alike(lead, life)?;
     sides_alike(world, lead, life, now)?;
     scores_alike(world, lead, life, now)
+}
+
+/// What sales answered, and what it proves.
+fn sales_alike(lead: &Lead, life: &Life) -> Result<(), String> {
+    let answers = lead.content.feedback.iter();
+    let answers: Vec<Answer> =
+        answers.map(|feedback| Answer::of(feedback, feedback.time, feedback.position)).collect();
+    let known = life.answers.iter().map(|answer| Answer { vouches: Vec::new(), ..answer.clone() });
+    same("what sales answered", &answers, &known.collect())?;
+    for tie in &lead.content.ties {
+        let claimed = lead.content.is_claimed(tie.source, tie.origin);
+        if let Source::Visitor(visitor) = tie.source {
+            let unproved = life.unproved.contains(&(visitor, tie.origin));
+            same(&format!("whether {visitor} is claimed"), &claimed, &unproved)?;
+        }
+    }
+    Ok(())
 }
 
 fn sides_alike(world: &World, lead: &Lead, life: &Life, now: Timestamp) -> Result<(), String> {
@@ -78,7 +100,7 @@ fn sides_alike(world: &World, lead: &Lead, life: &Life, now: Timestamp) -> Resul
         let (side, place) = ((side.inside, side.since.0), (place.inside, place.since));
         same(&format!("the side of {}", line.name), &side, &place)?;
     }
-    Ok(())
+    same("the stage", &lead.stage(&world.scoring, now), &life.stage(now.0, &sides))
 }
 
 fn scores_alike(world: &World, lead: &Lead, life: &Life, now: Timestamp) -> Result<(), String> {

@@ -10,11 +10,13 @@ use engine::id::{CategoryId, LeadId, Position, RuleId, ThresholdId, VisitorId};
 use engine::identity::Assurance;
 use engine::ledger::Cut;
 use engine::rule::{OnRemove, Once, Period, Rule};
+use engine::stage::{FeedbackKind, Stage};
 use engine::threshold::{Gate, Threshold};
 use engine::time::UtcOffset;
 
 use super::exact::{Faded, value};
 use super::rules::Parts;
+use super::sales::{Answer, Dealt, gives_back, kind_of, takes_half};
 
 pub const HOUR: u64 = 3_600_000;
 const SESSION_GAP: u64 = HOUR / 2;
@@ -74,6 +76,7 @@ pub struct Life {
     pub awards: Vec<Award>,
     pub presences: Vec<Presence>,
     pub words: Vec<Word>,
+    pub answers: Vec<Answer>,
     pub versions: Vec<Version>,
     /// Sources and names of theirs that a claim alone ties.
     pub unproved: Vec<(VisitorId, LeadId)>,
@@ -97,8 +100,8 @@ pub struct Place {
 
 /// A visit.
 #[derive(Clone, Copy, Debug)]
-struct Visit {
-    from: u64,
+pub struct Visit {
+    pub from: u64,
     to: u64,
     first: Position,
     browser: bool,
@@ -135,17 +138,17 @@ impl Life {
         known
     }
 
-    fn version(&self, number: u32) -> &Version {
+    pub fn version(&self, number: u32) -> &Version {
         self.versions.iter().find(|version| version.number == number).unwrap()
     }
 
-    fn version_at(&self, at: u64) -> &Version {
+    pub fn version_at(&self, at: u64) -> &Version {
         let begun = self.versions.iter().rev().find(|version| version.from <= at);
         begun.unwrap_or(&self.versions[0])
     }
 
     /// Visits: hits of one browser under one name, or of servers, without half an hour between.
-    fn visits(&self) -> Vec<Visit> {
+    pub fn visits(&self) -> Vec<Visit> {
         type Whose = (Option<VisitorId>, LeadId);
         let mut by: BTreeMap<Whose, Vec<Presence>> = BTreeMap::new();
         for it in &self.presences {
@@ -200,7 +203,10 @@ impl Life {
         now: u64,
     ) -> (i64, Cut) {
         let parts = &self.version(award.version).parts;
-        let rule = rule(parts, award.rule).unwrap();
+        if kind_of(award.rule).is_some() {
+            return self.answered(before, award, parts);
+        }
+        let rule = rule_of(parts, award.rule).unwrap();
         let gone = rule_of(&self.version_at(now).parts, award.rule).is_none();
         let away = rule.when.return_after.map_or(0, |away| away.as_millis() as u64);
         let was_there = visits
@@ -219,8 +225,24 @@ impl Life {
         } else if award.base <= 0 {
             (award.base, Cut::None)
         } else {
-            self.fitting(before, award, rule, parts)
+            self.fitting(before, award, Some(rule), parts)
         }
+    }
+
+    /// What a row of an answer is granted: it is worth what it is worth, up to the limits; a lost
+    /// deal takes half of what the category is worth then, rounded towards zero.
+    fn answered(&self, before: &[(Award, i64, Cut)], award: &Award, parts: &Parts) -> (i64, Cut) {
+        if takes_half(award.rule, award.order) {
+            let half_life = parts.categories.iter().find(|it| it.id == award.category).unwrap();
+            let own = before.iter().filter(|(other, ..)| other.category == award.category);
+            let own: Vec<_> = own.map(|(other, granted, _)| (other.when, *granted)).collect();
+            let worth = value(half_life.half_life.millis(), &own, award.when);
+            return (-(worth.max(0) / 2), Cut::None);
+        }
+        if award.base <= 0 {
+            return (award.base, Cut::None);
+        }
+        self.fitting(before, award, None, parts)
     }
 
     /// Whether a rule is for the person as they were known then, or when first known.
@@ -238,30 +260,35 @@ impl Life {
         &self,
         before: &[(Award, i64, Cut)],
         award: &Award,
-        rule: &Rule,
+        rule: Option<&Rule>,
         parts: &Parts,
     ) -> (i64, Cut) {
         let category = |id| parts.categories.iter().find(|category| category.id == id);
-        let worth = |id: CategoryId, which: &dyn Fn(&Award) -> bool| {
-            let Some(known) = category(id) else {
-                return 0;
+        let worth_of =
+            |rows: &[(Award, i64, Cut)], id: CategoryId, which: &dyn Fn(&Award) -> bool| {
+                let Some(known) = category(id) else {
+                    return 0;
+                };
+                let own = rows.iter().filter(|(other, ..)| other.category == id && which(other));
+                let rows: Vec<(u64, i64)> =
+                    own.map(|(other, granted, _)| (other.when, *granted)).collect();
+                value(known.half_life.millis(), &rows, award.when)
             };
-            let own = before.iter().filter(|(other, ..)| other.category == id && which(other));
-            let rows: Vec<(u64, i64)> =
-                own.map(|(other, granted, _)| (other.when, *granted)).collect();
-            value(known.half_life.millis(), &rows, award.when)
-        };
+        let worth = |id: CategoryId, which: &dyn Fn(&Award) -> bool| worth_of(before, id, which);
         let all = |_: &Award| true;
+        // What a rule has given counts afresh after a lost deal.
+        let lost = before.iter().rposition(|(other, ..)| takes_half(other.rule, other.order));
+        let fresh = &before[lost.map_or(0, |place| place + 1)..];
         let every = |which: &dyn Fn(&Award) -> bool| -> i64 {
-            parts.categories.iter().map(|category| worth(category.id, which)).sum()
+            parts.categories.iter().map(|category| worth_of(fresh, category.id, which)).sum()
         };
         let total = |which: &dyn Fn(&Award) -> bool| -> i64 {
             let counted = parts.categories.iter().filter(|category| category.in_total);
             counted.map(|category| worth(category.id, which)).sum()
         };
         let mut limits = Vec::new();
-        if let Some(max) = rule.guards.max {
-            limits.push((max.0 - every(&|other| other.rule == rule.id), Cut::RuleMax));
+        if let Some(max) = rule.and_then(|rule| rule.guards.max) {
+            limits.push((max.0 - every(&|other| other.rule == award.rule), Cut::RuleMax));
         }
         let Some(own) = category(award.category) else {
             return (award.base, Cut::None);
@@ -332,6 +359,7 @@ impl Life {
         moments.extend(self.words.iter().map(|word| (word.time, word.position)));
         moments.extend(visits.iter().map(|visit| (visit.from, visit.first)));
         moments.extend(self.known_since);
+        moments.extend(self.answers.iter().map(|answer| (answer.time, answer.position)));
         moments.extend(self.versions.iter().map(|it| (it.from, Position::NONE)));
         moments.retain(|moment| moment.0 <= until);
         moments.sort_unstable();
@@ -344,8 +372,14 @@ impl Life {
             let parts = &self.version_at(moment.0).parts;
             sides.retain(|id, _| parts.thresholds.iter().any(|line| line.id == *id));
             let (score, urgency, standing) = self.as_known(&rows, &visits, *moment);
+            let mut here = self.answers.iter().filter(|it| (it.time, it.position) == *moment);
+            let given_back = here.any(|answer| gives_back(answer.kind));
             for line in &parts.thresholds {
                 let place = sides.entry(line.id).or_default();
+                if given_back && place.inside && is_for_sales(line) {
+                    *place = Place { inside: false, since: moment.0 };
+                    changes.push((moment.0, line.id));
+                }
                 for at in flips((&score, &urgency), &standing, line, *place, span, hints) {
                     *place = Place { inside: !place.inside, since: at };
                     changes.push((at, line.id));
@@ -381,6 +415,7 @@ impl Life {
             consent: known.consent,
             last_human: begun.map(|visit| visit.to).max(),
             urgency: 0,
+            dealt: self.dealt(&rows, event),
         };
         (score, urgency, standing)
     }
@@ -395,6 +430,53 @@ impl Life {
             identified: self.known_since.is_some_and(|since| since.0 <= now),
             consent: known.consent,
             last_human: self.last_human(now),
+            dealt: self.dealt_at(now),
+        }
+    }
+
+    /// What the answers of sales come to after an event, with the rows of then.
+    fn dealt(&self, rows: &[(Award, i64, Cut)], event: (u64, Position)) -> Dealt {
+        let moved = self.answers.iter().filter(|answer| answer.kind != FeedbackKind::Snooze);
+        let given = moved.filter(|answer| (answer.time, answer.position) <= event);
+        let last = given.max_by_key(|answer| answer.key());
+        let mut dealt = Dealt::after(last);
+        if dealt.back.is_none() {
+            return dealt;
+        }
+        let since = last.map_or(event, |last| (last.time, last.position));
+        let categories = &self.version_at(event.0).parts.categories;
+        let counts = |id| categories.iter().any(|category| category.id == id && category.in_total);
+        let earned = |(award, granted, _): &(Award, i64, Cut)| {
+            let place = (award.when, award.position);
+            since < place && place <= event && *granted > 0 && counts(award.category)
+        };
+        let mut theirs = rows.iter().filter(|(award, ..)| kind_of(award.rule).is_none());
+        dealt.evidence = theirs.any(earned);
+        dealt
+    }
+
+    /// The same by all that is known at a moment.
+    pub fn dealt_at(&self, now: u64) -> Dealt {
+        let rows = if self.answers.is_empty() { Vec::new() } else { self.ledger(now) };
+        self.dealt(&rows, (now, Position(u64::MAX)))
+    }
+
+    /// Where the person stands: where sales left them, if it decides or they were not hot since;
+    /// else by the lines they are in at.
+    pub fn stage(&self, now: u64, places: &BTreeMap<ThresholdId, Place>) -> Stage {
+        let dealt = self.dealt_at(now);
+        let named = |name: &str| {
+            let line = self.lines(now).iter().find(|line| line.name == name);
+            line.and_then(|line| places.get(&line.id)).copied().unwrap_or_default()
+        };
+        let hot = named("hot");
+        let shown = dealt.is_open() || (!hot.inside && dealt.holds(hot.since));
+        match dealt.stage.filter(|_| shown) {
+            Some(stage) => stage,
+            None if self.known_since.is_none() => Stage::Anonymous,
+            None if hot.inside => Stage::Hot,
+            None if named("warm").inside => Stage::Warm,
+            None => Stage::Known,
         }
     }
 
@@ -413,12 +495,24 @@ pub struct Standing {
     pub consent: bool,
     pub last_human: Option<u64>,
     pub urgency: i64,
+    pub dealt: Dealt,
+}
+
+/// Whether a line tells sales.
+pub fn is_for_sales(line: &Threshold) -> bool {
+    line.tell.as_deref() == Some("sales")
+}
+
+/// By how much sales raises a line for somebody who is where they are since a moment.
+pub fn raised(line: &Threshold, dealt: &Dealt, since: u64, now: u64) -> i64 {
+    if is_for_sales(line) { dealt.raised(since, now) } else { 0 }
 }
 
 impl Standing {
-    pub fn open(&self, gate: Gate, line: &Threshold, now: u64) -> bool {
+    /// Whether a gate is open for somebody who is where they are at the line since a moment.
+    pub fn open(&self, gate: Gate, line: &Threshold, since: u64, now: u64) -> bool {
         match gate {
-            Gate::Score => self.score >= line.rise.0,
+            Gate::Score => self.score >= line.rise.0 + raised(line, &self.dealt, since, now),
             Gate::Grade => line.grades.is_empty() || line.grades.contains(&self.grade),
             Gate::Identity => self.identified,
             Gate::Consent => self.consent,
@@ -426,7 +520,8 @@ impl Standing {
                 let since = self.last_human.map(|seen| now.saturating_sub(seen));
                 since.is_some_and(|since| since <= within.as_millis() as u64)
             }),
-            Gate::Rules | Gate::Sales => true,
+            Gate::Rules => true,
+            Gate::Sales => !is_for_sales(line) || self.dealt.lets_in(since, now),
             Gate::Urgency => line.urgency.is_none_or(|least| self.urgency >= least.0),
         }
     }
@@ -467,15 +562,18 @@ fn flips(
             if place.inside {
                 at >= held && standing.score < line.fall.0
             } else {
-                Gate::ASKED.iter().all(|gate| standing.open(*gate, line, at))
+                Gate::ASKED.iter().all(|gate| standing.open(*gate, line, place.since, at))
             }
         };
         let from = at.max(held);
-        // What only sinks goes out once and comes in at once or never.
+        // What only sinks goes out once and comes in at once, or when sales lets it, or never.
+        let turns = standing.dealt.turns().into_iter().filter(|turn| from < *turn);
+        let mut moments: Vec<u64> = turns.chain([from]).filter(|at| *at <= until).collect();
+        moments.sort_unstable();
         let next = match (sinks, place.inside) {
-            (true, false) => (from <= until && changed(from)).then_some(from),
+            (true, false) => moments.into_iter().find(|at| changed(*at)),
             (true, true) if from > until || !changed(until) => None,
-            _ => first(&changed, from, until, hints),
+            _ => first(&changed, from, until, &[hints, &moments].concat()),
         };
         let Some(next) = next else {
             return changes;
@@ -490,8 +588,9 @@ fn rule_of(parts: &Parts, id: RuleId) -> Option<&Rule> {
     parts.rules.iter().find(|rule| rule.id == id)
 }
 
-fn rule(parts: &Parts, id: RuleId) -> Option<&Rule> {
-    rule_of(parts, id)
+/// Whether a row that was cut for this reason used up what its rule allows.
+pub fn counted(cut: Cut) -> bool {
+    ![Cut::Counted, Cut::NotAway, Cut::NotFor, Cut::Withdrawn, Cut::Removed].contains(&cut)
 }
 
 fn has_counted(
@@ -500,11 +599,8 @@ fn has_counted(
     rule: &Rule,
     offset: UtcOffset,
 ) -> bool {
-    let not_counted = [Cut::Counted, Cut::NotAway, Cut::NotFor, Cut::Withdrawn, Cut::Removed];
-    let counted = |(other, _, cut): &&(Award, i64, Cut)| {
-        other.rule == award.rule && !not_counted.contains(cut)
-    };
-    let times: Vec<u64> = granted.iter().filter(counted).map(|(other, ..)| other.when).collect();
+    let same = |(other, _, cut): &&(Award, i64, Cut)| other.rule == award.rule && counted(*cut);
+    let times: Vec<u64> = granted.iter().filter(same).map(|(other, ..)| other.when).collect();
     let holds = |then: u64, period: Period| match period {
         Period::Day => day(then, offset) == day(award.when, offset),
         Period::Rolling(length) => award.when - then < length.as_millis() as u64,
@@ -521,7 +617,7 @@ fn has_counted(
     once || per || many
 }
 
-fn day(at: u64, offset: UtcOffset) -> i64 {
+pub fn day(at: u64, offset: UtcOffset) -> i64 {
     (at as i64 + offset.0).div_euclid(86_400_000)
 }
 

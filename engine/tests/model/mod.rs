@@ -13,6 +13,7 @@ pub mod life;
 pub mod matching;
 pub mod oracle;
 pub mod rules;
+pub mod sales;
 pub mod story;
 pub mod told;
 pub mod undo;

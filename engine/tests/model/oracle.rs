@@ -5,17 +5,20 @@
 
 use std::collections::BTreeMap;
 
+use engine::attribute::{Attributes, Level};
 use engine::hit::{Claim, Exclusion, Hit, HitKind, Named};
-use engine::id::{LeadId, Position, ThresholdId, VisitorId};
+use engine::id::{LeadId, Position, VisitorId};
 use engine::identity::Assurance;
-use engine::threshold::Gate;
+use engine::sales::{Feedback, Unheard};
+use engine::stage::FeedbackKind;
 use engine::time::Timestamp;
 
-use super::browser::{Bound, Browser};
+use super::browser::{Bound, Browser, Past};
 use super::life::{Award, Life, Presence, Version, Word};
 use super::matching::{Then, matched};
 use super::rules::Parts;
-use super::told::Person;
+use super::sales::{Answer, Effect, effect, proves, rows_of};
+use super::told::{News, Person};
 
 /// What was recorded, in order. A step is recorded with what it was about: the hits that moved,
 /// and which of two people went to the other.
@@ -28,6 +31,7 @@ pub enum Entry {
     Unmerge { name: LeadId },
     Withdraw { hits: Vec<Position>, out: bool },
     Publish { from: u64, parts: Box<Parts> },
+    Answer(Box<Answer>),
 }
 
 /// A name of a person.
@@ -68,6 +72,8 @@ pub struct Oracle {
     browsers: BTreeMap<VisitorId, Browser>,
     names: BTreeMap<LeadId, Name>,
     words: Vec<Word>,
+    answers: Vec<Answer>,
+    /// What servers said of people was worth, and what sales did.
     of_servers: Vec<Award>,
     seen_by_servers: Vec<Presence>,
     withdrawn: Vec<Position>,
@@ -120,6 +126,7 @@ impl Oracle {
                 let number = self.versions.len() as u32 + 1;
                 self.versions.push(Version { number, from: *from, parts: (**parts).clone() });
             }
+            Entry::Answer(answer) => self.take_answer(answer),
         }
     }
 
@@ -191,10 +198,14 @@ impl Oracle {
         let own = |origin: &LeadId| members.contains(origin);
         let since = members.iter().filter_map(|name| self.names.get(name)).map(|it| it.since);
         let words = self.words.iter().filter(|word| own(&word.origin) && self.counts(word));
+        let mut answers: Vec<Answer> =
+            self.answers.iter().filter(|answer| own(&answer.origin)).cloned().collect();
+        answers.sort_by_key(Answer::key);
         let mut life = Life {
             awards: self.of_servers.iter().filter(|award| own(&award.origin)).cloned().collect(),
             presences: self.seen_by_servers.iter().filter(|it| own(&it.origin)).copied().collect(),
             words: words.cloned().collect(),
+            answers,
             versions: self.versions.clone(),
             unproved: Vec::new(),
             known_since: since.min(),
@@ -232,7 +243,13 @@ impl Oracle {
             }
         }
         for origin in members {
+            let vouched = |past: &Past| {
+                let hit = (past.position, *origin);
+                life.answers.iter().any(|answer| answer.vouches.contains(&hit))
+            };
+            let mut own = browser.past.iter().filter(|past| past.owner() == Some(*origin));
             let sure = browser.sure_of(*origin);
+            let sure = if own.any(vouched) { Some(Assurance::Verified) } else { sure };
             if sure.is_some_and(|sure| sure != Assurance::Verified || !self.is_proved(*origin)) {
                 life.unproved.push((visitor, *origin));
             }
@@ -273,6 +290,79 @@ impl Oracle {
         browser.is_some_and(|browser| browser.is_repeat(hit))
     }
 
+    /// Takes an answer with what was recorded of it.
+    fn take_answer(&mut self, answer: &Answer) {
+        if proves(answer.kind) {
+            self.words.push(Word {
+                time: answer.time,
+                position: answer.position,
+                with: None,
+                origin: answer.origin,
+                identity: Assurance::Verified,
+                attributes_by: Assurance::Verified,
+                level: Level::Person,
+                consent: None,
+                attributes: Attributes::new(),
+            });
+        }
+        let version = self.version_at(answer.time).clone();
+        let awards = rows_of(answer.kind, &version.parts).into_iter();
+        self.of_servers.extend(awards.map(|(rule, order, category, base)| Award {
+            when: answer.time,
+            position: answer.position,
+            order,
+            rule,
+            category,
+            base,
+            source: None,
+            origin: answer.origin,
+            version: version.number,
+            withdrawn: false,
+        }));
+        self.answers.push(answer.clone());
+    }
+
+    /// Hits that are a person's, each under which name, if an answer vouches for them.
+    pub fn vouched(&self, kind: FeedbackKind, origin: LeadId) -> Vec<(Position, LeadId)> {
+        let head = self.head(origin);
+        let past = self.browsers.values().flat_map(|browser| &browser.past);
+        let owned = past.filter_map(|past| Some((past.position, past.owner()?)));
+        owned.filter(|(_, owner)| proves(kind) && self.head(*owner) == head).collect()
+    }
+
+    /// Sales answers about somebody: what of it is recorded, or why nothing is.
+    pub fn answer(
+        &mut self,
+        said: &Feedback,
+        position: Position,
+        now: Timestamp,
+    ) -> Result<Answer, Unheard> {
+        let (now, head) = (now.0, self.head(said.origin).unwrap_or(said.origin));
+        let life = self.life(head);
+        if life.answers.iter().any(|known| known.id == said.id) {
+            return Err(Unheard::Repeated);
+        }
+        if life.answers.iter().any(|known| known.at > said.at.0) {
+            return Err(Unheard::Older);
+        }
+        let person = self.people.get(&head).cloned().unwrap_or_default();
+        let (asked, here) = person.stands(&life, now, &self.hints(head));
+        let stage = super::sales::after(here, said.kind).ok_or(Unheard::NotHere(here))?;
+        let rules = &life.version_at(now).parts.sales;
+        let wish = (said.kind, said.until.map(|until| until.0));
+        let Effect { until, raise, asks } = effect(rules, wish, asked, now);
+        let vouches = self.vouched(said.kind, said.origin);
+        let facts = Answer::of(said, Timestamp(now), position);
+        let answer = Answer { stage, until, raise, asks, vouches, ..facts };
+        self.pass_for(head, &life, now);
+        self.take_answer(&answer);
+        self.cross(head, &life, now, None);
+        if let Some(person) = self.people.get_mut(&head) {
+            person.answered(&answer);
+        }
+        Ok(answer)
+    }
+
     fn take_hit(&mut self, position: Position, hit: &Hit) {
         // What was known before the hit, and only then the hit.
         let was = self.clone();
@@ -285,8 +375,10 @@ impl Oracle {
         if let Some(life) = &before {
             self.pass_for(head, life, now);
         }
+        let (known, human) = (before.is_some(), hit.is_human());
         let before = before.unwrap_or_else(|| self.life_before(head, position));
-        self.cross(head, &before, now);
+        let news = News { position, when: hit.when.0, human, known };
+        self.cross(head, &before, now, Some(news));
     }
 
     /// Takes a hit, with what it says: whose it is, or of whom it speaks.
@@ -559,6 +651,11 @@ impl Oracle {
         });
     }
 
+    fn version_at(&self, at: u64) -> &Version {
+        let begun = self.versions.iter().rfind(|version| version.from <= at);
+        begun.unwrap_or(&self.versions[0])
+    }
+
     /// Adds a hit and what it matched.
     fn add_hit(
         &mut self,
@@ -570,8 +667,7 @@ impl Oracle {
         for name in self.names.values_mut().filter(|name| name.since.1 == UNPLACED) {
             name.since.1 = position;
         }
-        let version = self.versions.iter().rfind(|version| version.from <= hit.received.0);
-        let version = version.unwrap_or(&self.versions[0]).clone();
+        let version = self.version_at(hit.received.0).clone();
         let rules = &version.parts.rules;
         let award = |(order, place): (usize, usize)| Award {
             when: hit.when.0,
@@ -637,47 +733,17 @@ impl Oracle {
 
     /// Acts on every moment up to now, each in its turn.
     fn pass_for(&mut self, head: LeadId, life: &Life, now: u64) {
-        let mut person = self.people.remove(&head).unwrap_or_default();
-        let (_, changes) = life.history(now, &self.hints(head));
-        let mut changes: Vec<(u64, ThresholdId)> =
-            changes.into_iter().filter(|change| change.0 > person.clock).collect();
         let published: Vec<u64> = self.versions.iter().map(|version| version.from).collect();
-        loop {
-            let release = person.next_release(life, now, changes.first().map(|it| it.0));
-            let flip = changes.first().copied();
-            match (flip, release) {
-                (Some((at, id)), release) if release.is_none_or(|(when, _)| at <= when) => {
-                    changes.remove(0);
-                    let rules = published.contains(&at);
-                    person.flip(life, id, (at, at), rules.then_some(Gate::Rules));
-                }
-                (_, Some((at, id))) => person.release(life, id, at),
-                (_, None) => break,
-            }
-        }
-        person.clock = person.clock.max(now);
+        let mut person = self.people.remove(&head).unwrap_or_default();
+        person.pass(life, now, &self.hints(head), &published);
         self.people.insert(head, person);
     }
 
-    /// Crosses what news at a moment changes.
-    fn cross(&mut self, head: LeadId, before: &Life, now: u64) {
+    /// Crosses what news at a moment changes, and tells of it; nothing, if sales answered.
+    fn cross(&mut self, head: LeadId, before: &Life, now: u64, news: Option<News>) {
         let life = self.life(head);
-        let sides = life.sides(now, &self.hints(head));
         let mut person = self.people.remove(&head).unwrap_or_default();
-        let (was, is) = (before.standing(now), life.standing(now));
-        for line in life.lines(now) {
-            let known = person.lines.entry(line.id).or_default().place;
-            let side = sides.get(&line.id).copied().unwrap_or_default();
-            if known.inside != side.inside {
-                let opened = Gate::ASKED
-                    .into_iter()
-                    .find(|gate| !was.open(*gate, line, now) && is.open(*gate, line, now));
-                person.flip(&life, line.id, (now, side.since), opened.or(Some(Gate::Score)));
-            } else if known.since != side.since {
-                person.settle(line, now, side.since);
-            }
-        }
-        person.clock = person.clock.max(now);
+        person.hear((before, &life), now, &self.hints(head), news);
         self.people.insert(head, person);
     }
 }

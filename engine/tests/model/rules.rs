@@ -38,6 +38,7 @@ pub struct Parts {
     pub total_max: Option<Points>,
     pub claims_max: Option<Points>,
     pub offset: UtcOffset,
+    pub sales: SalesRules,
 }
 
 impl Parts {
@@ -68,6 +69,7 @@ impl Parts {
             labels,
         )
         .unwrap()
+        .with_sales(self.sales.clone())
     }
 
     /// The terms, but for those of the rules, which come with the rules.
@@ -84,6 +86,12 @@ impl Parts {
             thresholds: self.thresholds.clone(),
             fit: self.fit.clone(),
         }
+    }
+
+    /// The same with `[sales]` of the example.
+    #[must_use]
+    pub fn with_sales(self) -> Parts {
+        Parts { sales: example_sales(), ..self }
     }
 
     pub fn rule(&self, name: &str) -> &Rule {
@@ -259,6 +267,7 @@ pub fn example() -> Parts {
         total_max: Some(Points::whole(100)),
         claims_max: Some(Points::whole(80)),
         offset: UtcOffset::parse("+09:00").unwrap(),
+        sales: SalesRules::default(),
     }
 }
 

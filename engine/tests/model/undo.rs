@@ -13,12 +13,15 @@ use engine::identity::Assurance;
 use engine::points::Points;
 use engine::record::{Body, Published, Record, Step, StepRecord, Withdrawn};
 use engine::rule::OnRemove;
+use engine::sales::SalesRules;
+use engine::stage::FeedbackKind;
 
 use super::chance::Chance;
 use super::claims::random_hit;
 use super::compare::{alike, owned_once, replays_alike};
 use super::oracle::{Entry, Oracle};
-use super::rules::{Parts, example, mixed};
+use super::rules::{DAY, Parts, example, mixed};
+use super::sales::{Answer, random_answer};
 use super::world::{World, at, browser, withdraw};
 
 /// Browsers of a history.
@@ -31,6 +34,8 @@ const STEPS_MAX: usize = 7;
 pub struct Checked {
     pub hits: usize,
     pub steps: usize,
+    /// What sales answered.
+    pub answers: usize,
     /// Steps undone, with everything as if they had never been.
     pub undone: usize,
     /// Steps that were not undone: something that was said meanwhile meant something else
@@ -44,6 +49,7 @@ impl std::ops::AddAssign for Checked {
     fn add_assign(&mut self, other: Checked) {
         self.hits += other.hits;
         self.steps += other.steps;
+        self.answers += other.answers;
         self.undone += other.undone;
         self.left += other.left;
         self.compared += other.compared;
@@ -86,6 +92,9 @@ impl History {
     fn new(seed: u64) -> History {
         let mut chance = Chance::new(seed);
         let mut parts = if seed.is_multiple_of(2) { example() } else { mixed() };
+        if !seed.is_multiple_of(3) {
+            parts = parts.with_sales();
+        }
         for rule in &mut parts.rules {
             rule.on_remove = if chance.percent(40) { OnRemove::Withdraw } else { OnRemove::Keep };
         }
@@ -115,6 +124,7 @@ impl History {
             79..82 => return self.unmerge(),
             82..86 => self.withdraw(),
             86..88 => self.publish(),
+            88..92 if self.is_selling() => return self.answer(),
             _ => return self.undo(),
         }
         Ok(())
@@ -322,6 +332,37 @@ impl History {
         }
     }
 
+    /// Whether sales answers here.
+    fn is_selling(&self) -> bool {
+        self.first.sales.accept_within.is_some()
+    }
+
+    /// Sales answers about somebody, by any of their names. What is recorded is fact.
+    fn answer(&mut self) -> Result<(), String> {
+        let oracle = self.oracle(None);
+        let Some(name) = self.some_name(&oracle) else {
+            return Ok(());
+        };
+        let answer = random_answer(&mut self.chance, name, self.world.now());
+        let kind = answer.kind;
+        let done = self.world.step(|engine, _, means| engine.answer(name, answer, means));
+        let done = done.map_err(|error| format!("an answer about {name}: {error}"))?;
+        if done.unheard.is_some() {
+            return Ok(());
+        }
+        self.checked.answers += 1;
+        let records: Vec<(Position, Record)> = self.world.journal.records_from(self.read).collect();
+        let own = records.iter().find(|(position, _)| *position == done.position);
+        let step = own.and_then(|(_, record)| Some((record.time, as_step(record)?.step)));
+        let Some((time, Step::Feedback(feedback))) = step else {
+            return Err(format!("no answer is recorded at {:?}", done.position));
+        };
+        let vouches = oracle.vouched(kind, name);
+        let answer = Answer { vouches, ..Answer::of(&feedback, time, done.position) };
+        self.log(Some(Entry::Answer(Box::new(answer))), None);
+        Ok(())
+    }
+
     /// The next version of the scoring has other points, lines, half-lives and fit.
     fn publish(&mut self) {
         self.version += 1;
@@ -516,8 +557,29 @@ fn changed(chance: &mut Chance, first: &Parts) -> Parts {
     if chance.percent(30) {
         parts.fit.lines = [50, 30, 10].map(Points::whole);
     }
+    change_sales(chance, &mut parts.sales);
     if chance.percent(30) {
         parts.claims_max = chance.percent(70).then(|| Points::whole(chance.below(60) as i64));
     }
     parts
+}
+
+fn change_sales(chance: &mut Chance, sales: &mut SalesRules) {
+    if sales.accept_within.is_none() {
+        return;
+    }
+    if chance.percent(30) {
+        let points = |points| Points::whole(points);
+        sales.points = vec![
+            (FeedbackKind::Accepted, points(5)),
+            (FeedbackKind::Lost, points(-7)),
+            (FeedbackKind::Recycle, points(12)),
+        ];
+    }
+    if chance.percent(20) {
+        sales.lost = None;
+    }
+    if chance.percent(20) {
+        sales.rejected = Some((Points::whole(40), 5 * DAY));
+    }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use engine::engine::Engine;
 use engine::facts::Source;
 use engine::id::{LeadId, Position, VisitorId};
-use engine::record::Body;
+use engine::record::{Body, Step};
 use engine::time::Timestamp;
 use engine::visitor::Stretch;
 
@@ -20,7 +20,15 @@ pub fn nothing_lost(engine: &Engine, journal: &Journal, now: Timestamp) -> Resul
     let mut expected: BTreeMap<Place, LeadId> = BTreeMap::new();
     // What a browser's oldest stretches were, and whose, is remembered no longer.
     let mut forgotten: Vec<Position> = Vec::new();
+    let mut answers: Vec<(u64, Position, LeadId)> = Vec::new();
     for (position, record) in journal.records() {
+        if let Body::Step(step) = &record.body
+            && let (Step::Feedback(feedback), Some(part)) = (&step.step, &step.lead)
+        {
+            let head = engine.head(feedback.origin);
+            answers.push((feedback.id, position, head));
+            expected.extend(part.rows.iter().map(|row| ((position, row.order), head)));
+        }
         let Body::Hit(record) = &record.body else {
             continue;
         };
@@ -62,6 +70,7 @@ pub fn nothing_lost(engine: &Engine, journal: &Journal, now: Timestamp) -> Resul
             }
         }
     }
+    heard_once(engine, answers)?;
     found.retain(|(position, _), _| forgotten.binary_search(position).is_err());
     if found != expected {
         let lost = expected.iter().find(|(place, lead)| found.get(place) != Some(lead));
@@ -69,6 +78,18 @@ pub fn nothing_lost(engine: &Engine, journal: &Journal, now: Timestamp) -> Resul
         return Err(format!("lost: {lost:?}, whose it is not: {more:?}"));
     }
     Ok(())
+}
+
+/// Every answer is one person's: whose name it was given of.
+fn heard_once(engine: &Engine, mut answers: Vec<(u64, Position, LeadId)>) -> Result<(), String> {
+    let mut heard = Vec::new();
+    for id in engine.lead_ids() {
+        let feedback = engine.lead(id).map(|lead| lead.content.feedback).unwrap_or_default();
+        heard.extend(feedback.iter().map(|it| (it.id, it.position, id)));
+    }
+    heard.sort_unstable();
+    answers.sort_unstable();
+    if heard == answers { Ok(()) } else { Err(format!("{heard:?} are heard of {answers:?}")) }
 }
 
 /// The stretch that a browser's record is in; nothing if that is forgotten.

@@ -388,15 +388,14 @@ impl World {
 
 /// What somebody of sales says of a person.
 pub fn feedback(mail: &str, kind: FeedbackKind) -> Feedback {
+    sealed(Feedback { kind, origin: lead_of(mail), ..Feedback::default() })
+}
+
+/// The same answer by somebody who says who they are.
+pub fn sealed(feedback: Feedback) -> Feedback {
     let details = Attributes::from([("by".to_owned(), "sato@vendor.example".to_owned())]);
     let sealed = Arc::new(seal(&details));
-    Feedback {
-        kind,
-        origin: lead_of(mail),
-        details: Arc::new(details),
-        sealed,
-        ..Feedback::default()
-    }
+    Feedback { details: Arc::new(details), sealed, ..feedback }
 }
 
 /// A message, whom it is about, and what crossing it tells.
