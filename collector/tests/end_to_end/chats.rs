@@ -332,3 +332,53 @@ fn a_sample_is_what_an_endpoint_would_be_sent_and_wrong_words_are_named() {
     let (said, good) = run(&["hot", "--as", "slack"]);
     assert!(good && said.contains("those that ship are used"), "{said}");
 }
+
+#[test]
+fn what_is_too_much_for_a_day_is_one_message_as_the_room_takes_it() {
+    let [slack_like, chatwork_like] = [Receiver::start(), Receiver::start()];
+    slack_like.answer_with(slack);
+    chatwork_like.answer_with(chatwork);
+    let few = |recipe: String| recipe.replace("mode = ", "daily_max = 0\nmode = ");
+    let server = started(
+        &[
+            few(recipe("slack-sales", "", &slack_like)),
+            few(recipe("chatwork-sales", "api.chatwork.com", &chatwork_like)),
+        ],
+        &format!("{}/services/T0SECRET", slack_like.place().0),
+    );
+    story_one(&server);
+    server.to("2026-12-07 18:00:01");
+    server.wait_delivered(2);
+    let line = "【ホット】サンプル精機株式会社 田中恵さん 69点（B1）";
+    let body = slack_like.all().remove(0).json();
+    assert_eq!(body["text"], "【本日のまとめ】12/7（月）");
+    let text = body["blocks"][1]["text"]["text"].as_str().unwrap();
+    assert!(text.starts_with(&format!("*個別に送らなかった通知*\n• {line} <http://")), "{text}");
+    let form = chatwork_like.all().remove(0).form();
+    let text = &form[0].1;
+    assert!(text.starts_with("[info][title]【本日のまとめ】12/7（月）[/title]■個別に"), "{text}");
+    assert!(text.contains(line), "{text}");
+    assert_eq!((slack_like.all().len(), chatwork_like.all().len()), (1, 1));
+}
+
+#[test]
+fn a_long_history_still_says_where_it_began() {
+    let sfa = Receiver::start();
+    let setup = Setup::new(at("2026-12-01 08:00"), &[sfa.endpoint("sfa", "")]);
+    let server = Server::start(&setup);
+    let mut her = super::Browser::new(&server, 1);
+    server.to("2026-12-01 09:00");
+    her.page_from("/column/dx", "DXの進め方", "https://www.google.co.jp/");
+    // More than a message looks back on.
+    for visit in 0..52 {
+        server.pass_ms(2 * 3_600_000);
+        for page in 0..10 {
+            her.page(&format!("/column/{visit}-{page}"), "記事");
+        }
+    }
+    her.form(TANAKA, &serde_json::json!({}), "/thanks/contact/ok", "お問い合わせ完了");
+    let history = sfa.wait_about(TANAKA, 1).remove(0).json()["data"]["history"].clone();
+    assert_eq!(history["first_source"], "google / organic", "{history}");
+    assert_eq!(history["last_source"], "direct");
+    assert_eq!(history["pages"], 522);
+}
