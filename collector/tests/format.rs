@@ -1,5 +1,5 @@
-//! FORMAT.md is enough to read a journal: a reader of 220 lines in another language, written from
-//! it alone, comes to the same scores as the program that wrote the journal, whenever asked.
+//! FORMAT.md is enough to read a journal: a reader of 250 lines in another language, written from
+//! it alone, comes to the same scores and stages as the program that wrote the journal.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,9 +21,9 @@ const FORMAT: &str = include_str!("../../FORMAT.md");
 const READER: &str = include_str!("journal_reader.py");
 const RULES: &str = include_str!("../../config/scoring.toml");
 const SERVER_KEY: &str = "a-server-key-of-this-test";
-/// The reader's length. Two versions of records are read, so it is more than the 150 lines that
-/// were enough for the first.
-const READER_LINES_MAX: usize = 220;
+/// The reader's length. Two versions of records are read, and what sales answers, so it is more
+/// than the 150 lines that were enough for the first.
+const READER_LINES_MAX: usize = 250;
 /// People, each with an address and a number of the site's own.
 const PEOPLE: u64 = 4;
 const HOUR: u64 = 3_600_000;
@@ -41,6 +41,20 @@ const PATHS: [&str; 10] = [
     "/thanks/contact/",
     "/thanks/event/dx",
     "/careers/",
+];
+
+const ANSWERS: [&str; 11] = [
+    "accepted",
+    "rejected",
+    "contacted",
+    "meeting_planned",
+    "meeting_done",
+    "no_show",
+    "opportunity",
+    "won",
+    "lost",
+    "recycle",
+    "snooze",
 ];
 
 /// A server that runs, on a clock that stands still until it is told.
@@ -146,6 +160,26 @@ impl Server {
         names().iter().filter_map(exact).collect()
     }
 
+    /// Sales answers about whoever bears a name; whether that changes anything.
+    fn answer(&self, id: &str, kind: &str, name: &str) -> bool {
+        let head = format!("POST /s/feedback HTTP/1.1\r\nauthorization: Bearer {SERVER_KEY}\r\n");
+        let body = json!({ "id": id, "lead": name, "kind": kind, "by": "sato@vendor.example" });
+        let answer = ask(&self.collector, &head, &body.to_string());
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
+        serde_json::from_str::<Value>(body).unwrap()["applied"] == true
+    }
+
+    /// Where everybody stands now.
+    fn stages(&self) -> BTreeMap<String, String> {
+        let stage = |name: &(&str, String)| {
+            let lead = self.admin(&format!("GET /api/leads/{}", self.name(name)?), "")?;
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            Some((text(&lead["id"]), text(&lead["stage"]["id"])))
+        };
+        names().iter().filter_map(stage).collect()
+    }
+
     fn end(&mut self) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").arg(id).status().unwrap().success());
@@ -243,7 +277,7 @@ fn live(folder: &Path) -> Story {
     assert!(story.server.step("rules/rescore", json!({})).is_some());
     story.browse(20, false);
     story.moments.extend([story.server.now, story.server.now + 30 * DAY]);
-    for what in ["merge", "unmerge", "link", "unlink", "withdraw", "undo"] {
+    for what in ["merge", "unmerge", "link", "unlink", "withdraw", "undo", "lost", "accepted"] {
         assert!(story.done.contains_key(what), "no {what} was done: {:?}", story.done);
     }
     story
@@ -319,6 +353,12 @@ impl Story {
         let names: Vec<String> = names().iter().filter_map(|name| self.server.name(name)).collect();
         let name = names[self.below(names.len() as u64) as usize].clone();
         let other = names[self.below(names.len() as u64) as usize].clone();
+        if self.below(4) == 0 {
+            let kind = ANSWERS[self.below(ANSWERS.len() as u64) as usize];
+            let id = format!("answer {}", self.server.now);
+            *self.done.entry(kind).or_default() += u32::from(self.server.answer(&id, kind, &name));
+            return;
+        }
         let (what, wish) = match self.below(8) {
             0 | 1 => ("merge", json!({ "one": name, "other": other })),
             2 => ("unmerge", json!({ "name": name })),
@@ -375,6 +415,12 @@ fn lead_scores(output: &Output) -> BTreeMap<String, i64> {
     lines(output).iter().filter_map(lead).collect()
 }
 
+fn lead_stages(output: &Output) -> BTreeMap<String, String> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let lead = |line: &Value| Some((text(&line["lead"])?, text(&line["stage"]).unwrap()));
+    lines(output).iter().filter_map(lead).collect()
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
@@ -398,8 +444,12 @@ fn a_reader_in_another_language_comes_to_the_same_scores() {
     // Given four months of hits, out of order, of people known and unknown, joined and parted,
     // under rules that changed twice.
     let folder = tempfile::tempdir().unwrap();
-    let Story { server, moments, .. } = live(folder.path());
+    let mut story = live(folder.path());
+    // What was due meanwhile is done before the program answers anybody again.
+    story.restart(folder.path());
+    let Story { server, moments, .. } = story;
     let expected: Vec<_> = moments.iter().map(|at| server.scores(*at)).collect();
+    let (now, stages) = (server.now, server.stages());
     // When it has stopped, and somebody reads its files.
     let data = server.stop();
     let segments = fs::read_dir(data.join("journal")).unwrap().count();
@@ -409,6 +459,11 @@ fn a_reader_in_another_language_comes_to_the_same_scores() {
         // Then every score is the same, to the thousandth, whenever it is asked for.
         assert_eq!(lead_scores(&output), *expected, "at {at}");
     }
+    let Some(output) = read(&data, now) else { return };
+    assert_eq!(lead_stages(&output), stages);
+    let of_sales = ["accepted", "working", "won", "rejected", "recycled"];
+    let answered = stages.values().filter(|stage| of_sales.contains(&stage.as_str()));
+    assert!(answered.count() > 0, "{stages:?}");
     let people: BTreeSet<usize> = expected.iter().map(BTreeMap::len).collect();
     assert!(people.len() > 2, "people were joined and parted: {people:?}");
     let worth = expected.iter().flat_map(BTreeMap::values).filter(|exact| **exact != 0).count();

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """journal_reader.py FOLDER [MILLISECONDS]: reads a journal by FORMAT.md alone and works out every
 score anew, in whole numbers, as it was known at that moment (now, if left out). Prints a line of
-JSON for each person, then for each visitor, by id: the id; "exact", the score in thousandths;
-"rows", each with when, position, order, rule, category, source, origin, version, base, granted,
-cut, 1 if withdrawn plus 2 if folded. A journal damaged elsewhere than at its end is refused."""
+JSON for each person, then for each visitor, by id: the id; "exact", the score in thousandths; a
+person's "stage"; "rows", each with when, position, order, rule, category, source, origin, version,
+base, granted, cut, withdrawn plus twice folded. Damage elsewhere than at the end is refused."""
 import bisect, collections, functools, itertools, json, math, os, re, struct, sys, time
 
 HEADER, BATCH = struct.Struct("<8sHHI16sIIQQII"), struct.Struct("<4sIIIQQIHH")
@@ -12,8 +12,14 @@ LIFE, VERSIONS_MAX = 400 * 86_400_000, 1_000  # a visitor silent for so long is 
 ROW, FIRST_ROW = "tvvvbSOrppbb", "tvvvbSppb"
 LEDGER, FIRST_LEDGER = (f"[{row}][vvpb](v[{row}])" for row in (ROW, FIRST_ROW))
 LINK, FIRST_LINK = "(Vb[vObvvttvvv[SOvttvvvv]])", "(Vb(vvtttvvv))"
-STEPS = {4: "Lbb", 5: f"Lvb(Lbb)[Lb(L)bbtvb][{ROW}]", 8: "L", 9: "[vtSOb]", 10: f"v[{ROW}]"}
-TERMS, FIRST_TERMS = "[bvx]vtp(p)(p)v[bv(p)b]", "v[bvx][bvb]"  # as far as the categories
+CROSSED, FIRST_CROSSED = "(t[bbt])[bbttvbb(t)]", "[bbtvbb(t)(vpppppbbbb[bp][vvpt](vpt))]"
+SAID, ANSWER = "[SOvbbttvvvvv][tvS(v)ObbbbxLx]", "LtvtbLb(t)(pt)(tt)[VLv]x"  # ties and words
+PARCEL = f"Lvb(Lbb)[Lb(L)bbtvb][{ROW}]{SAID}[SOvttvvvv]{SAID}[bbtvbb(t)(t)(p)[t]][vvLb(x)tD]"
+STEPS = {4: "Lbb", 5: PARCEL, 8: "L", 9: "[vtSOb]", 10: f"v[{ROW}]", 13: ANSWER,
+         14: f"{PARCEL}[{ANSWER}]"}
+LINES = "[v(v)(v)(vv)(p)[T](v)(x)b][bxppvv[b](v)(p)(x)(p(vv))]"  # rules, then thresholds
+TERMS, FIRST_TERMS = "[bvx]vtp(p)(p)v[bv(p)b]" + LINES, "v[bvx][bvb]"  # as far as is needed
+STAGES = "anonymous known warm hot accepted working won rejected lost recycled".split()
 NOBODY, GRANTED, FLAGS = "L" + "0" * 16, 9, 11  # no origin; places in a row
 TABLE = list(range(256))
 for _ in range(8): TABLE = [c >> 1 ^ (0x82F63B78 if c & 1 else 0) for c in TABLE]
@@ -54,6 +60,8 @@ class Bytes:
     def S(self): return self.one_of(lambda: "server", lambda: self.visitor, self.V)
     def O(self): return self.one_of(lambda: NOBODY, lambda: self.own, self.L)
     def B(self): self.one_of(int, lambda: self.read("Lbb(L)(L)(L)"), int)  # a binding
+    def D(self): self.one_of(self.b, lambda: self.read("vv"))  # what a message is about
+    def T(self): self.x(), self.one_of(*[lambda: self.read("[x]")] * 3, lambda: self.read("(p)(p)"))
     def read(self, layout): return [self.one(kind) for kind in parsed(layout)]
     def one(self, kind):
         if isinstance(kind, str): return getattr(self, kind)()
@@ -106,7 +114,7 @@ class Entry:
     """A visitor's or a lead's: the ledger, and for a lead its names and whose name it is."""
     def __init__(self):
         self.rows, self.names, self.arriving, self.of = [], {}, [], None
-        self.seen = self.rescored = 0
+        self.answers, self.sides, self.seen, self.rescored = [], {}, 0, 0
     def insert(self, row):
         place = bisect.bisect_left(self.rows, row[:3])
         if [it[:3] for it in self.rows[place:place + 1]] != [row[:3]]: self.rows.insert(place, row)
@@ -122,13 +130,17 @@ class Entry:
                 row[GRANTED:FLAGS] = granted, cut
     def step(self, kind, fields, lead=None):
         """What a step does to a visitor or a lead, before its part is applied."""
-        if kind == 4: self.of, self.names, self.rows = fields[0], {}, []
+        if kind == 4: self.of, self.names, self.rows, self.answers = fields[0], {}, [], []
+        if kind == 13: self.answers.append(fields)
         if kind in (5, 14):  # a parcel: nothing of it counts before the last one is there
             self.arriving = [*(self.arriving if fields[1] else []), fields]
-            for sender, _, _, joint, members, rows in self.arriving if fields[2] else []:
+            for sender, _, _, joint, members, rows, *rest in self.arriving if fields[2] else []:
                 for id, _, parent, *_ in members:
                     self.names[id] = ([it[0] for it in joint if id == sender] + parent + [None])[0]
                 for row in rows: self.insert(row)
+                for line, inside, since, *_ in rest[5]:  # in if either is
+                    if inside > self.sides.get(line, [-1])[0]: self.sides[line] = [inside, since]
+                for answers in rest[7:]: self.answers += answers
             if fields[2]: self.arriving = []
         if kind == 7: self.of = None
         if kind == 8:
@@ -136,6 +148,7 @@ class Entry:
             for _ in self.names: gone |= {id for id, of in self.names.items() if of in gone}
             self.names = {id: of for id, of in self.names.items() if id not in gone}
             self.keep(lambda row: row[6] not in gone)
+            self.answers = [answer for answer in self.answers if answer[5] not in gone]
         for *hit, _, flags in fields[0] if kind == 9 else []:
             for row in self.rows:
                 if [row[1], row[0], row[5]] == hit: row[FLAGS] = row[FLAGS] & 2 | flags >> 1
@@ -145,19 +158,31 @@ class Entry:
         if is_first:
             previous, _, _ = part.read("vb" + FIRST_LINK)
             names, under, drops, ledger = [(lead, 0)][:not previous], 0, [], part.first_ledger(lead)
+            crossed = [[*it[:3], *it[2:]] for it in part.read(FIRST_CROSSED)[0]]
         else:
             part.own = part.O()
-            names, under, _, drops, *ledger = part.read(f"vbbbv[bLb]O{LINK}[Svv]{LEDGER}")[5:]
+            layout = f"vbbbv[bLb]O{LINK}[Svv]{LEDGER}{CROSSED}"
+            names, under, _, drops, *ledger, _, crossed = part.read(layout)[5:]
         for *_, name, _ in names: self.names[name] = {under: lead, lead: None}.get(name, under)
         for source, after, until in drops:
             self.keep(lambda row: row[5] != source or not after < row[1] <= until)
         self.apply(position, *ledger)
+        for line, way, _, since, *_ in crossed:  # in, out, told, or the same side since then
+            inside = self.sides.get(line, [0])[0] if way == 3 else 1 - way
+            if way != 2: self.sides[line] = [inside, since]
+    def stage(self, lines):
+        """Where sales left them, if it decides or they were not hot since; or by the lines."""
+        sides = {name: self.sides.get(line, [0, 0]) for line, name, *_ in lines}
+        said = max(([*it[1:3], it[0], it[6]] for it in self.answers if it[4] != 10), default=None)
+        hot, since = sides.get(b"hot", [0, 0])
+        if said and (4 <= said[3] <= 6 or not hot and since <= said[0]): return STAGES[said[3]]
+        return "hot" if hot else "warm" if sides.get(b"warm", [0])[0] else "known"
 
 def in_force(versions, at, rescored):
-    """The categories of the version in force at a moment, of whoever was rescored under one."""
+    """Categories and lines of the version in force then, of whoever was rescored under one."""
     begun = [place for place, it in enumerate(versions) if it[1] <= at or it[0] <= rescored]
     versions = versions[max(begun, default=0):]
-    return next((it[2] for it in versions if it[3]), versions[0][2] if versions else [])
+    return next((it[2:] for it in versions if it[3]), versions[0][2:] if versions else ([], []))
 
 def exp2(part, whole):
     bits, power = (part << 32) // whole, 2 << 62 if part == whole else 1 << 62
@@ -186,8 +211,8 @@ def main(folder, at):
         if not (1 <= kind <= 6 and all(1 <= tag <= 14 for tag in parts)):
             raise ValueError(f"the record at {position} is of a newer version")
         if kind == 3:  # a version of the scoring counts whatever moment is asked for
-            *head, found = parts[10].read(TERMS) if 10 in parts else parts[5].read(FIRST_TERMS)
-            new = *(head[1:3] if 10 in parts else (head[0], time)), found, 10 in parts
+            head = parts[10].read(TERMS) if 10 in parts else parts[5].read(FIRST_TERMS)
+            new = (*head[1:3], head[7], head[9]) if 10 in parts else (head[0], time, head[2], [])
             versions = [*(it for it in versions if it[0] != new[0]), new][-VERSIONS_MAX:]
         if time > at: continue
         visitor, received = parts[1].hit() if kind == 1 else (None, 0)
@@ -195,7 +220,8 @@ def main(folder, at):
         for part in parts.values(): part.visitor = visitor
         if kind == 6:
             *_, number = parts[12].read("xxvvb")
-            step = number, parts[12].read(STEPS.get(5 if number == 14 else number, ""))
+            step = number, parts[12].read(STEPS.get(number, ""))
+            if number == 13: step[1][1:3] = time, position
         if 13 in parts:
             entries[visitor].step(*step)
             entries[visitor].apply(position, [], regrants, [])
@@ -211,10 +237,11 @@ def main(folder, at):
             entries[lead].step(*step, lead)
             entries[lead].lead_part(position, parts[tag], tag == 4, lead)
     for id, entry in sorted(entries.items()):
+        categories, lines = in_force(versions, at, entry.rescored)
         exact = sum(value([row for row in entry.rows if row[4] == it[0]], it[1], at)
-                    for it in in_force(versions, at, entry.rescored) if it[-1])
-        line = {"lead" if id[0] == "L" else "visitor": id, "exact": exact, "rows": entry.rows}
-        is_there = entry.names and not entry.of if id[0] == "L" else at - entry.seen < LIFE
-        if is_there: print(json.dumps(line))
+                    for it in categories if it[-1])
+        if entry.names and not entry.of if id[0] == "L" else at - entry.seen < LIFE:
+            line = {"lead": id, "stage": entry.stage(lines)} if id[0] == "L" else {"visitor": id}
+            print(json.dumps({**line, "exact": exact, "rows": entry.rows}))
 
 main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else time.time_ns() // 1_000_000)

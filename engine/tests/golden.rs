@@ -28,11 +28,12 @@ use engine::record::{
     StepRecord, Subject, Tie, Told, Withdrawn,
 };
 use engine::rule::{OnRemove, Once as Counts, Period};
-use engine::stage::Stage;
+use engine::sales::{Asked, Feedback, Vouched};
+use engine::stage::{FeedbackKind, Stage};
 use engine::threshold::{Band, Crossing, Direction, Gate, Side};
 
 use model::rules::{DAY, HOT, INTENT, Parts, WARM, example};
-use model::world::{self, Journal, World, at, browser, claim, lead_of, named, seal};
+use model::world::{self, Journal, World, at, browser, claim, feedback, lead_of, named, seal};
 
 const TANAKA: &str = "tanaka@sample-seiki.example";
 const SUZUKI: &str = "suzuki@other.example";
@@ -68,7 +69,7 @@ fn state(journal: &Journal) -> String {
 
 /// A life with every kind of record, hit and step in it.
 fn lived() -> Journal {
-    let mut world = World::new(first_version().build_after(
+    let mut world = World::new(first_version().with_sales().build_after(
         &engine::terms::Versions::default(),
         1,
         at("2026-12-01 08:00"),
@@ -86,6 +87,7 @@ fn lived() -> Journal {
     late_and_embedded(&mut world);
     several_names(&mut world);
     steps(&mut world);
+    answers(&mut world);
     newer_rules(&mut world);
     world.at("2027-01-20 09:00").on(2).view("/pricing").event("unsubscribe");
     world.at("2027-01-31 00:00");
@@ -268,6 +270,37 @@ fn withdrawn(world: &World, number: u64) -> Vec<Withdrawn> {
     rows.iter().take(2).map(of_row).collect()
 }
 
+/// Everything that sales may say, of people who are told of, reminded of, joined and parted.
+fn answers(world: &mut World) {
+    use FeedbackKind::{
+        Accepted, Contacted, Lost, MeetingDone, MeetingPlanned, NoShow, Opportunity, Recycle,
+        Rejected, Snooze, Won,
+    };
+    let (h, i) = ("h@x.example", "i@x.example");
+    world.at("2026-12-11 10:00").on(9).view("/pricing").form(h, "/thanks/contact/");
+    world.on(10).view("/case/line").form(i, "/thanks/contact/");
+    world.at("2026-12-11 11:00").answer(h, Snooze);
+    world.at("2026-12-11 16:00").answer(i, Accepted);
+    for kind in [Contacted, MeetingDone, NoShow, Opportunity] {
+        world.answer(i, kind);
+    }
+    world.at("2026-12-11 17:00").on(10).view("/case/line");
+    let until = Some(at("2026-12-11 18:00"));
+    let planned = Feedback { id: 7, at: world.now(), until, ..feedback(i, MeetingPlanned) };
+    world.answer_with(i, planned);
+    // Sales was asked of one, answered about the other, and they are joined, parted and joined.
+    let (one, other) = (lead_of(h), lead_of(i));
+    let joined = world.step(|engine, why, means| engine.merge(one, other, why, means)).unwrap().0;
+    undo(world, joined);
+    world.step(|engine, why, means| engine.merge(one, other, why, means)).unwrap();
+    for kind in [Won, Lost, Rejected] {
+        world.answer(i, kind);
+    }
+    world.at("2026-12-11 20:00").on(9).view("/thanks/document/guide").view("/thanks/trial/");
+    world.on(10).view("/thanks/event/dx");
+    world.answer(h, Recycle);
+}
+
 /// A version that holds somebody, who is told, and another who is not; and all scored anew.
 fn newer_rules(world: &mut World) {
     world.at("2026-12-12 09:00").on(7).identify("f@x.example").view("/thanks/document/guide");
@@ -276,6 +309,7 @@ fn newer_rules(world: &mut World) {
     parts.rules.pop();
     parts.thresholds[1].rise = Points::whole(15);
     parts.thresholds[1].fall = Points::whole(2);
+    let parts = parts.with_sales();
     let now = at("2026-12-12 10:00");
     let scoring = parts.build_after(&world.scoring.versions, 2, now);
     let terms = scoring.terms().clone();
@@ -341,10 +375,12 @@ fn message() -> Message {
         previous_stage: Stage::Warm,
         assurance: Assurance::Derived,
         last_told: Some(Points(7)),
+        asks: Some((at("2027-01-30 13:00"), at("2027-01-30 17:00"))),
+        waited: Duration::from_hours(4),
+        raised: Points(20_000),
         categories: vec![(INTENT, Points(43_083))],
         reasons: vec![Reason { times: 2, points: Points(22_359), ..Reason::default() }],
         because: Some(Because { points: Points(12_000), ..Because::default() }),
-        ..Told::default()
     };
     Message {
         place: 0,
@@ -357,6 +393,34 @@ fn message() -> Message {
         takes_back: Some(sent()),
         told,
     }
+}
+
+/// One of every kind, and of every stage.
+fn messages() -> Vec<Message> {
+    let mut all = vec![message()];
+    for (place, stage) in (1..).zip(Stage::ALL) {
+        let kind = AlertKind::ALL[usize::from(place) % AlertKind::ALL.len()];
+        let told = Told { stage, sequence: 30 + u32::from(place), ..message().told };
+        all.push(Message { place, kind, crossing: None, takes_back: None, told, ..message() });
+    }
+    all
+}
+
+/// One for every gate.
+fn crossings() -> Vec<Crossing> {
+    let crossing = Crossing {
+        threshold: HOT,
+        direction: Direction::Rise,
+        at: at("2027-01-30 09:00"),
+        since: at("2027-01-29 09:00"),
+        number: 4,
+        opened_by: Some(Gate::Recent),
+        told: true,
+        held: true,
+        waits_until: Some(at("2027-02-01 09:00")),
+    };
+    let of = |gate| Crossing { threshold: WARM, opened_by: Some(gate), ..crossing };
+    [crossing].into_iter().chain(Gate::ALL.map(of)).collect()
 }
 
 /// What a browser did, with every field saying something.
@@ -378,17 +442,6 @@ fn history() -> History {
 
 /// A part in which every field says something.
 fn everything() -> LeadPart {
-    let crossing = Crossing {
-        threshold: HOT,
-        direction: Direction::Rise,
-        at: at("2027-01-30 09:00"),
-        since: at("2027-01-29 09:00"),
-        number: 4,
-        opened_by: Some(Gate::Recent),
-        told: true,
-        held: true,
-        waits_until: Some(at("2027-02-01 09:00")),
-    };
     let row = row();
     let (visitor, assurance) = (browser(9), Assurance::Verified);
     let source = Source::Visitor(browser(8));
@@ -409,8 +462,8 @@ fn everything() -> LeadPart {
         rows: vec![Row { order: 3, granted: Points(-9), cut: Cut::ClaimsMax, ..row }],
         regrants: vec![Regrant { position, order, granted: Points(7), cut: Cut::None }],
         base: Some(Base { at: at("2026-12-05 09:00"), sides: vec![Side::out(WARM)] }),
-        crossings: vec![crossing],
-        messages: vec![message()],
+        crossings: crossings(),
+        messages: messages(),
     }
 }
 
@@ -443,6 +496,36 @@ fn said() -> Said {
     }
 }
 
+/// An answer in which every field says something.
+fn answer() -> Feedback {
+    let vouched = Vouched { visitor: browser(9), origin: lead_of(SUZUKI), stretch: Position(8) };
+    Feedback {
+        id: 99,
+        time: at("2026-12-05 09:00"),
+        position: Position(9),
+        at: at("2026-12-05 08:59"),
+        stage: Stage::Recycled,
+        until: Some(at("2027-02-01 09:00")),
+        raise: Some((Points::whole(20), at("2027-03-01 09:00"))),
+        asks: Some((at("2027-02-01 13:00"), at("2027-02-01 17:00"))),
+        vouches: vec![vouched],
+        ..feedback("y@x.example", FeedbackKind::Lost)
+    }
+}
+
+fn member() -> Member {
+    Member {
+        id: lead_of("y@x.example"),
+        kind: IdentityKind::CrmId,
+        parent: Some(lead_of(SUZUKI)),
+        assurance: Assurance::Claimed,
+        people: true,
+        since: at("2026-12-04 09:00"),
+        first_position: Position(9),
+        by_server: true,
+    }
+}
+
 /// A step in which every field of what one lead sends another says something.
 fn parcel_of_everything() -> StepRecord {
     let tie = Tie {
@@ -458,16 +541,6 @@ fn parcel_of_everything() -> StepRecord {
         pages: 2,
         visits: 1,
         attached: 1,
-    };
-    let member = Member {
-        id: lead_of("y@x.example"),
-        kind: IdentityKind::CrmId,
-        parent: Some(lead_of(SUZUKI)),
-        assurance: Assurance::Claimed,
-        people: true,
-        since: at("2026-12-04 09:00"),
-        first_position: Position(9),
-        by_server: true,
     };
     let band = Band {
         side: Side { threshold: HOT, inside: true, since: at("2026-12-05 09:00") },
@@ -487,17 +560,25 @@ fn parcel_of_everything() -> StepRecord {
         last: true,
         joint: Some(Joint { under: lead_of(SUZUKI), assurance, people }),
         content: Content {
-            members: vec![member],
+            members: vec![member()],
             rows: vec![row()],
             ties: vec![tie],
             said: vec![said()],
             seen: vec![seen()],
+            feedback: vec![answer()],
             aside: Aside { ties: vec![tie], said: vec![said()] },
-            ..Content::default()
         },
         bands: vec![band],
         sent: vec![sent()],
-        ..Parcel::default()
+        asked: Some(Asked {
+            lead: lead_of("y@x.example"),
+            since: at("2027-01-29 09:00"),
+            remind_at: at("2027-01-29 13:00"),
+            report_at: at("2027-01-29 17:00"),
+            reminded: true,
+            line: Some(HOT),
+        }),
+        signalled: at("2027-01-28 09:00"),
     };
     StepRecord {
         step: Step::TakeIn(Box::new(parcel)),
@@ -510,6 +591,9 @@ fn parcel_of_everything() -> StepRecord {
     }
 }
 
+/// The journals that are kept. Those of the third have what sales answers besides.
+const FORMATS: [u32; 3] = [1, 2, 3];
+
 /// A fixture, the newest one written anew first if asked to.
 fn golden(format: u32) -> (Journal, String) {
     static BLESSED: Once = Once::new();
@@ -517,8 +601,8 @@ fn golden(format: u32) -> (Journal, String) {
         |format| unbundle(&std::fs::read(fixture(&format!("journal-v{format}.bin"))).unwrap());
     BLESSED.call_once(|| {
         if std::env::var("MIKOMI_BLESS").is_ok_and(|bless| bless == "1") {
-            std::fs::write(fixture("journal-v2.bin"), bundle(&lived())).unwrap();
-            for format in [1, 2] {
+            std::fs::write(fixture("journal-v3.bin"), bundle(&lived())).unwrap();
+            for format in FORMATS {
                 let hash = fixture(&format!("journal-v{format}.hash"));
                 std::fs::write(hash, state(&load(format))).unwrap();
             }
@@ -540,9 +624,11 @@ fn the_journal_of_the_first_format_leads_to_the_state_it_always_led_to() {
 }
 
 #[test]
-fn the_journal_of_the_second_format_leads_to_the_state_it_always_led_to() {
-    let (journal, expected) = golden(2);
-    assert_eq!(state(&journal), expected);
+fn the_journals_of_later_formats_lead_to_the_states_they_always_led_to() {
+    for format in [2, 3] {
+        let (journal, expected) = golden(format);
+        assert_eq!(state(&journal), expected, "{format}");
+    }
 }
 
 fn encoded(record: &Record) -> Vec<u8> {
@@ -560,9 +646,11 @@ fn the_records_of_the_first_format_mean_the_same_when_they_are_written_in_this_o
 }
 
 #[test]
-fn the_records_of_the_second_format_are_written_as_they_always_were() {
-    for bytes in &golden(2).0.0 {
-        assert_eq!(&encoded(&Record::decode(bytes).unwrap()), bytes);
+fn the_records_of_later_formats_are_written_as_they_always_were() {
+    for format in [2, 3] {
+        for bytes in &golden(format).0.0 {
+            assert_eq!(&encoded(&Record::decode(bytes).unwrap()), bytes);
+        }
     }
 }
 
@@ -572,11 +660,27 @@ fn variant(value: &impl std::fmt::Debug) -> String {
     text.split(|letter: char| !letter.is_alphanumeric()).next().unwrap().to_owned()
 }
 
+/// What a part tells of, and where a lead stands.
+fn words(part: &LeadPart) -> Vec<String> {
+    let mut found = Vec::new();
+    for Message { kind, told, .. } in &part.messages {
+        found.push(format!("tells {kind:?}"));
+        found.push(format!("stage {:?}", told.stage));
+        found.extend(told.asks.map(|_| "asks".to_owned()));
+        found.extend((!told.waited.is_zero()).then(|| "waited".to_owned()));
+        found.extend((told.raised != Points(0)).then(|| "raised".to_owned()));
+    }
+    let opened = part.crossings.iter().filter_map(|crossing| crossing.opened_by);
+    found.extend(opened.map(|gate| format!("opened by {gate:?}")));
+    found
+}
+
 #[test]
-fn every_kind_of_record_hit_step_and_question_is_in_the_newest_journal() {
+fn every_kind_of_record_hit_step_question_answer_and_message_is_in_the_newest_journal() {
     let mut found: BTreeSet<String> = BTreeSet::new();
-    for (_, record) in golden(2).0.records() {
+    for (_, record) in golden(3).0.records() {
         found.insert(variant(&record.body));
+        found.extend(record.lead_part().map(words).unwrap_or_default());
         match &record.body {
             Body::Hit(hit) => {
                 found.insert(variant(&hit.hit.kind));
@@ -588,6 +692,14 @@ fn every_kind_of_record_hit_step_and_question_is_in_the_newest_journal() {
                 let told = matches!(step.step, Step::Release { told: true, .. });
                 found.insert(format!("{}{}", variant(&step.step), if told { "d" } else { "" }));
                 found.extend((step.undoes != Position::NONE).then(|| "undone".to_owned()));
+                if let Step::Feedback(feedback) = &step.step {
+                    found.insert(variant(&feedback.kind));
+                }
+                if let Step::TakeIn(parcel) = &step.step {
+                    let content = &parcel.content;
+                    found.extend((!content.feedback.is_empty()).then(|| "answers".to_owned()));
+                    found.extend(parcel.asked.map(|_| "asked".to_owned()));
+                }
                 if let Step::MergeAway(joint) = &step.step {
                     found.insert(if joint.people { "people" } else { "names" }.to_owned());
                 }
@@ -597,13 +709,19 @@ fn every_kind_of_record_hit_step_and_question_is_in_the_newest_journal() {
     }
     let kinds = "Hit Due Published Named Outbox Step PageView Event Engagement Identify Reset \
                  First Job Link Unlink Confirm MergeAway TakeIn Folded Restore Split Withdraw \
-                 Rescore Release Released Dismiss people names undone";
+                 Rescore Release Released Dismiss people names undone Feedback answers asked \
+                 asks waited raised";
     let excluded = Exclusion::ALL.map(|why| variant(&why));
     let questions = [Question::AnotherName, Question::SharedBrowser, Question::TooManyNames]
         .into_iter()
         .chain([Question::Forwarded])
         .map(|question| variant(&question));
     let wanted = kinds.split_whitespace().map(str::to_owned).chain(excluded).chain(questions);
+    let wanted = wanted
+        .chain(FeedbackKind::ALL.map(|it| variant(&it)))
+        .chain(AlertKind::ALL.map(|it| format!("tells {it:?}")))
+        .chain(Stage::ALL.map(|it| format!("stage {it:?}")))
+        .chain(Gate::ALL.map(|it| format!("opened by {it:?}")));
     let missing: Vec<String> = wanted.filter(|name| !found.contains(name)).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }

@@ -50,6 +50,8 @@ struct Outcome {
     leads: usize,
     /// Steps, those of the engine itself included.
     steps: usize,
+    /// What sales answered.
+    answers: usize,
     /// People who were joined or parted.
     moved: usize,
     /// Ledgers whose oldest rows folded.
@@ -102,6 +104,7 @@ fn live_and_compare(seed: u64) -> Result<Outcome, String> {
         outcome.steps += 1;
         let moves = matches!(step.step, Step::MergeAway { .. } | Step::Restore { .. });
         outcome.moved += usize::from(moves);
+        outcome.answers += usize::from(matches!(step.step, Step::Feedback(_)));
     }
     let has_folded = |id: &LeadId| {
         let lead = replayed.lead(*id);
@@ -166,6 +169,7 @@ fn main() -> ExitCode {
                 total.leads += outcome.leads;
                 total.steps += outcome.steps;
                 total.moved += outcome.moved;
+                total.answers += outcome.answers;
                 total.restarts += outcome.restarts;
                 total.folds += outcome.folds;
                 total.read += outcome.read;
@@ -182,10 +186,13 @@ fn main() -> ExitCode {
          {} restarts on the way; replayed with 2, 8 and 1,024 locks a map",
         total.records, total.leads, total.folds, total.restarts
     );
-    println!("{} steps among them, {} of them joining or parting people", total.steps, total.moved);
     println!(
-        "{read} of them read by journal_reader.py, each at two moments: {} ledgers and scores the \
-         same",
+        "{} steps among them, {} of them joining or parting people, {} answers of sales",
+        total.steps, total.moved, total.answers
+    );
+    println!(
+        "{read} of them read by journal_reader.py, each at two moments: {} ledgers, scores and \
+         stages the same",
         total.read
     );
     let seconds = begun.elapsed().as_secs_f64();

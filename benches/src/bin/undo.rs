@@ -1,11 +1,7 @@
-//! Law 4, measured: random histories of hits, names, links, merges, withdrawals, changes of the
-//! rules and time, in which steps are undone, held against the naive model that computes anew
-//! without the undone steps. The model and its definition of "without" are those of the engine's
-//! own tests.
-//!
-//!     undo [--short] [--histories N] [--seed S]
-//!
-//! Prints the counts, and the seed of every history that differs; the exit status is 1 if any.
+//! Law 4, measured: random histories of hits, names, links, merges, withdrawals, answers of
+//! sales, changes of the rules and time, in which steps are undone, held against the naive model
+//! that computes anew without the undone steps. The model and its definition of "without" are
+//! those of the engine's own tests.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../../../engine/tests/model/mod.rs"]
@@ -58,10 +54,11 @@ fn main() -> ExitCode {
     });
     let (all, wrong) = found.into_inner().unwrap();
     println!(
-        "figure   {count} histories in {:.0} s: {} hits, {} steps, {} of them undone; {} could \
-         not be, because what came later stands on them",
+        "figure   {count} histories in {:.0} s: {} hits, {} answers of sales, {} steps, {} of them \
+         undone; {} could not be, because what came later stands on them",
         began.elapsed().as_secs_f64(),
         all.hits,
+        all.answers,
         all.steps,
         all.undone,
         all.left,

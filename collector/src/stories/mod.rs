@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use engine::alert::AlertKind;
 use engine::attribute::Attributes;
-use engine::engine::{Arrival, Engine, Ingested};
+use engine::engine::{Arrival, Engine, Ingested, Means};
 use engine::glob::normal_path;
 use engine::hit::{Claim, Exclusion, Hit, HitKind, Named};
 use engine::id::{Key, LeadId, Position, SiteId, VisitorId};
@@ -16,7 +16,9 @@ use engine::identity::{Assurance, Identity, IdentityKind};
 use engine::lead::explain;
 use engine::points::Points;
 use engine::record::{Name, NameKind, Published, Record};
+use engine::sales::{Feedback, Unheard};
 use engine::scoring::Scoring;
+use engine::stage::FeedbackKind;
 use engine::terms::Versions;
 use engine::time::Timestamp;
 
@@ -60,6 +62,8 @@ struct Stage<'a> {
     messages: Vec<(LeadId, String)>,
     browsers: BTreeMap<String, Page>,
     person: Option<LeadId>,
+    /// Answers that changed nothing, and why.
+    unheard: Vec<String>,
     /// Whether the story speaks of reminders; most do not care who takes a lead when.
     reminders: bool,
 }
@@ -100,6 +104,7 @@ impl<'a> Stage<'a> {
             messages: Vec::new(),
             browsers: BTreeMap::new(),
             person: None,
+            unheard: Vec::new(),
             reminders: story.tells(AlertKind::Reminder.name()),
             scoring,
         };
@@ -120,6 +125,8 @@ impl<'a> Stage<'a> {
             if let Some(mail) = &step.person {
                 self.person = lead_of(&[("email".to_owned(), mail.clone())].into());
             }
+            let unheard = self.unheard.drain(..);
+            told.failures.extend(unheard.map(|why| format!("line {}: {why}", step.line)));
             self.check(step, &mut told);
         }
         told
@@ -163,7 +170,27 @@ impl<'a> Stage<'a> {
             Act::Server(said) => self.tell(step, said, false),
             Act::Import(said) => self.tell(step, said, true),
             Act::Reset => self.send(step, Hit { kind: HitKind::Reset, ..Hit::default() }),
+            Act::Answers(kind, until) => self.answer(step, *kind, *until),
         }
+    }
+
+    /// Sales answers about the person of the step, or the last one named.
+    fn answer(&mut self, step: &Step, kind: FeedbackKind, until: Option<Timestamp>) {
+        let mail = step.person.as_ref().map(|mail| [("email".to_owned(), mail.clone())].into());
+        let whom = mail.map_or(self.person, |mail| lead_of(&mail));
+        let (at, id) = (step.at, self.records);
+        let feedback = |origin| Feedback { id, at, kind, origin, until, ..Feedback::default() };
+        let (records, messages) = (&mut self.records, &mut self.messages);
+        let mut push = |record: &Record| take(record, records, messages);
+        let mut means = Means { scoring: &self.scoring, now: at, push: &mut push };
+        let answered = whom.map(|whom| self.engine.answer(whom, feedback(whom), &mut means));
+        let why = match answered {
+            Some(Ok(answered)) => answered.unheard.map(Unheard::name),
+            Some(Err(why)) => Some(why.name()),
+            None => Some("nobody is named"),
+        };
+        let unheard = |why| format!("\"{}\" is not heard: {why}", kind.name());
+        self.unheard.extend(why.map(unheard));
     }
 
     fn browser(&mut self, step: &Step) -> &mut Page {
@@ -422,6 +449,26 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_changes_nothing_is_told_with_its_line() {
+        let story = "[[story]]\nname = \"x\"\nsteps = [\n\
+            { at = \"2026-12-07 10:00\", answers = \"won\" },\n\
+            { at = \"2026-12-07 10:01\", form = { email = \"a@x.example\" } },\n\
+            { at = \"2026-12-07 10:02\", answers = \"won\", stage = \"won\" },\n\
+            { at = \"2026-12-07 10:03\", answers = \"rejected\", stage = \"won\" },\n\
+            { at = \"2026-12-07 10:04\", person = \"b@x.example\", answers = \"lost\" },\n]\n";
+        let told = told(story).remove(0);
+        assert_eq!(told.held, 2);
+        assert_eq!(
+            told.failures,
+            [
+                "line 4: \"won\" is not heard: nobody is named",
+                "line 7: \"rejected\" is not heard: not_here",
+                "line 8: \"lost\" is not heard: no_such_lead",
+            ]
+        );
+    }
+
+    #[test]
     fn a_mistake_in_a_story_is_found_with_its_place_and_the_right_word() {
         for (step, problem) in [
             ("{ at = \"soon\" }", "3:17: \"at\" needs a moment"),
@@ -430,6 +477,12 @@ mod tests {
             ("{ at = \"2026-12-07 10:00\", form = { title = \"x\" } }", "say who it is"),
             ("{ at = \"2026-12-07 10:00\", page = \"a\" }", "a path begins with \"/\""),
             ("{ at = \"2026-12-07 10:00\", repeat = 3 }", "\"repeat\" needs \"every\""),
+            ("{ at = \"2026-12-07 10:00\", answers = \"acepted\" }", "did you mean \"accepted\"?"),
+            ("{ at = \"2026-12-07 10:00\", until = \"2026-12-08 10:00\" }", "needs \"answers\""),
+            (
+                "{ at = \"2026-12-07 10:00\", answers = \"snooze\", until = \"later\" }",
+                "\"until\" needs a moment",
+            ),
         ] {
             let text = format!("[[story]]\nname = \"x\"\nsteps = [{step}]\n");
             let problems = read("stories.toml", &text, UtcOffset(0)).unwrap_err();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use engine::stage::FeedbackKind;
 use engine::time::{Timestamp, UtcOffset};
 
 use crate::config::{self, Field, Problem, Problems, Source, Table, globs_of_path};
@@ -77,6 +78,8 @@ pub enum Act {
     Import(BTreeMap<String, String>),
     /// The browser forgets who it is.
     Reset,
+    /// Sales answers about the person, perhaps until a moment.
+    Answers(FeedbackKind, Option<Timestamp>),
 }
 
 /// What should be true.
@@ -156,6 +159,7 @@ fn step(line: &Field<'_>, offset: UtcOffset, steps: &mut Vec<Step>) -> Option<()
     if table.get("reset").and_then(|field| field.flag()) == Some(true) {
         acts.push(Act::Reset);
     }
+    acts.extend(answer(&table, offset));
     let sender = Sender {
         address: table.get("network").and_then(|field| {
             let address = field.text()?.parse();
@@ -196,6 +200,17 @@ fn step(line: &Field<'_>, offset: UtcOffset, steps: &mut Vec<Step>) -> Option<()
     Some(())
 }
 
+/// `answers = "snooze", until = "2026-12-15 10:00"`.
+fn answer(table: &Table<'_>, offset: UtcOffset) -> Option<Act> {
+    let (answers, until_field) = (table.get("answers"), table.get("until"));
+    let until = until_field.and_then(|field| moment(&field, offset));
+    if let (None, Some(field)) = (answers, until_field) {
+        field.problem_of_word("\"until\" needs \"answers\" beside it", None);
+    }
+    let kind = answers?.word(&FeedbackKind::ALL.map(FeedbackKind::name))?;
+    Some(Act::Answers(FeedbackKind::parse(kind)?, until))
+}
+
 /// `2026-12-01 09:00`, where the rules' day begins.
 fn moment(field: &Field<'_>, offset: UtcOffset) -> Option<Timestamp> {
     let text = field.text()?;
@@ -204,7 +219,8 @@ fn moment(field: &Field<'_>, offset: UtcOffset) -> Option<Timestamp> {
         u64::try_from(zone.to_timestamp(date).ok()?.as_millisecond()).ok()
     });
     if parsed.is_none() {
-        field.problem("\"at\" needs a moment such as \"2026-12-01 09:00\"");
+        let name = field.name;
+        field.problem(format!("\"{name}\" needs a moment such as \"2026-12-01 09:00\""));
     }
     parsed.map(Timestamp)
 }

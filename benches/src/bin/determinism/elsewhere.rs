@@ -74,7 +74,8 @@ fn expected_lines(engine: &Engine, scoring: &Scoring, at: Timestamp) -> BTreeSet
         let lead = engine.lead(id)?;
         let exact = score_of(&lead, terms_of(&lead, scoring, at)).value(at).0;
         let rows = shown(&lead.content.rows);
-        Some(json!({ "lead": id.to_string(), "exact": exact, "rows": rows }))
+        let stage = lead.stage(scoring, at).name();
+        Some(json!({ "lead": id.to_string(), "stage": stage, "exact": exact, "rows": rows }))
     };
     let visitor = |id: VisitorId| {
         let rows = engine.visitor(id, at)?.rows;

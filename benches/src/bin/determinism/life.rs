@@ -84,7 +84,7 @@ pub fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Hidden well enough for a test, and undone by the same again.
-fn disguise(bytes: &[u8]) -> Vec<u8> {
+pub fn disguise(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().map(|byte| byte ^ 0xa5).collect()
 }
 

@@ -1,10 +1,14 @@
 //! What people and jobs do to what is known, at random: joining and parting people, giving
 //! browsers to them and taking them back, withdrawing hits, scoring anew, telling who was held,
-//! undoing any of it.
+//! answering for sales, undoing any of it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
+use collector::seal::attributes_to_bytes;
+use engine::attribute::Attributes;
 use engine::engine::{Authority, Means, StepError};
 use engine::facts::Source;
 use engine::hit::Hit;
@@ -13,10 +17,12 @@ use engine::identity::Assurance;
 use engine::ledger::Row;
 use engine::points::Points;
 use engine::record::{Body, Record, Step, Withdrawn};
+use engine::sales::{BY, Feedback};
+use engine::stage::FeedbackKind;
 use engine::time::Timestamp;
 
 use super::chance::Chance;
-use super::life::{Life, browser, decode, locked};
+use super::life::{DAY, Life, browser, decode, disguise, locked};
 
 /// Hits are withdrawn that are among so many records.
 const LOOKED_AT: usize = 500;
@@ -38,7 +44,7 @@ impl Life {
             return Ok(());
         }
         let first = if alone { 11 } else { 0 };
-        let done = match first + chance.below(20 - first) {
+        let done = match first + chance.below(23 - first) {
             0..4 => {
                 let other = self.random_name(chance);
                 self.under(now, |means| Ok(self.engine.merge(name, other, &why, means)?.0))
@@ -55,6 +61,7 @@ impl Life {
             14..16 => self.undo_some(now, &why, chance)?,
             16 => self.release_some(name, now, &why, chance),
             17 => self.rescore_some(name, visitor, now, &why, chance),
+            18..21 => self.answer_some(name, now, chance),
             _ => None,
         };
         locked(&self.steps).extend(done);
@@ -180,6 +187,27 @@ impl Life {
             return Err(format!("no step is recorded at {}", position.0));
         };
         Ok(self.under(now, |means| self.engine.undo((&step, *position), why, means)))
+    }
+
+    /// Sales answers about somebody; an undo does not take that back.
+    fn answer_some(&self, name: LeadId, now: Timestamp, chance: &mut Chance) -> Option<Position> {
+        let kinds = FeedbackKind::ALL.len() as u64;
+        let kind = FeedbackKind::ALL[chance.below(kinds) as usize];
+        let until = now.plus(Duration::from_millis(chance.below(40 * DAY)));
+        let details = Attributes::from([(BY.to_owned(), "sato@vendor.example".to_owned())]);
+        let feedback = Feedback {
+            // Now and then one that was given already.
+            id: chance.below(4_000),
+            at: now,
+            kind,
+            origin: name,
+            until: chance.percent(50).then_some(until),
+            sealed: Arc::new(disguise(&attributes_to_bytes(&details))),
+            details: Arc::new(details),
+            ..Feedback::default()
+        };
+        self.under(now, |means| self.engine.answer(name, feedback.clone(), means));
+        None
     }
 
     fn release_some(
