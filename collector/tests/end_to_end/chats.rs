@@ -347,6 +347,11 @@ fn what_is_too_much_for_a_day_is_one_message_as_the_room_takes_it() {
         &format!("{}/services/T0SECRET", slack_like.place().0),
     );
     story_one(&server);
+    // What is decided at the end of the day is what was noted for it by then.
+    wait_for("the message is noted", || {
+        let alerts = server.get("/api/alerts")["alerts"].as_array().map(Vec::len);
+        (alerts == Some(1)).then_some(())
+    });
     server.to("2026-12-07 18:00:01");
     server.wait_delivered(2);
     let line = "【ホット】サンプル精機株式会社 田中恵さん 69点（B1）";
