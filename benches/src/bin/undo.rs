@@ -2,6 +2,10 @@
 //! sales, changes of the rules and time, in which steps are undone, held against the naive model
 //! that computes anew without the undone steps. The model and its definition of "without" are
 //! those of the engine's own tests.
+//!
+//!     undo [--short] [--histories N] [--seed S]
+//!
+//! Prints the counts, and the seed of every history that differs; the exit status is 1 if any.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../../../engine/tests/model/mod.rs"]
