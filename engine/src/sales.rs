@@ -217,7 +217,7 @@ impl Dealings {
     }
 
     /// Whether sales is working the lead.
-    pub fn are_open(&self) -> bool {
+    pub fn are_at_work(&self) -> bool {
         self.stage.is_some_and(|stage| stage.owner() == Owner::Sales)
     }
 
@@ -229,7 +229,7 @@ impl Dealings {
 
     /// Whether a line lets the lead in.
     pub fn let_in(&self, since: Timestamp, now: Timestamp) -> bool {
-        !self.are_open() && (!self.bind(since) || (self.evidence && now >= self.rest_until))
+        !self.are_at_work() && (!self.bind(since) || (self.evidence && now >= self.rest_until))
     }
 
     /// When the rest is over.
@@ -245,7 +245,7 @@ impl Dealings {
     /// Where the answers put a lead, if they say: sales' own stages, and those shown until the
     /// lead is hot again. `hot`: whether it is in there, and since when it is where it is.
     pub fn shown(&self, (is_hot, since): (bool, Timestamp)) -> Option<Stage> {
-        self.stage.filter(|_| self.are_open() || (!is_hot && self.bind(since)))
+        self.stage.filter(|_| self.are_at_work() || (!is_hot && self.bind(since)))
     }
 }
 

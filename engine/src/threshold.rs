@@ -439,7 +439,7 @@ impl Threshold {
         until: Timestamp,
     ) -> Option<Crossing> {
         // Sales hears no more of whom it works with than what they do.
-        let theirs = self.is_for_sales() && course.dealings.are_open();
+        let theirs = self.is_for_sales() && course.dealings.are_at_work();
         // A line that no longer tells anybody has nothing to release.
         let tells = self.tell.is_some() && band.side.inside && !theirs;
         let waits = band.waits_until.filter(|_| tells);

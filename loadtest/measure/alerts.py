@@ -11,8 +11,8 @@ import subprocess
 import time
 
 from measure.common import (
-    MET, MISSED, NO_RATES, SEED, UNCLEAR, CannotMeasure, Server, binary, build, free_port, load,
-    verdict, work_folder)
+    MET, MISSED, NO_RATES, SEED, UNCLEAR, CannotMeasure, Server, binary, build, endpoint_text,
+    free_port, load, verdict, work_folder)
 
 MANNERS = ("good", "slow_to_take", "hanging", "resetting", "endless")
 # What must have arrived here; the others may only slow down nobody.
@@ -37,16 +37,7 @@ def secret(manner):
 
 
 def endpoint(manner, port):
-    return f"""[[endpoint]]
-id = "{manner}"
-url = "http://127.0.0.1:{port}/hook"
-secrets = ["whsec_{base64.b64encode(secret(manner)).decode()}"]
-mode = "live"
-audience = ["sales"]
-allow_http = true
-allow_private = ["127.0.0.0/8"]
-allow_ports = [{port}]
-"""
+    return endpoint_text(manner, port, f"whsec_{base64.b64encode(secret(manner)).decode()}")
 
 
 class Receivers:

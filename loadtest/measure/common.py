@@ -95,6 +95,20 @@ def load(server_port, *arguments, core=None, **options):
     return json.loads(done.stdout)
 
 
+def endpoint_text(name, port, secret):
+    """An entry of endpoints.toml for a receiver here."""
+    return f"""[[endpoint]]
+id = "{name}"
+url = "http://127.0.0.1:{port}/hook"
+secrets = ["{secret}"]
+mode = "live"
+audience = ["sales"]
+allow_http = true
+allow_private = ["127.0.0.0/8"]
+allow_ports = [{port}]
+"""
+
+
 class Server:
     """mikomi on ports of its own, with a data folder that outlives it."""
 
@@ -114,16 +128,7 @@ class Server:
         for name in ("mikomi.toml", "scoring.toml"):
             shutil.copy(ROOT / "config" / name, self.config / name)
         shutil.copytree(ROOT / "config" / "lists", self.config / "lists")
-        endpoint = (f"""[[endpoint]]
-id = "measure"
-url = "http://127.0.0.1:{receiver}/hook"
-secrets = ["{SECRET}"]
-mode = "live"
-audience = ["sales"]
-allow_http = true
-allow_private = ["127.0.0.0/8"]
-allow_ports = [{receiver}]
-""" if receiver else "")
+        endpoint = endpoint_text("measure", receiver, SECRET) if receiver else ""
         (self.config / "endpoints.toml").write_text(endpoint)
         self.process, self.token = None, None
 

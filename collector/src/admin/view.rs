@@ -486,7 +486,7 @@ fn says(line: &Threshold, standing: &Standing, (since, now): (Timestamp, Timesta
 fn of_sales(standing: &Standing, since: Timestamp, now: Timestamp) -> Option<String> {
     let dealings = &standing.dealings;
     let stage = dealings.stage?;
-    Some(if dealings.are_open() {
+    Some(if dealings.are_at_work() {
         format!("sales: {}", stage.name())
     } else if dealings.let_in(since, now) {
         "sales".to_owned()

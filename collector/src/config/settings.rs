@@ -279,10 +279,14 @@ impl Secret {
 
     /// Whether a text is this secret; takes the same time wherever they differ.
     pub fn matches(&self, given: &[u8]) -> bool {
-        let own = self.0.as_bytes();
-        let differing = own.iter().zip(given).fold(0, |sum, (a, b)| black_box(sum | (a ^ b)));
-        own.len() == given.len() && differing == 0
+        are_same(self.0.as_bytes(), given)
     }
+}
+
+/// Whether two secrets are the same; takes the same time wherever they differ.
+pub fn are_same(own: &[u8], given: &[u8]) -> bool {
+    let differing = own.iter().zip(given).fold(0, |sum, (a, b)| black_box(sum | (a ^ b)));
+    own.len() == given.len() && differing == 0
 }
 
 impl fmt::Debug for Secret {

@@ -268,3 +268,23 @@ fn as_json(value: &serde_json::Value) -> Response<Body> {
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_a_counter() {
+        let all = [
+            Refused::NotAllowed,
+            Refused::MalformedJson,
+            Refused::MalformedField("at"),
+            Refused::NoSuchField,
+            Refused::MissingField("id"),
+            Refused::TooLong("by"),
+            Refused::Unknown,
+            Refused::Unavailable,
+        ];
+        assert_eq!(all.map(Refused::name), Refused::NAMES);
+    }
+}

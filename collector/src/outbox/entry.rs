@@ -164,7 +164,7 @@ fn is_false(flag: &bool) -> bool {
 }
 
 /// See [`Entry::Attempt`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attempt {
     /// The alert.

@@ -10,7 +10,7 @@ use hyper::Method;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::chat::Chat;
+use super::chat::Wording;
 use super::template::{Template, TemplateError};
 
 /// Bytes of a Chatwork message, in plain words: two public integrations report 2,048.
@@ -164,7 +164,7 @@ pub struct Rendered {
 struct Context<'a> {
     #[serde(flatten)]
     body: &'a Value,
-    chat: &'a Chat,
+    chat: &'a Wording,
     lang: &'static str,
     app: Option<u64>,
 }
@@ -177,7 +177,7 @@ impl Look {
 
     /// A message as it is sent. If the template fails, the one that ships takes its place, and
     /// that is said: a message is never lost to a mistake in a template.
-    pub fn render(&self, body: &Value, chat: &Chat) -> Rendered {
+    pub fn render(&self, body: &Value, chat: &Wording) -> Rendered {
         let own = self.template.as_ref().map(|template| self.with(template, body, chat));
         let failed = match own {
             Some(Ok(bytes)) => return Rendered { bytes, failed: None },
@@ -200,9 +200,9 @@ impl Look {
         &self,
         template: &Template,
         body: &Value,
-        chat: &Chat,
+        chat: &Wording,
     ) -> Result<Vec<u8>, TemplateError> {
-        let text = |chat: &Chat| {
+        let text = |chat: &Wording| {
             template.render(Context { body, chat, lang: self.lang.name(), app: self.app })
         };
         match self.form {
@@ -236,7 +236,7 @@ impl Look {
     }
 
     /// The first line alone: what is left when no template can be rendered.
-    fn plain(&self, body: &Value, chat: &Chat) -> Vec<u8> {
+    fn plain(&self, body: &Value, chat: &Wording) -> Vec<u8> {
         match self.form {
             Form::Slack => json!({ "text": chat.headline }).to_string().into_bytes(),
             Form::Chatwork => form_field("body", &chat.headline),

@@ -313,15 +313,10 @@ mod tests {
                 alert: id_of(1),
                 endpoint: "e".into(),
                 attempt: 1,
-                at: 0,
                 outcome: outcome.into(),
-                by: None,
-                status: None,
-                took_ms: 0,
-                answer: String::new(),
                 state: state.into(),
                 attempts: 1,
-                until: None,
+                ..Attempt::default()
             });
         }
         book

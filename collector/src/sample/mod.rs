@@ -21,7 +21,7 @@ use crate::config::{
     Around, CrmLink, DEFAULT_SCORING, Endpoint, Loaded, Owner, Owners, Problem, ScoringFile,
     Surroundings,
 };
-use crate::outbox::chat::Chat;
+use crate::outbox::chat::Wording;
 use crate::outbox::look::{Form, Lang, Look, Rendered};
 use crate::outbox::message::Material;
 use crate::outbox::template::TemplateError;
@@ -192,7 +192,7 @@ fn readable(rendered: &Rendered, (form, own): (Form, bool)) -> String {
 struct Example {
     kind: AlertKind,
     body: Value,
-    chats: [Chat; 2],
+    chats: [Wording; 2],
 }
 
 /// One example of every kind, by the rules that ship.

@@ -92,18 +92,23 @@ fn held_back(server: &Server, by: &str) -> u64 {
     server.figure(&format!("mikomi_alerts_held_back_total{{by=\"{by}\"}}"))
 }
 
+/// Both start a trial; that she has one already is known.
+fn both_start_a_trial(server: &Server) {
+    for (number, email) in [(1, TANAKA), (2, OTHER)] {
+        let mut browser = Browser::returning(server, number);
+        browser.identify(email, &form());
+        if email == TANAKA {
+            state(server, TANAKA, &json!({ "trial_until": "2026-12-31" }));
+        }
+        browser.page("/thanks/trial/pro", "");
+    }
+}
+
 #[test]
 fn nobody_is_reminded_of_what_nobody_heard() {
     let sfa = Receiver::start();
     let server = started(&[(&sfa, "sfa", "audience = [\"sales\"]\n")]);
-    for (number, email) in [(1, TANAKA), (2, OTHER)] {
-        let mut browser = Browser::returning(&server, number);
-        browser.identify(email, &form());
-        if email == TANAKA {
-            state(&server, TANAKA, &json!({ "trial_until": "2026-12-31" }));
-        }
-        browser.page("/thanks/trial/pro", "");
-    }
+    both_start_a_trial(&server);
     // Four working hours later.
     server.to("2026-12-07 13:00");
     server.settle("tanaka");
@@ -129,14 +134,7 @@ fn nobody_is_reminded_of_what_nobody_heard() {
 fn what_nobody_heard_is_not_taken_back() {
     let sfa = Receiver::start();
     let server = started(&[(&sfa, "sfa", "audience = [\"sales\"]\n")]);
-    for (number, email) in [(1, TANAKA), (2, OTHER)] {
-        let mut browser = Browser::returning(&server, number);
-        browser.identify(email, &form());
-        if email == TANAKA {
-            state(&server, TANAKA, &json!({ "trial_until": "2026-12-31" }));
-        }
-        browser.page("/thanks/trial/pro", "");
-    }
+    both_start_a_trial(&server);
     sfa.wait_about(OTHER, 1);
     server.step("/api/withdraw", json!({ "from": at(MONDAY) }));
     sfa.wait_about(OTHER, 2);

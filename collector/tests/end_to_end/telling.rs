@@ -1,10 +1,7 @@
 //! Who is told, and when: filters, quiet hours, digests, summaries, superseding, and that a restart
 //! forgets none of it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex};
 
 use serde_json::{Value, json};
 
@@ -274,13 +271,12 @@ fn in_the_morning_a_room_is_told_what_is_open_and_nothing_if_nothing_is() {
 #[test]
 fn a_newer_state_replaces_one_that_waits_where_the_newest_is_enough() {
     let (newest, all) = (Receiver::start(), Receiver::start());
-    let stuck = Arc::new(AtomicBool::new(true));
+    let stuck = Arc::new((Mutex::new(true), Condvar::new()));
     for receiver in [&newest, &all] {
         let stuck = Arc::clone(&stuck);
         receiver.answer_with(move |_| {
-            while stuck.load(Ordering::Acquire) {
-                thread::sleep(Duration::from_millis(5));
-            }
+            let (is_stuck, freed) = &*stuck;
+            drop(freed.wait_while(is_stuck.lock().unwrap(), |is_stuck| *is_stuck).unwrap());
             204
         });
     }
@@ -310,7 +306,8 @@ fn a_newer_state_replaces_one_that_waits_where_the_newest_is_enough() {
     assert_eq!(types_of("newest", "superseded"), ["lead.hot"]);
     assert_eq!(types_of("newest", "pending"), ["lead.cooled"]);
     server.kill();
-    stuck.store(false, Ordering::Release);
+    *stuck.0.lock().unwrap() = false;
+    stuck.1.notify_all();
     server.restart();
     let kinds = |receiver: &Receiver| -> Vec<String> {
         receiver.wait_about(TANAKA, 1);

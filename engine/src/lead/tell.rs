@@ -120,7 +120,7 @@ impl Draft<'_> {
     /// Whether an audience hears of this person only as of one it knows already: sales, of whom
     /// it works with, and of a customer.
     fn hears_signals(&self, audience: &str) -> bool {
-        audience == SALES && (self.dealings().are_open() || is_customer(self.profile()))
+        audience == SALES && (self.dealings().are_at_work() || is_customer(self.profile()))
     }
 
     /// Sales hears of whom it works with once a visit: that they did anything that counts. Of a
@@ -133,7 +133,7 @@ impl Draft<'_> {
             std::mem::take(wishes).into_iter().partition(|wish| wish.audience == SALES);
         *wishes = rest;
         let dealings = self.dealings();
-        let counts = |row: &Row| dealings.are_open() && self.terms.is_in_total(row.category);
+        let counts = |row: &Row| dealings.are_at_work() && self.terms.is_in_total(row.category);
         let earned = self.because(cause, counts);
         let when = match cause {
             Cause::Hit(record) => record.hit.when,

@@ -29,7 +29,7 @@ const LINK_BYTES_MAX: usize = 2_048;
 
 /// See the module. What is empty or nothing is left out by the templates.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Chat {
+pub struct Wording {
     /// The first line.
     pub headline: String,
     /// The first line and the reason: what a telephone shows.
@@ -79,7 +79,7 @@ pub struct Addressee {
     pub chatwork: Option<String>,
 }
 
-/// See [`Chat::links`].
+/// See [`Wording::links`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Links {
     /// Takes the lead.
@@ -94,7 +94,7 @@ pub struct Links {
     pub timeline: Option<String>,
 }
 
-impl Chat {
+impl Wording {
     /// Takes out what is missed least, from below; nothing if all that is left is who is called,
     /// the first line and one link.
     pub fn shorten(&mut self) -> bool {
@@ -115,7 +115,7 @@ impl Chat {
 
 impl Material<'_> {
     /// The message in a language, of the body that says the same in JSON.
-    pub fn chat(&self, body: &Value, hide: &BTreeSet<String>, lang: Lang) -> Chat {
+    pub fn chat(&self, body: &Value, hide: &BTreeSet<String>, lang: Lang) -> Wording {
         let owner = self.known_owner(hide);
         let offset = owner.and_then(|owner| owner.utc_offset);
         let offset = offset.unwrap_or_else(|| self.terms().offset);
@@ -128,7 +128,7 @@ impl Material<'_> {
         );
         let points = if about_them { self.parts_of_the_score(lang) } else { Vec::new() };
         let latest = if about_them { self.latest(calendar) } else { Vec::new() };
-        Chat {
+        Wording {
             summary: self.summary(&headline, &why, lang),
             headline,
             owner: self.addressee(hide, lang),
