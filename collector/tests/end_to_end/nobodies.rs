@@ -311,6 +311,9 @@ fn what_a_new_kind_of_robot_did_is_withdrawn_and_its_message_taken_back() {
     assert_eq!(back["type"], "alert.retracted");
     assert_eq!(back["data"]["retracts"], hot.header("webhook-id"));
     assert_eq!(back["data"]["reason"], "told by phone");
+    let lead = &back["data"]["lead"];
+    assert_eq!((&lead["previous_stage"], &lead["stage"]), (&json!("hot"), &json!("known")));
+    assert_eq!(back["data"]["recent"], json!([]), "nothing of it was a person's");
     // It was a person after all.
     server.step("/api/undo", json!({ "position": taken["position"] }));
     about(&server.exact(OTHER), 60.0);

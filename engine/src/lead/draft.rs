@@ -344,7 +344,7 @@ impl<'a> Draft<'a> {
         }
         let walked = self.life().walk(&self.start(news), at);
         let after = self.standing(at);
-        self.take_back_what_was_wrong(&walked, at, stage, cause);
+        let wrong = self.take_back_what_was_wrong(&walked, at, cause);
         let mut crossings = Vec::new();
         for side in &walked.sides {
             crossings.extend(self.crossing(side, (before, &after), at, cause));
@@ -356,6 +356,7 @@ impl<'a> Draft<'a> {
         for crossing in &crossings {
             self.cross(*crossing);
         }
+        self.retract(wrong, at, stage);
         self.tell(&crossings, at, stage, cause);
     }
 

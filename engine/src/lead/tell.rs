@@ -262,16 +262,16 @@ impl Draft<'_> {
         self.send(Message { kind: wish.kind, audience, lines: wish.lines, ..message(told) });
     }
 
-    /// Messages that what is known now would not have sent are taken back.
+    /// The messages that what is known now would not have sent; the lines they told of are as
+    /// if untold, so that nobody hears that who was never hot has cooled.
     pub(super) fn take_back_what_was_wrong(
         &mut self,
         walked: &Walked,
         at: Timestamp,
-        stage: Stage,
         cause: Cause<'_>,
-    ) {
+    ) -> Vec<Sent> {
         if !matches!(cause, Cause::Undo | Cause::Rules) {
-            return;
+            return Vec::new();
         }
         let wrong = |sent: &&Sent| match sent.about {
             Subject::Line(line) => {
@@ -286,7 +286,7 @@ impl Draft<'_> {
                 .any(|row| (row.position, row.order) == (position, order) && row.cut.counted()),
         };
         let wrong: Vec<Sent> = self.sent.iter().filter(wrong).cloned().collect();
-        for sent in wrong {
+        for sent in &wrong {
             if let Subject::Line(line) = sent.about {
                 let band = self.band(line);
                 let latest = band.last_told.is_none_or(|told| told == sent.at);
@@ -295,6 +295,13 @@ impl Draft<'_> {
                     band.told = false;
                 }
             }
+        }
+        wrong
+    }
+
+    /// Takes messages back, with the figures and the stage that are right instead.
+    pub(super) fn retract(&mut self, wrong: Vec<Sent>, at: Timestamp, stage: Stage) {
+        for sent in wrong {
             let told = Told { previous_stage: stage, ..self.figures(at, None) };
             let audience = sent.audience.clone();
             let takes_back = Some(sent);

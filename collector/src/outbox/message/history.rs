@@ -1,6 +1,10 @@
 //! What a person did: lately, and since they were first seen.
 
+use std::collections::BTreeSet;
+
 use engine::hit::{Hit, HitKind};
+use engine::id::Position;
+use engine::record::{Body, Step};
 use engine::session::SESSION_GAP;
 use engine::time::Timestamp;
 use serde_json::{Value, json};
@@ -98,13 +102,52 @@ impl Material<'_> {
         hits
     }
 
-    /// Their hits in the order in which they happened, without those that count for nothing.
+    /// Their hits in the order in which they happened, without those that count for nothing or
+    /// are withdrawn.
     fn hits(&self) -> Vec<&Hit> {
-        let first = self.first.into_iter();
-        let hits = first.chain(self.timeline.values().filter_map(hit_of));
-        let mut hits: Vec<&Hit> = hits.filter(|hit| hit.excluded.is_none()).collect();
+        let withdrawn = self.withdrawn();
+        let stands = |position: Position, hit: &Hit| {
+            hit.excluded.is_none() && !withdrawn.contains(&(position, hit.when))
+        };
+        let first = self.first.into_iter().filter(|hit| hit.excluded.is_none());
+        let records = self.timeline.iter();
+        let later = records.filter_map(|(position, record)| Some((*position, hit_of(record)?)));
+        let later = later.filter(|(position, hit)| stands(*position, hit)).map(|(_, hit)| hit);
+        let mut hits: Vec<&Hit> = first.chain(later).collect();
         hits.sort_by_key(|hit| hit.when);
         hits
+    }
+
+    /// The hits that were withdrawn and not put back, by record and time.
+    fn withdrawn(&self) -> BTreeSet<(Position, Timestamp)> {
+        let mut withdrawn = BTreeSet::new();
+        let steps = self.timeline.values().filter_map(|record| match &record.body {
+            Body::Step(record) => Some(&record.step),
+            _ => None,
+        });
+        for step in steps {
+            let Step::Withdraw(hits) = step else {
+                continue;
+            };
+            for hit in hits {
+                let key = (hit.position, hit.when);
+                if hit.out {
+                    withdrawn.insert(key)
+                } else {
+                    withdrawn.remove(&key)
+                };
+            }
+        }
+        // A visitor's first hit stands twice: on its own, and in the record that admits them.
+        for (position, record) in self.timeline {
+            if let Body::Hit(record) = &record.body
+                && let Some(first) = &record.first
+                && withdrawn.contains(&(*position, first.hit.when))
+            {
+                withdrawn.insert((first.position, first.hit.when));
+            }
+        }
+        withdrawn
     }
 }
 
