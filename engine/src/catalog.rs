@@ -18,6 +18,17 @@ pub struct Catalog {
 }
 
 impl Catalog {
+    /// All names, as a record that gives them their numbers.
+    pub fn names(&self) -> Vec<Name> {
+        let named = self.names.iter();
+        let name = |((kind, number), name): (&(NameKind, u16), &String)| Name {
+            kind: *kind,
+            number: *number,
+            name: name.clone(),
+        };
+        named.map(name).collect()
+    }
+
     /// The number of a name, if it has one.
     pub fn number(&self, kind: NameKind, name: &str) -> Option<u16> {
         self.numbers.get(&(kind, name.to_owned())).copied()

@@ -162,7 +162,7 @@ mod tests {
         let globs = Globs::new(&globs).unwrap();
         assert_eq!(globs.matching("/a/x"), [0, 2, 3]);
         assert_eq!(globs.matching("/b"), [1, 2]);
-        assert_eq!(Globs::default().matching("/b"), []);
+        assert!(Globs::default().matching("/b").is_empty());
     }
 
     #[test]

@@ -36,4 +36,5 @@ pub mod explain;
 pub mod visitor;
 pub mod lead;
 pub mod catalog;
+pub mod snapshot;
 pub mod engine;

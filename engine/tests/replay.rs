@@ -7,16 +7,19 @@ mod model;
 use std::time::Duration;
 
 use engine::alert::AlertKind;
+use engine::attribute::Attributes;
 use engine::engine::{Arrival, Engine};
 use engine::facts::Source;
 use engine::hit::{Hit, HitKind};
-use engine::id::{Position, SiteId};
+use engine::id::{Position, SiteId, Slot};
 use engine::identity::{Assurance, IdentityKind};
 use engine::points::Points;
 use engine::record::{Body, FirstHit, Name, NameKind, Published, StepRecord, Withdrawn};
 use engine::sales::SalesRules;
+use engine::snapshot::{Slots, SnapshotError, load_catalog, save_catalog};
 use engine::threshold::{Direction, Gate};
 use engine::time::Timestamp;
+use rkyv::util::AlignedVec;
 
 use model::chance::{Chance, seeds};
 use model::rules::{HOT, Parts, WARM, example, example_sales, mixed};
@@ -60,19 +63,45 @@ impl Life {
 
     fn run(mut self, steps: usize) -> World {
         for _ in 0..steps {
-            let most = if self.chance.percent(90) { 8 * 3_600_000 } else { 20 * 86_400_000 };
-            self.now = self.now.plus(Duration::from_millis(self.chance.below(most)));
-            match self.chance.below(40) {
-                0 => self.publish(),
-                1 => self.name_a_site(),
-                2..6 => self.advance(),
-                6 => self.world.engine.sweep(self.now),
-                7..10 => self.admit(),
-                10..13 if self.with_steps => self.step(),
-                _ => self.hit(),
-            }
+            self.go_on();
         }
         self.world
+    }
+
+    fn go_on(&mut self) {
+        let most = if self.chance.percent(90) { 8 * 3_600_000 } else { 20 * 86_400_000 };
+        self.now = self.now.plus(Duration::from_millis(self.chance.below(most)));
+        match self.chance.below(40) {
+            0 => self.publish(),
+            1 => self.name_a_site(),
+            2..6 => self.advance(),
+            6 => self.world.engine.sweep(self.now),
+            7..10 => self.admit(),
+            10..13 if self.with_steps => self.step(),
+            _ => self.hit(),
+        }
+    }
+
+    /// Takes a snapshot while life goes on: each slot at a moment of its own.
+    fn snapshot(&mut self) -> Snapshot {
+        const MOMENTS: u64 = 30;
+        let from = self.world.journal.0.len();
+        let keys = self.world.engine.keys();
+        let mut moments: Vec<Vec<Slot>> = vec![Vec::new(); MOMENTS as usize];
+        for slot in 0..Slot::COUNT as u16 {
+            moments[self.chance.below(MOMENTS) as usize].push(Slot(slot));
+        }
+        let mut slots = Vec::new();
+        for now in moments {
+            for slot in now {
+                let saved = self.world.engine.save_slot(slot, &keys, self.now).unwrap();
+                let known = self.world.journal.0.len() as u64;
+                assert!(saved.latest.ordinal() <= known, "nothing is ahead of the journal");
+                slots.push(saved.bytes.to_vec());
+            }
+            self.go_on();
+        }
+        Snapshot { from, slots, catalog: save_catalog(&self.world.engine.catalog()) }
     }
 
     fn advance(&mut self) {
@@ -211,6 +240,27 @@ impl Life {
     }
 }
 
+/// What a snapshot holds, and how many records were pushed when it was begun.
+struct Snapshot {
+    from: usize,
+    slots: Vec<Vec<u8>>,
+    catalog: Vec<u8>,
+}
+
+impl Snapshot {
+    fn restored(&self, shards: usize) -> Engine {
+        let engine = Engine::new(shards);
+        engine.restore_catalog(load_catalog(&self.catalog).unwrap());
+        for bytes in &self.slots {
+            let mut aligned: AlignedVec = AlignedVec::new();
+            aligned.extend_from_slice(bytes);
+            let slots = Slots::open(&aligned).unwrap();
+            engine.restore_slot(&slots, &|_, sealed| world::unseal(sealed)).unwrap();
+        }
+        engine
+    }
+}
+
 /// The first hits of a browser, withdrawn or put back.
 fn withdrawn(
     records: &[(Position, engine::record::Record)],
@@ -267,25 +317,100 @@ fn replay_restores_every_random_life() {
 }
 
 #[test]
-fn a_replayed_engine_goes_on_as_the_live_one_does() {
+fn a_snapshot_taken_while_life_goes_on_and_the_records_after_it_restore_the_state() {
+    for seed in seeds(200) {
+        let mut life = Life::new(seed);
+        let before = life.chance.below(80);
+        (0..before).for_each(|_| life.go_on());
+        let snapshot = life.snapshot();
+        (0..20).for_each(|_| life.go_on());
+        let world = life.world;
+        for now in [Timestamp(0), at("2027-06-01 00:00")] {
+            let live = world.engine.state_hash(now);
+            // From where it was begun, and from anywhere before that.
+            for (shards, from) in [(2, snapshot.from), (8, snapshot.from / 2), (1_024, 0)] {
+                let engine = snapshot.restored(shards);
+                for (position, record) in world.journal.records_from(from) {
+                    engine.evolve(&record, position);
+                }
+                assert_eq!(engine.state_hash(now), live, "seed {seed}, {shards} shards");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_parts_of_the_slots_add_up_to_the_state_hash() {
+    let world = Life::new(7).run(80);
+    let now = at("2027-06-01 00:00");
+    let keys = world.engine.keys();
+    let slots = (0..Slot::COUNT as u16).map(|slot| world.engine.slot_hash(Slot(slot), &keys, now));
+    let sum = slots.fold(0_u128, u128::wrapping_add);
+    let bare = Engine::new(2);
+    bare.restore_catalog(world.engine.catalog());
+    assert_eq!(sum.wrapping_add(bare.state_hash(now)), world.engine.state_hash(now));
+    assert_ne!(sum, 0);
+}
+
+#[test]
+fn whatever_is_wrong_with_a_snapshot_has_a_name_and_nothing_panics() {
+    let mut life = Life::new(11);
+    (0..60).for_each(|_| life.go_on());
+    let snapshot = life.snapshot();
+    let longest = snapshot.slots.iter().max_by_key(|bytes| bytes.len()).unwrap();
+    let engine = Engine::new(2);
+    let mut chance = Chance::new(1);
+    let mut refused = 0;
+    for _ in 0..20_000 {
+        let mut bytes: AlignedVec = AlignedVec::new();
+        bytes.extend_from_slice(longest);
+        let at = chance.below(bytes.len() as u64) as usize;
+        bytes[at] ^= 1 << chance.below(8);
+        if chance.percent(20) {
+            bytes.resize(chance.below(bytes.len() as u64) as usize, 0);
+        }
+        let unseal = |_, _: &[u8]| Attributes::new();
+        let read = Slots::open(&bytes).and_then(|slots| engine.restore_slot(&slots, &unseal));
+        refused += usize::from(read.is_err());
+    }
+    assert!(refused > 2_000, "{refused}");
+    for cut in 0..snapshot.catalog.len() {
+        let _ = load_catalog(&snapshot.catalog[..cut]);
+    }
+    assert_eq!(load_catalog(&[1, 2, 3]), Err(SnapshotError::Catalog));
+}
+
+#[test]
+fn a_replayed_and_a_restored_engine_go_on_as_the_live_one_does() {
     for seed in seeds(60) {
-        let mut live = Life::new(seed).run(60);
+        let mut life = Life::new(seed);
+        (0..30).for_each(|_| life.go_on());
+        let snapshot = life.snapshot();
+        let mut live = life.world;
         let now = at("2028-06-01 09:00");
         let scoring = || example().build_after(&live.scoring.versions, 99, at("2028-05-01 09:00"));
-        let mut again = World::new(scoring());
-        again.engine = live.journal.replay(8);
-        again.journal = live.journal.clone();
+        let with = |engine| {
+            let mut world = World::new(scoring());
+            (world.engine, world.journal) = (engine, live.journal.clone());
+            world
+        };
+        let restored = snapshot.restored(2);
+        for (position, record) in live.journal.records_from(snapshot.from) {
+            restored.evolve(&record, position);
+        }
+        let (mut again, mut restored) = (with(live.journal.replay(8)), with(restored));
         live.scoring = scoring();
-        // Every timer is worked out anew, as after a start.
-        live.engine.rebuild_timers(&live.scoring);
-        again.engine.rebuild_timers(&again.scoring);
-        for world in [&mut live, &mut again] {
+        for world in [&mut live, &mut again, &mut restored] {
+            // Every timer is worked out anew, as after a start.
+            world.engine.rebuild_timers(&world.scoring);
             world.to(now).on(1).view("/pricing").identify("a@x.example");
             world.on(2).view("/thanks/contact").identify("a@x.example");
             world.to(now.plus(Duration::from_hours(24 * 90)));
         }
-        assert_eq!(live.journal.0, again.journal.0, "seed {seed}");
-        assert_eq!(live.engine.state_hash(now), again.engine.state_hash(now), "seed {seed}");
+        for other in [again, restored] {
+            assert_eq!(live.journal.0, other.journal.0, "seed {seed}");
+            assert_eq!(live.engine.state_hash(now), other.engine.state_hash(now), "seed {seed}");
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod step;
 mod merge;
 mod link;
 mod timer;
+mod saving;
 
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -24,6 +25,7 @@ use crate::scoring::Scoring;
 use crate::time::Timestamp;
 use crate::visitor::{Known, LeadEvent, Visit, Visitor, server_event};
 
+pub use self::saving::Keys;
 use self::step::step_lead;
 pub use self::step::{Answered, Authority, StepError, Withdrawal};
 use self::timer::Timers;
@@ -379,29 +381,30 @@ impl Engine {
         }
     }
 
-    /// Applies a record at its position: the whole of replay.
+    /// Applies a record at its position: the whole of replay. An entry that knows of it already,
+    /// since it comes out of a snapshot that was taken later, is left as it is.
     pub fn evolve(&self, record: &Record, position: Position) {
         let stamp = (record.time, record.version);
         match &record.body {
             Body::Hit(hit_record) => {
                 if let (Some(id), Some(_)) = (hit_record.hit.visitor, &hit_record.visit) {
                     let mut visitor = self.visitors.entry(id);
-                    if visitor.is_expired(record.time) {
-                        *visitor = Visitor::default();
+                    if visitor.last_position < position {
+                        if visitor.is_expired(record.time) {
+                            *visitor = Visitor::default();
+                        }
+                        visitor.evolve(hit_record, position);
                     }
-                    visitor.evolve(hit_record, position);
                 }
                 if let Some(part) = &hit_record.lead {
-                    let mut lead = self.leads.entry(part.lead);
-                    lead.forget_due();
-                    lead.evolve(part, Some(hit_record), stamp, position);
+                    self.evolve_lead(part.lead, position, |lead| {
+                        lead.evolve(part, Some(hit_record), stamp, position);
+                    });
                 }
             }
-            Body::Due(part) => {
-                let mut lead = self.leads.entry(part.lead);
-                lead.forget_due();
+            Body::Due(part) => self.evolve_lead(part.lead, position, |lead| {
                 lead.evolve(part, None, stamp, position);
-            }
+            }),
             Body::Step(step) => self.evolve_step(step, stamp, position),
             Body::Published(published) => self.evolve_published(published),
             Body::Named(names) => written(&self.catalog).evolve_names(names),
@@ -409,8 +412,20 @@ impl Engine {
         }
     }
 
+    fn evolve_lead(&self, id: LeadId, position: Position, evolve: impl FnOnce(&mut Lead)) {
+        let mut lead = self.leads.entry(id);
+        if lead.last_position < position {
+            lead.forget_due();
+            evolve(&mut lead);
+        }
+    }
+
     fn evolve_published(&self, published: &Published) {
         let mut catalog = written(&self.catalog);
+        // One that a snapshot knows already has done all it does.
+        if published.terms.version < catalog.version() {
+            return;
+        }
         catalog.evolve_published(published);
         self.version.store(catalog.version(), Ordering::Release);
     }
@@ -515,27 +530,36 @@ impl Engine {
     /// A hash of everything replay must restore, whatever the shards, threads and order: the
     /// wrapping sum of the 128-bit hashes of all entries.
     pub fn state_hash(&self, now: Timestamp) -> u128 {
-        const STATE: Key = Key(*b"mikomi state  v2");
         let mut bytes = Vec::new();
         self.catalog().canonical(&mut bytes);
         let mut sum = STATE.hash128(&[b"catalog", &bytes]);
         self.visitors.each(|id, visitor| {
             if !visitor.is_expired(now) {
-                bytes.clear();
-                visitor.canonical(&mut bytes);
-                let hash = STATE.hash128(&[b"visitor", &id.0.to_le_bytes(), &bytes]);
-                sum = sum.wrapping_add(hash);
+                sum = sum.wrapping_add(hash_of_visitor(*id, visitor, &mut bytes));
             }
         });
         self.leads.each(|id, lead| {
             if lead.exists() {
-                bytes.clear();
-                lead.canonical(&mut bytes);
-                sum = sum.wrapping_add(STATE.hash128(&[b"lead", &id.0.to_le_bytes(), &bytes]));
+                sum = sum.wrapping_add(hash_of_lead(*id, lead, &mut bytes));
             }
         });
         sum
     }
+}
+
+/// What the state hash is keyed with: a part of the format.
+const STATE: Key = Key(*b"mikomi state  v2");
+
+fn hash_of_visitor(id: VisitorId, visitor: &Visitor, bytes: &mut Vec<u8>) -> u128 {
+    bytes.clear();
+    visitor.canonical(bytes);
+    STATE.hash128(&[b"visitor", &id.0.to_le_bytes(), bytes])
+}
+
+fn hash_of_lead(id: LeadId, lead: &Lead, bytes: &mut Vec<u8>) -> u128 {
+    bytes.clear();
+    lead.canonical(bytes);
+    STATE.hash128(&[b"lead", &id.0.to_le_bytes(), bytes])
 }
 
 /// Longest chain of names followed.

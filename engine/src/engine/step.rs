@@ -327,12 +327,15 @@ impl Engine {
         position: Position,
     ) {
         if let Some(visit) = &step.visit {
-            self.visitors.entry(visit.visitor).evolve_step(step, position);
+            let mut visitor = self.visitors.entry(visit.visitor);
+            if visitor.last_position < position {
+                visitor.evolve_step(step, position);
+            }
         }
         if let Some(part) = &step.lead {
-            let mut lead = self.leads.entry(part.lead);
-            lead.forget_due();
-            lead.evolve_step(step, part, stamp, position);
+            self.evolve_lead(part.lead, position, |lead| {
+                lead.evolve_step(step, part, stamp, position);
+            });
         }
     }
 }

@@ -6,6 +6,7 @@ mod answer;
 mod canonical;
 mod content;
 mod draft;
+mod saved;
 mod step;
 mod tell;
 mod walk;
@@ -32,6 +33,7 @@ use crate::visitor::LeadEvent;
 
 use self::content::Stamp;
 use self::draft::{Cause, Draft};
+pub use self::saved::Unseal;
 pub use self::step::Moved;
 
 pub use crate::explain::{Explained, OTHER, explain, reasons, urgency};

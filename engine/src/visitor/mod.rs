@@ -4,6 +4,7 @@
 
 mod draft;
 mod person;
+mod saved;
 mod trail;
 
 use std::time::Duration;
@@ -145,6 +146,11 @@ pub struct Decided {
 }
 
 impl Visitor {
+    /// Whether there is an entry at all.
+    pub fn exists(&self) -> bool {
+        self.last_position != Position::NONE
+    }
+
     /// Whether the browser was away for so long that it is forgotten.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         now.since(self.session.last) >= VISITOR_LIFE

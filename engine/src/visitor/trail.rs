@@ -85,7 +85,7 @@ pub struct Given {
 /// The stretches, the oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trail {
-    past: Vec<Stretch>,
+    pub(super) past: Vec<Stretch>,
     /// The one that hits go to now.
     pub last: Stretch,
 }

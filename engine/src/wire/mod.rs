@@ -16,10 +16,9 @@ use crate::id::{LeadId, VisitorId};
 use crate::record::{Body, Record};
 use crate::time::Timestamp;
 
-use read::Reader;
-use write::Writer;
-
 pub use self::read::About;
+pub(crate) use self::read::{Read, Reader};
+pub(crate) use self::write::Writer;
 
 /// Why bytes are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,15 +83,15 @@ const SECTION_ASKS: u8 = 14;
 
 /// What the fields of a record are written relative to.
 #[derive(Clone, Copy, Debug, Default)]
-struct Context {
+pub(crate) struct Context {
     /// Times are written relative to the record's.
-    time: Timestamp,
+    pub(crate) time: Timestamp,
     /// The version in force.
-    version: u32,
+    pub(crate) version: u32,
     /// The visitor of the hit: what came from it names it by one byte.
-    visitor: Option<VisitorId>,
+    pub(crate) visitor: Option<VisitorId>,
     /// The name under which the part is: what has the same one names it by one byte.
-    origin: LeadId,
+    pub(crate) origin: LeadId,
 }
 
 impl Record {

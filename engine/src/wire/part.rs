@@ -22,7 +22,7 @@ const DIRECTIONS: [Direction; 4] =
 
 impl Writer<'_> {
     /// A lead's part, and what its messages ask of sales, if any does.
-    pub(super) fn lead_sections(&mut self, part: &LeadPart) {
+    pub(crate) fn lead_sections(&mut self, part: &LeadPart) {
         self.section(SECTION_LEAD, |writer| writer.lead(part));
         let asks = |message: &&Message| {
             let told = &message.told;
@@ -95,7 +95,7 @@ impl Writer<'_> {
         self.list(&history.seen, Writer::seen);
     }
 
-    pub(super) fn seen(&mut self, seen: &Seen) {
+    pub(crate) fn seen(&mut self, seen: &Seen) {
         self.source(seen.source);
         self.origin(seen.origin);
         self.varint(seen.stretch.0);
@@ -113,7 +113,7 @@ impl Writer<'_> {
         self.varint(drop.until.0);
     }
 
-    pub(super) fn side(&mut self, side: &Side) {
+    pub(crate) fn side(&mut self, side: &Side) {
         self.byte(side.threshold.0);
         self.bool(side.inside);
         self.time(side.since);
@@ -130,7 +130,7 @@ impl Writer<'_> {
         self.option(crossing.waits_until.as_ref(), |writer, until| writer.time(*until));
     }
 
-    pub(super) fn gate(&mut self, gate: Option<Gate>) {
+    pub(crate) fn gate(&mut self, gate: Option<Gate>) {
         self.byte(gate.map_or(0, |gate| gate as u8 + 1));
     }
 
@@ -150,7 +150,7 @@ impl Writer<'_> {
         self.told(&message.told);
     }
 
-    pub(super) fn sent(&mut self, sent: &Sent) {
+    pub(crate) fn sent(&mut self, sent: &Sent) {
         self.varint(sent.position.0);
         self.varint(u64::from(sent.place));
         self.lead_id(sent.lead);
@@ -199,7 +199,7 @@ impl Writer<'_> {
         });
     }
 
-    pub(super) fn binding(&mut self, binding: &Binding) {
+    pub(crate) fn binding(&mut self, binding: &Binding) {
         self.lead_id(binding.origin);
         self.assurance(binding.assurance);
         self.bool(binding.by_step);
@@ -211,7 +211,7 @@ impl Writer<'_> {
 
 impl Reader<'_> {
     /// Puts what messages ask of sales into them.
-    pub(super) fn asks(&mut self, part: Option<&mut LeadPart>) -> Read<()> {
+    pub(crate) fn asks(&mut self, part: Option<&mut LeadPart>) -> Read<()> {
         let asks = self.list(|reader| {
             Ok((
                 reader.number::<u16>("place")?,
@@ -230,7 +230,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    pub(super) fn lead(&mut self) -> Read<LeadPart> {
+    pub(crate) fn lead(&mut self) -> Read<LeadPart> {
         let lead = self.lead_id()?;
         self.context.origin = lead;
         let origin = self.origin()?;
@@ -290,7 +290,7 @@ impl Reader<'_> {
         })
     }
 
-    pub(super) fn seen(&mut self) -> Read<Seen> {
+    pub(crate) fn seen(&mut self) -> Read<Seen> {
         Ok(Seen {
             source: self.source()?,
             origin: self.origin()?,
@@ -312,7 +312,7 @@ impl Reader<'_> {
         })
     }
 
-    pub(super) fn side(&mut self) -> Read<Side> {
+    pub(crate) fn side(&mut self) -> Read<Side> {
         Ok(Side { threshold: ThresholdId(self.byte()?), inside: self.bool()?, since: self.time()? })
     }
 
@@ -336,7 +336,7 @@ impl Reader<'_> {
         })
     }
 
-    pub(super) fn gate(&mut self) -> Read<Option<Gate>> {
+    pub(crate) fn gate(&mut self) -> Read<Option<Gate>> {
         let gate = usize::from(self.byte()?);
         let known = gate.checked_sub(1).map(|place| Gate::ALL.get(place).copied());
         known.map_or(Ok(None), |gate| gate.map(Some).ok_or(WireError::UnknownNumber("gate")))
@@ -360,7 +360,7 @@ impl Reader<'_> {
         })
     }
 
-    pub(super) fn sent(&mut self) -> Read<Sent> {
+    pub(crate) fn sent(&mut self) -> Read<Sent> {
         Ok(Sent {
             position: Position(self.varint()?),
             place: self.number("place")?,
@@ -397,11 +397,11 @@ impl Reader<'_> {
         })
     }
 
-    pub(super) fn categories(&mut self) -> Read<Vec<(CategoryId, crate::points::Points)>> {
+    pub(crate) fn categories(&mut self) -> Read<Vec<(CategoryId, crate::points::Points)>> {
         self.list(|reader| Ok((CategoryId(reader.byte()?), reader.points()?)))
     }
 
-    pub(super) fn reason(&mut self) -> Read<Reason> {
+    pub(crate) fn reason(&mut self) -> Read<Reason> {
         Ok(Reason {
             rule: RuleId(self.number("rule")?),
             times: self.number("count")?,
@@ -410,11 +410,11 @@ impl Reader<'_> {
         })
     }
 
-    pub(super) fn because(&mut self) -> Read<Because> {
+    pub(crate) fn because(&mut self) -> Read<Because> {
         Ok(Because { rule: RuleId(self.number("rule")?), points: self.points()?, at: self.time()? })
     }
 
-    pub(super) fn binding(&mut self) -> Read<Binding> {
+    pub(crate) fn binding(&mut self) -> Read<Binding> {
         let (origin, assurance) = (self.lead_id()?, self.assurance()?);
         let by_step = self.bool()?;
         let mut names = [None; 3];

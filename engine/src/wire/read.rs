@@ -56,13 +56,13 @@ impl About {
 }
 
 /// Bytes being read.
-pub(super) struct Reader<'a> {
-    pub(super) rest: &'a [u8],
-    pub(super) context: Context,
+pub(crate) struct Reader<'a> {
+    pub(crate) rest: &'a [u8],
+    pub(crate) context: Context,
 }
 
 /// What reading comes to.
-pub(super) type Read<T> = Result<T, WireError>;
+pub(crate) type Read<T> = Result<T, WireError>;
 
 impl<'a> Reader<'a> {
     fn take(&mut self, length: usize) -> Read<&'a [u8]> {
@@ -71,17 +71,17 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
-    pub(super) fn fixed<const N: usize>(&mut self) -> Read<[u8; N]> {
+    pub(crate) fn fixed<const N: usize>(&mut self) -> Read<[u8; N]> {
         let (taken, rest) = self.rest.split_first_chunk().ok_or(WireError::Short)?;
         self.rest = rest;
         Ok(*taken)
     }
 
-    pub(super) fn byte(&mut self) -> Read<u8> {
+    pub(crate) fn byte(&mut self) -> Read<u8> {
         Ok(self.fixed::<1>()?[0])
     }
 
-    pub(super) fn varint(&mut self) -> Read<u64> {
+    pub(crate) fn varint(&mut self) -> Read<u64> {
         let mut value = 0_u64;
         for shift in (0..70).step_by(7) {
             let byte = self.byte()?;
@@ -97,45 +97,45 @@ impl<'a> Reader<'a> {
         Err(WireError::Overlong)
     }
 
-    pub(super) fn signed(&mut self) -> Read<i64> {
+    pub(crate) fn signed(&mut self) -> Read<i64> {
         let value = self.varint()?;
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
-    pub(super) fn number<T: TryFrom<u64>>(&mut self, what: &'static str) -> Read<T> {
+    pub(crate) fn number<T: TryFrom<u64>>(&mut self, what: &'static str) -> Read<T> {
         T::try_from(self.varint()?).map_err(|_| WireError::UnknownNumber(what))
     }
 
     /// One of some values, written as its place among them.
-    pub(super) fn one_of<T: Copy>(&mut self, all: &[T], what: &'static str) -> Read<T> {
+    pub(crate) fn one_of<T: Copy>(&mut self, all: &[T], what: &'static str) -> Read<T> {
         let index = usize::from(self.byte()?);
         all.get(index).copied().ok_or(WireError::UnknownNumber(what))
     }
 
-    pub(super) fn bool(&mut self) -> Read<bool> {
+    pub(crate) fn bool(&mut self) -> Read<bool> {
         self.one_of(&[false, true], "yes or no")
     }
 
-    pub(super) fn time(&mut self) -> Read<Timestamp> {
+    pub(crate) fn time(&mut self) -> Read<Timestamp> {
         let before = self.signed()?;
         Ok(Timestamp(self.context.time.0.wrapping_sub(before as u64)))
     }
 
-    pub(super) fn points(&mut self) -> Read<Points> {
+    pub(crate) fn points(&mut self) -> Read<Points> {
         Ok(Points(self.signed()?))
     }
 
-    pub(super) fn bytes(&mut self) -> Read<&'a [u8]> {
+    pub(crate) fn bytes(&mut self) -> Read<&'a [u8]> {
         let length = self.number("length")?;
         self.take(length)
     }
 
-    pub(super) fn text(&mut self) -> Read<String> {
+    pub(crate) fn text(&mut self) -> Read<String> {
         let bytes = self.bytes()?.to_vec();
         String::from_utf8(bytes).map_err(|_| WireError::NotText)
     }
 
-    pub(super) fn list<T>(&mut self, mut read: impl FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
+    pub(crate) fn list<T>(&mut self, mut read: impl FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
         let length: usize = self.number("length")?;
         // Every item takes at least a byte: a length that promises more is a lie.
         if length > self.rest.len() {
@@ -144,11 +144,11 @@ impl<'a> Reader<'a> {
         (0..length).map(|_| read(self)).collect()
     }
 
-    pub(super) fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
+    pub(crate) fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
         if self.bool()? { read(self).map(Some) } else { Ok(None) }
     }
 
-    pub(super) fn section(&mut self) -> Read<Option<(u8, Reader<'a>)>> {
+    pub(crate) fn section(&mut self) -> Read<Option<(u8, Reader<'a>)>> {
         if self.rest.is_empty() {
             return Ok(None);
         }
@@ -157,13 +157,13 @@ impl<'a> Reader<'a> {
         Ok(Some((tag, Reader { rest, context: self.context })))
     }
 
-    pub(super) fn whole<T>(mut self, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<T> {
+    pub(crate) fn whole<T>(mut self, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<T> {
         let value = read(&mut self)?;
         if self.rest.is_empty() { Ok(value) } else { Err(WireError::Long) }
     }
 
     /// The one section that a record has.
-    pub(super) fn only<T>(
+    pub(crate) fn only<T>(
         &mut self,
         wanted: u8,
         what: &'static str,
@@ -178,12 +178,12 @@ impl<'a> Reader<'a> {
     }
 
     /// A byte of which only the lowest bits mean something.
-    pub(super) fn bits(&mut self, known: u8) -> Read<u8> {
+    pub(crate) fn bits(&mut self, known: u8) -> Read<u8> {
         let bits = self.byte()?;
         if bits >> known == 0 { Ok(bits) } else { Err(WireError::UnknownNumber("flag")) }
     }
 
-    pub(super) fn hit_record(&mut self) -> Read<HitRecord> {
+    pub(crate) fn hit_record(&mut self) -> Read<HitRecord> {
         let mut record = HitRecord::default();
         let mut has_hit = false;
         while let Some((tag, reader)) = self.section()? {
@@ -217,7 +217,7 @@ impl<'a> Reader<'a> {
         if has_hit { Ok(record) } else { Err(WireError::Missing("hit")) }
     }
 
-    pub(super) fn due(&mut self) -> Read<LeadPart> {
+    pub(crate) fn due(&mut self) -> Read<LeadPart> {
         let mut part = None;
         while let Some((tag, reader)) = self.section()? {
             match tag {
@@ -230,7 +230,7 @@ impl<'a> Reader<'a> {
         part.ok_or(WireError::Missing("lead"))
     }
 
-    pub(super) fn published_of_any_format(&mut self) -> Read<Published> {
+    pub(crate) fn published_of_any_format(&mut self) -> Read<Published> {
         let now = (SECTION_PUBLISHED, Reader::published as fn(&mut Self) -> Read<Published>);
         let then = (SECTION_PUBLISHED_1, Reader::published_1 as fn(&mut Self) -> Read<Published>);
         self.either(now, then, "published")
@@ -326,20 +326,20 @@ impl<'a> Reader<'a> {
         Ok(hit)
     }
 
-    pub(super) fn visitor_id(&mut self) -> Read<VisitorId> {
+    pub(crate) fn visitor_id(&mut self) -> Read<VisitorId> {
         Ok(VisitorId(u128::from_le_bytes(self.fixed()?)))
     }
 
-    pub(super) fn lead_id(&mut self) -> Read<LeadId> {
+    pub(crate) fn lead_id(&mut self) -> Read<LeadId> {
         Ok(LeadId(u64::from_le_bytes(self.fixed()?)))
     }
 
-    pub(super) fn assurance(&mut self) -> Read<Assurance> {
+    pub(crate) fn assurance(&mut self) -> Read<Assurance> {
         const ALL: [Assurance; 3] = [Assurance::Claimed, Assurance::Verified, Assurance::Derived];
         self.one_of(&ALL, "assurance")
     }
 
-    pub(super) fn consent(&mut self) -> Read<Option<bool>> {
+    pub(crate) fn consent(&mut self) -> Read<Option<bool>> {
         self.one_of(&[None, Some(false), Some(true)], "consent")
     }
 
@@ -361,7 +361,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub(super) fn named(&mut self) -> Read<Named> {
+    pub(crate) fn named(&mut self) -> Read<Named> {
         Ok(Named {
             kind: self.one_of(&IdentityKind::ORDER, "kind of identity")?,
             id: self.lead_id()?,
@@ -369,7 +369,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub(super) fn rows(&mut self) -> Read<Vec<Row>> {
+    pub(crate) fn rows(&mut self) -> Read<Vec<Row>> {
         self.list(|reader| {
             let mut row = Row {
                 when: reader.time()?,
@@ -398,7 +398,7 @@ impl<'a> Reader<'a> {
         version.ok_or(WireError::UnknownNumber("version"))
     }
 
-    pub(super) fn source(&mut self) -> Read<Source> {
+    pub(crate) fn source(&mut self) -> Read<Source> {
         match self.byte()? {
             0 => Ok(Source::Server),
             1 => self.context.visitor.map(Source::Visitor).ok_or(WireError::Missing("visitor")),
@@ -407,7 +407,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn origin(&mut self) -> Read<LeadId> {
+    pub(crate) fn origin(&mut self) -> Read<LeadId> {
         match self.byte()? {
             0 => Ok(LeadId(0)),
             1 => Ok(self.context.origin),
@@ -416,7 +416,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn regrants(&mut self) -> Read<Vec<Regrant>> {
+    pub(crate) fn regrants(&mut self) -> Read<Vec<Regrant>> {
         self.list(|reader| {
             Ok(Regrant {
                 position: Position(reader.varint()?),
@@ -427,7 +427,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub(super) fn fold(&mut self) -> Read<Option<Fold>> {
+    pub(crate) fn fold(&mut self) -> Read<Option<Fold>> {
         self.option(|reader| Ok(Fold { rows: reader.number("rows")?, into: reader.rows()? }))
     }
 
@@ -452,7 +452,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub(super) fn bound(&mut self) -> Read<Option<Bound>> {
+    pub(crate) fn bound(&mut self) -> Read<Option<Bound>> {
         Ok(match self.byte()? {
             0 => None,
             1 => Some(Bound::To(self.binding()?)),
@@ -461,7 +461,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub(super) fn names(&mut self) -> Read<Vec<Name>> {
+    pub(crate) fn names(&mut self) -> Read<Vec<Name>> {
         self.list(|reader| {
             Ok(Name {
                 kind: reader.one_of(&NameKind::ALL, "kind of name")?,

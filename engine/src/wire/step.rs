@@ -18,7 +18,7 @@ use super::write::Writer;
 use super::{SECTION_ASKS, SECTION_LEAD, SECTION_STEP, SECTION_VISIT_STEP, WireError};
 
 impl Writer<'_> {
-    pub(super) fn step_record(&mut self, record: &StepRecord) {
+    pub(crate) fn step_record(&mut self, record: &StepRecord) {
         self.context.visitor = record.visit.as_ref().map(|visit| visit.visitor);
         // The visitor stands first: what came from it names it by one byte.
         if let Some(visit) = &record.visit {
@@ -53,7 +53,7 @@ impl Writer<'_> {
         });
     }
 
-    fn joint(&mut self, joint: &Joint) {
+    pub(crate) fn joint(&mut self, joint: &Joint) {
         self.lead_id(joint.under);
         self.assurance(joint.assurance);
         self.bool(joint.people);
@@ -71,10 +71,7 @@ impl Writer<'_> {
             }
             Step::TakeIn(parcel) if parcel.knows_sales() => {
                 self.byte(14);
-                self.parcel(parcel);
-                self.list(&parcel.content.feedback, Writer::feedback);
-                self.option(parcel.asked.as_ref(), Writer::asked);
-                self.time(parcel.signalled);
+                self.parcel_of_sales(parcel);
             }
             Step::TakeIn(parcel) => {
                 self.byte(5);
@@ -140,7 +137,7 @@ impl Writer<'_> {
         self.bytes(&feedback.sealed);
     }
 
-    fn asked(&mut self, asked: &Asked) {
+    pub(crate) fn asked(&mut self, asked: &Asked) {
         self.lead_id(asked.lead);
         for time in [asked.since, asked.remind_at, asked.report_at] {
             self.time(time);
@@ -172,6 +169,20 @@ impl Writer<'_> {
         self.content(&parcel.content);
         self.list(&parcel.bands, Writer::band);
         self.list(&parcel.sent, Writer::sent);
+    }
+
+    /// One with what sales was asked and answered.
+    pub(crate) fn parcel_of_sales(&mut self, parcel: &Parcel) {
+        self.parcel(parcel);
+        self.list(&parcel.content.feedback, Writer::feedback);
+        self.option(parcel.asked.as_ref(), Writer::asked);
+        self.time(parcel.signalled);
+    }
+
+    /// With what sales answered.
+    pub(crate) fn whole_content(&mut self, content: &Content) {
+        self.content(content);
+        self.list(&content.feedback, Writer::feedback);
     }
 
     fn content(&mut self, content: &Content) {
@@ -207,7 +218,7 @@ impl Writer<'_> {
         }
     }
 
-    fn band(&mut self, band: &Band) {
+    pub(crate) fn band(&mut self, band: &Band) {
         self.side(&band.side);
         self.varint(u64::from(band.number));
         self.gate(band.opened_by);
@@ -229,7 +240,7 @@ impl Writer<'_> {
 }
 
 impl Reader<'_> {
-    pub(super) fn step_record(&mut self) -> Read<StepRecord> {
+    pub(crate) fn step_record(&mut self) -> Read<StepRecord> {
         let mut record = StepRecord::default();
         let mut has_step = false;
         while let Some((tag, reader)) = self.section()? {
@@ -276,7 +287,7 @@ impl Reader<'_> {
         self.list(|reader| Ok((Position(reader.varint()?), reader.option(Reader::lead_id)?)))
     }
 
-    fn joint(&mut self) -> Read<Joint> {
+    pub(crate) fn joint(&mut self) -> Read<Joint> {
         Ok(Joint { under: self.lead_id()?, assurance: self.assurance()?, people: self.bool()? })
     }
 
@@ -334,8 +345,14 @@ impl Reader<'_> {
         })
     }
 
+    /// With what sales answered.
+    pub(crate) fn whole_content(&mut self) -> Read<Content> {
+        let content = self.content()?;
+        Ok(Content { feedback: self.list(Reader::feedback)?, ..content })
+    }
+
     /// One with what sales was asked and answered.
-    fn parcel_of_sales(&mut self) -> Read<Parcel> {
+    pub(crate) fn parcel_of_sales(&mut self) -> Read<Parcel> {
         let mut parcel = self.parcel()?;
         parcel.content.feedback = self.list(Reader::feedback)?;
         parcel.asked = self.option(Reader::asked)?;
@@ -367,7 +384,7 @@ impl Reader<'_> {
         })
     }
 
-    fn asked(&mut self) -> Read<Asked> {
+    pub(crate) fn asked(&mut self) -> Read<Asked> {
         Ok(Asked {
             lead: self.lead_id()?,
             since: self.time()?,
@@ -418,7 +435,7 @@ impl Reader<'_> {
         })
     }
 
-    fn band(&mut self) -> Read<Band> {
+    pub(crate) fn band(&mut self) -> Read<Band> {
         let side: Side = self.side()?;
         let number = self.number("count")?;
         let opened_by = self.gate()?;

@@ -14,13 +14,13 @@ use super::{
 };
 
 /// Bytes being written.
-pub(super) struct Writer<'a> {
-    pub(super) out: &'a mut Vec<u8>,
-    pub(super) context: Context,
+pub(crate) struct Writer<'a> {
+    pub(crate) out: &'a mut Vec<u8>,
+    pub(crate) context: Context,
 }
 
 /// The byte that stands for an assurance.
-pub(super) fn assurance_byte(assurance: Assurance) -> u8 {
+pub(crate) fn assurance_byte(assurance: Assurance) -> u8 {
     match assurance {
         Assurance::Claimed => 0,
         Assurance::Verified => 1,
@@ -29,15 +29,15 @@ pub(super) fn assurance_byte(assurance: Assurance) -> u8 {
 }
 
 impl Writer<'_> {
-    pub(super) fn byte(&mut self, byte: u8) {
+    pub(crate) fn byte(&mut self, byte: u8) {
         self.out.push(byte);
     }
 
-    pub(super) fn bool(&mut self, bool: bool) {
+    pub(crate) fn bool(&mut self, bool: bool) {
         self.byte(u8::from(bool));
     }
 
-    pub(super) fn varint(&mut self, mut value: u64) {
+    pub(crate) fn varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.byte(value as u8 | 0x80);
             value >>= 7;
@@ -45,54 +45,54 @@ impl Writer<'_> {
         self.byte(value as u8);
     }
 
-    pub(super) fn signed(&mut self, value: i64) {
+    pub(crate) fn signed(&mut self, value: i64) {
         self.varint((value << 1 ^ value >> 63) as u64);
     }
 
     /// How long before the record's time; negative for after.
-    pub(super) fn time(&mut self, time: Timestamp) {
+    pub(crate) fn time(&mut self, time: Timestamp) {
         self.signed(self.context.time.0.wrapping_sub(time.0) as i64);
     }
 
-    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         self.varint(bytes.len() as u64);
         self.out.extend_from_slice(bytes);
     }
 
-    pub(super) fn text(&mut self, text: &str) {
+    pub(crate) fn text(&mut self, text: &str) {
         self.bytes(text.as_bytes());
     }
 
-    pub(super) fn list<T>(&mut self, items: &[T], mut write: impl FnMut(&mut Self, &T)) {
+    pub(crate) fn list<T>(&mut self, items: &[T], mut write: impl FnMut(&mut Self, &T)) {
         self.varint(items.len() as u64);
         for item in items {
             write(self, item);
         }
     }
 
-    pub(super) fn option<T>(&mut self, item: Option<&T>, write: impl FnOnce(&mut Self, &T)) {
+    pub(crate) fn option<T>(&mut self, item: Option<&T>, write: impl FnOnce(&mut Self, &T)) {
         self.byte(u8::from(item.is_some()));
         if let Some(item) = item {
             write(self, item);
         }
     }
 
-    pub(super) fn lead_id(&mut self, id: LeadId) {
+    pub(crate) fn lead_id(&mut self, id: LeadId) {
         self.out.extend_from_slice(&id.0.to_le_bytes());
     }
 
-    pub(super) fn assurance(&mut self, assurance: Assurance) {
+    pub(crate) fn assurance(&mut self, assurance: Assurance) {
         self.byte(assurance_byte(assurance));
     }
 
-    pub(super) fn section(&mut self, tag: u8, write: impl FnOnce(&mut Writer<'_>)) {
+    pub(crate) fn section(&mut self, tag: u8, write: impl FnOnce(&mut Writer<'_>)) {
         let mut payload = Vec::with_capacity(256);
         write(&mut Writer { out: &mut payload, context: self.context });
         self.byte(tag);
         self.bytes(&payload);
     }
 
-    pub(super) fn hit_record(&mut self, record: &HitRecord) {
+    pub(crate) fn hit_record(&mut self, record: &HitRecord) {
         self.context.visitor = record.hit.visitor;
         self.section(SECTION_HIT, |writer| writer.hit(&record.hit));
         if let Some(first) = &record.first {
@@ -182,13 +182,13 @@ impl Writer<'_> {
         self.bytes(&claim.sealed);
     }
 
-    pub(super) fn named(&mut self, name: &Named) {
+    pub(crate) fn named(&mut self, name: &Named) {
         self.byte(name.kind as u8);
         self.lead_id(name.id);
         self.assurance(name.assurance);
     }
 
-    pub(super) fn source(&mut self, source: Source) {
+    pub(crate) fn source(&mut self, source: Source) {
         match source {
             Source::Server => self.byte(0),
             Source::Visitor(visitor) if Some(visitor) == self.context.visitor => self.byte(1),
@@ -199,7 +199,7 @@ impl Writer<'_> {
         }
     }
 
-    pub(super) fn origin(&mut self, origin: LeadId) {
+    pub(crate) fn origin(&mut self, origin: LeadId) {
         if origin == LeadId(0) {
             self.byte(0);
         } else if origin == self.context.origin {
@@ -210,7 +210,7 @@ impl Writer<'_> {
         }
     }
 
-    pub(super) fn rows(&mut self, rows: &[Row]) {
+    pub(crate) fn rows(&mut self, rows: &[Row]) {
         self.list(rows, |writer, row| {
             writer.time(row.when);
             writer.varint(row.position.0);
@@ -227,7 +227,7 @@ impl Writer<'_> {
         });
     }
 
-    pub(super) fn regrants(&mut self, regrants: &[Regrant]) {
+    pub(crate) fn regrants(&mut self, regrants: &[Regrant]) {
         self.list(regrants, |writer, regrant| {
             writer.varint(regrant.position.0);
             writer.varint(u64::from(regrant.order));
@@ -236,7 +236,7 @@ impl Writer<'_> {
         });
     }
 
-    pub(super) fn fold(&mut self, fold: Option<&Fold>) {
+    pub(crate) fn fold(&mut self, fold: Option<&Fold>) {
         self.option(fold, |writer, fold| {
             writer.varint(u64::from(fold.rows));
             writer.rows(&fold.into);
@@ -257,7 +257,7 @@ impl Writer<'_> {
         });
     }
 
-    pub(super) fn bound(&mut self, bound: Option<&Bound>) {
+    pub(crate) fn bound(&mut self, bound: Option<&Bound>) {
         match bound {
             None => self.byte(0),
             Some(Bound::To(binding)) => {
@@ -268,7 +268,7 @@ impl Writer<'_> {
         }
     }
 
-    pub(super) fn names(&mut self, names: &[Name]) {
+    pub(crate) fn names(&mut self, names: &[Name]) {
         self.list(names, |writer, name| {
             writer.byte(name.kind as u8);
             writer.varint(u64::from(name.number));

@@ -75,7 +75,8 @@ pub fn seal(attributes: &Attributes) -> Vec<u8> {
     sealed
 }
 
-fn unseal(sealed: &[u8]) -> Attributes {
+/// Opens what [`seal`] sealed.
+pub fn unseal(sealed: &[u8]) -> Attributes {
     let text = |bytes: &[u8]| String::from_utf8(bytes.iter().map(|byte| byte - 1).collect());
     let texts: Vec<String> =
         sealed.split(|byte| *byte == 0).map(|bytes| text(bytes).unwrap()).collect();

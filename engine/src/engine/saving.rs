@@ -1,0 +1,113 @@
+//! Taking what is in memory into a snapshot, and putting it back: an entry at a time, each under
+//! its own lock for as long as it takes to write it down.
+
+use std::sync::atomic::Ordering;
+
+use crate::catalog::Catalog;
+use crate::id::{LeadId, Slot, VisitorId};
+use crate::lead::Unseal;
+use crate::snapshot::{SavedSlot, SlotWriter, Slots, SnapshotError};
+use crate::time::Timestamp;
+
+use super::{Engine, hash_of_lead, hash_of_visitor, written};
+
+/// The keys of everything in memory, by slot. Whatever comes later is in the records after.
+pub struct Keys {
+    visitors: Vec<VisitorId>,
+    leads: Vec<LeadId>,
+}
+
+impl Keys {
+    /// How many visitors and names of leads.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.visitors.len(), self.leads.len())
+    }
+
+    fn visitors_of(&self, slot: Slot) -> &[VisitorId] {
+        let from = self.visitors.partition_point(|id| id.slot() < slot);
+        let until = self.visitors.partition_point(|id| id.slot() <= slot);
+        &self.visitors[from..until]
+    }
+
+    fn leads_of(&self, slot: Slot) -> &[LeadId] {
+        let from = self.leads.partition_point(|id| id.slot() < slot);
+        let until = self.leads.partition_point(|id| id.slot() <= slot);
+        &self.leads[from..until]
+    }
+}
+
+impl Engine {
+    /// The keys of everything in memory.
+    pub fn keys(&self) -> Keys {
+        let (visitors, leads) = self.sizes();
+        let mut keys =
+            Keys { visitors: Vec::with_capacity(visitors), leads: Vec::with_capacity(leads) };
+        self.visitors.each(|id, _| keys.visitors.push(*id));
+        self.leads.each(|id, _| keys.leads.push(*id));
+        keys.visitors.sort_unstable();
+        keys.leads.sort_unstable();
+        keys
+    }
+
+    /// Writes down a slot's entries as each is now, but for visitors who are absent at `now`.
+    pub fn save_slot(
+        &self,
+        slot: Slot,
+        keys: &Keys,
+        now: Timestamp,
+    ) -> Result<SavedSlot, SnapshotError> {
+        let mut writer = SlotWriter::default();
+        for id in keys.visitors_of(slot) {
+            if let Some(visitor) = self.visitors.get(id)
+                && visitor.exists()
+                && !visitor.is_expired(now)
+            {
+                writer.visitor(*id, &visitor);
+            }
+        }
+        for id in keys.leads_of(slot) {
+            if let Some(lead) = self.leads.get(id).filter(|lead| lead.exists()) {
+                writer.lead(*id, &lead);
+            }
+        }
+        writer.finish()
+    }
+
+    /// Puts a slot's entries back. Into an engine that has none of them; the records after the
+    /// snapshot was begun come next, and then the timers.
+    pub fn restore_slot(
+        &self,
+        slots: &Slots<'_>,
+        unseal: &Unseal<'_>,
+    ) -> Result<(), SnapshotError> {
+        slots.read(
+            unseal,
+            |id, visitor| *self.visitors.entry(id) = visitor,
+            |id, lead| *self.leads.entry(id) = lead,
+        )
+    }
+
+    /// Puts the names and versions back.
+    pub fn restore_catalog(&self, catalog: Catalog) {
+        self.version.store(catalog.version(), Ordering::Release);
+        *written(&self.catalog) = catalog;
+    }
+
+    /// The part of a slot in the state hash.
+    pub fn slot_hash(&self, slot: Slot, keys: &Keys, now: Timestamp) -> u128 {
+        let mut sum = 0_u128;
+        let mut bytes = Vec::new();
+        for id in keys.visitors_of(slot) {
+            let visitor = self.visitors.get(id);
+            if let Some(visitor) = visitor.filter(|visitor| !visitor.is_expired(now)) {
+                sum = sum.wrapping_add(hash_of_visitor(*id, &visitor, &mut bytes));
+            }
+        }
+        for id in keys.leads_of(slot) {
+            if let Some(lead) = self.leads.get(id).filter(|lead| lead.exists()) {
+                sum = sum.wrapping_add(hash_of_lead(*id, &lead, &mut bytes));
+            }
+        }
+        sum
+    }
+}

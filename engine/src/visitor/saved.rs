@@ -1,0 +1,181 @@
+//! A visitor as a snapshot holds it: everything that replay restores.
+
+use crate::id::{LeadId, Position, RuleId, VisitorId};
+use crate::record::Counted;
+use crate::session::Session;
+use crate::time::Timestamp;
+use crate::wire::{Context, Read, Reader, WireError, Writer};
+
+use super::{Given, HitId, Mark, OpenPage, Stretch, Trail, Visitor};
+
+impl Visitor {
+    /// Appends its bytes.
+    pub(crate) fn save(&self, id: VisitorId, out: &mut Vec<u8>) {
+        let mut writer = Writer { out, context: Context::default() };
+        writer.varint(self.session.last.0);
+        let origin = self.bound.map_or(LeadId(0), |bound| bound.origin);
+        writer.origin(origin);
+        writer.context = context(id, origin, self.session.last);
+        writer.time(self.session.started);
+        writer.varint(u64::from(self.session.number));
+        writer.time(self.first_seen);
+        writer.varint(u64::from(self.hits));
+        writer.varint(u64::from(self.pages));
+        writer.time(self.last_when);
+        writer.varint(self.last_position.0);
+        writer.option(self.bound.as_ref(), Writer::binding);
+        writer.bool(self.shared);
+        writer.list(&self.trail.past, Writer::stretch);
+        writer.stretch(&self.trail.last);
+        writer.rows(&self.rows);
+        writer.list(&self.seen, Writer::seen);
+        writer.list(&self.named, |writer, (name, at)| {
+            writer.lead_id(*name);
+            writer.time(*at);
+        });
+        writer.list(&self.counted, |writer, counted| {
+            writer.varint(u64::from(counted.rule.0));
+            writer.out.extend_from_slice(&counted.what.to_le_bytes());
+            writer.time(counted.when);
+        });
+        writer.list(&self.open_pages, |writer, page| {
+            writer.out.extend_from_slice(&page.key.to_le_bytes());
+            writer.varint(u64::from(page.engaged_ms));
+            writer.byte(page.scroll);
+        });
+        writer.list(&self.hit_ids, |writer, hit| {
+            writer.out.extend_from_slice(&hit.id.to_le_bytes());
+            writer.time(hit.received);
+            writer.varint(hit.position.0);
+        });
+    }
+
+    /// Reads what [`Visitor::save`] wrote.
+    pub(crate) fn load(id: VisitorId, bytes: &[u8]) -> Read<Visitor> {
+        let reader = Reader { rest: bytes, context: Context::default() };
+        reader.whole(|reader| Visitor::read(id, reader))
+    }
+
+    fn read(id: VisitorId, reader: &mut Reader<'_>) -> Read<Visitor> {
+        let last = Timestamp(reader.varint()?);
+        let origin = reader.origin()?;
+        reader.context = context(id, origin, last);
+        let started = reader.time()?;
+        Ok(Visitor {
+            session: Session { started, last, number: reader.number("count")? },
+            first_seen: reader.time()?,
+            hits: reader.number("count")?,
+            pages: reader.number("count")?,
+            last_when: reader.time()?,
+            last_position: Position(reader.varint()?),
+            bound: reader.option(Reader::binding)?,
+            shared: reader.bool()?,
+            trail: Trail { past: reader.list(Reader::stretch)?, last: reader.stretch()? },
+            rows: reader.rows()?,
+            seen: reader.list(Reader::seen)?,
+            named: reader.list(|reader| Ok((reader.lead_id()?, reader.time()?)))?,
+            counted: reader.list(|reader| {
+                Ok(Counted {
+                    rule: RuleId(reader.number("rule")?),
+                    what: u64::from_le_bytes(reader.fixed()?),
+                    when: reader.time()?,
+                })
+            })?,
+            open_pages: reader.list(|reader| {
+                Ok(OpenPage {
+                    key: u64::from_le_bytes(reader.fixed()?),
+                    engaged_ms: reader.number("time")?,
+                    scroll: reader.byte()?,
+                })
+            })?,
+            hit_ids: reader.list(|reader| {
+                Ok(HitId {
+                    id: u64::from_le_bytes(reader.fixed()?),
+                    received: reader.time()?,
+                    position: Position(reader.varint()?),
+                })
+            })?,
+        })
+    }
+}
+
+fn context(id: VisitorId, origin: LeadId, last: Timestamp) -> Context {
+    Context { time: last, version: 0, visitor: Some(id), origin }
+}
+
+impl Writer<'_> {
+    fn stretch(&mut self, stretch: &Stretch) {
+        self.varint(stretch.after.0);
+        self.option(stretch.owner.as_ref(), |writer, owner| writer.origin(*owner));
+        self.varint(stretch.first_position.0);
+        self.varint(stretch.last_position.0);
+        self.time(stretch.first_seen);
+        self.time(stretch.last_when);
+        for count in [stretch.hits, stretch.pages, stretch.visits] {
+            self.varint(u64::from(count));
+        }
+        self.list(&stretch.marks, Writer::mark);
+        self.list(&stretch.given, |writer, given| {
+            writer.varint(given.step.0);
+            writer.option(given.from.as_ref(), |writer, from| writer.origin(*from));
+            writer.option(given.to.as_ref(), |writer, to| writer.origin(*to));
+            writer.assurance(given.sure);
+        });
+    }
+
+    fn mark(&mut self, mark: &Mark) {
+        match mark {
+            Mark::Severed => self.byte(0),
+            Mark::Said { binding, along } => {
+                self.byte(1);
+                self.binding(binding);
+                self.bool(*along);
+            }
+            Mark::Taken { step, from } => {
+                self.byte(2);
+                self.varint(step.0);
+                self.origin(*from);
+            }
+            Mark::Tied { step, binding } => {
+                self.byte(3);
+                self.varint(step.0);
+                self.binding(binding);
+            }
+        }
+    }
+}
+
+impl Reader<'_> {
+    fn stretch(&mut self) -> Read<Stretch> {
+        Ok(Stretch {
+            after: Position(self.varint()?),
+            owner: self.option(Reader::origin)?,
+            first_position: Position(self.varint()?),
+            last_position: Position(self.varint()?),
+            first_seen: self.time()?,
+            last_when: self.time()?,
+            hits: self.number("count")?,
+            pages: self.number("count")?,
+            visits: self.number("count")?,
+            marks: self.list(Reader::mark)?,
+            given: self.list(|reader| {
+                Ok(Given {
+                    step: Position(reader.varint()?),
+                    from: reader.option(Reader::origin)?,
+                    to: reader.option(Reader::origin)?,
+                    sure: reader.assurance()?,
+                })
+            })?,
+        })
+    }
+
+    fn mark(&mut self) -> Read<Mark> {
+        Ok(match self.byte()? {
+            0 => Mark::Severed,
+            1 => Mark::Said { binding: self.binding()?, along: self.bool()? },
+            2 => Mark::Taken { step: Position(self.varint()?), from: self.origin()? },
+            3 => Mark::Tied { step: Position(self.varint()?), binding: self.binding()? },
+            _ => return Err(WireError::UnknownNumber("mark")),
+        })
+    }
+}
