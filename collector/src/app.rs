@@ -27,6 +27,7 @@ use crate::net::Network;
 use crate::patience::Stalled;
 use crate::privacy::Robots;
 use crate::seal::Sealer;
+use crate::snapshots::Figures as Snapshotted;
 
 /// What every handler shares.
 pub struct App {
@@ -72,6 +73,8 @@ pub struct App {
     pub ready: AtomicBool,
     /// Which limits on what is kept are met, as the timers last saw it.
     pub full: Full,
+    /// Of the snapshots, and whether one is wanted.
+    pub snapshots: Snapshotted,
     /// Who cannot read the journal any further.
     pub stalled: Stalled,
     /// Where the collector listens, once it does.

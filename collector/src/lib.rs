@@ -32,6 +32,7 @@ pub mod sample;
 pub mod seal;
 pub mod serve;
 pub mod server;
+pub mod snapshots;
 pub mod steps;
 pub mod store;
 pub mod stories;

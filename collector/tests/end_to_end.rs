@@ -30,6 +30,8 @@ mod requests;
 mod rules;
 #[path = "end_to_end/sales.rs"]
 mod sales;
+#[path = "end_to_end/snapshots.rs"]
+mod snapshots;
 #[path = "end_to_end/telling.rs"]
 mod telling;
 mod support;

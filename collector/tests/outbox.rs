@@ -36,6 +36,7 @@ use collector::patience::Stalled;
 use collector::privacy::{ROBOTS, Robots};
 use collector::seal::Sealer;
 use collector::serve::{name_sites, publish_first};
+use collector::snapshots::Figures;
 use collector::timeline::unseal_with;
 use collector::webhook::EndpointId;
 use collector::webhook::breaker::Rest;
@@ -491,6 +492,7 @@ impl Life {
             metrics: Metrics::default(),
             ready: AtomicBool::new(true),
             full: Full::default(),
+            snapshots: Figures::default(),
             stalled: Stalled::default(),
             listening: OnceLock::new(),
             live: broadcast::channel(1).0,

@@ -1,6 +1,7 @@
 //! The figures: counters, gauges and latencies as Prometheus text.
 
 use std::fmt::Write;
+use std::sync::atomic::Ordering;
 
 use engine::record::NameKind;
 use hyper::Response;
@@ -155,6 +156,21 @@ impl Admin {
                 "Of outbox and reader, how many cannot read the journal.",
                 app.stalled.count(),
             ),
+            (
+                "mikomi_snapshot_bytes",
+                "Bytes of the last snapshot of this run; 0 before the first.",
+                app.snapshots.bytes.load(Ordering::Relaxed),
+            ),
+            (
+                "mikomi_snapshot_took_ms",
+                "Milliseconds that it took.",
+                app.snapshots.took_ms.load(Ordering::Relaxed),
+            ),
+            (
+                "mikomi_snapshot_at_ms",
+                "When it was taken, in milliseconds since 1970.",
+                app.snapshots.last.load(Ordering::Relaxed),
+            ),
             ("mikomi_deliveries_pending", "Messages waiting or in flight.", queue.pending as u64),
             ("mikomi_deliveries_dead", "Dead letters kept.", queue.dead as u64),
             (
@@ -174,6 +190,16 @@ impl Admin {
                 "mikomi_links_refused_total",
                 "Ties refused: the lead has as many browsers as it may.",
                 self.app.engine.links_refused(),
+            ),
+            (
+                "mikomi_snapshots_taken_total",
+                "Snapshots taken.",
+                self.app.snapshots.taken.load(Ordering::Relaxed),
+            ),
+            (
+                "mikomi_snapshots_failed_total",
+                "Snapshots that could not be taken.",
+                self.app.snapshots.failed.load(Ordering::Relaxed),
             ),
             ("mikomi_journal_commits_total", "Groups made durable.", journal.commits),
             ("mikomi_journal_refused_total", "Reservations refused.", journal.refused),

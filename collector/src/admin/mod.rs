@@ -329,6 +329,11 @@ impl Admin {
                 self.reload.store(true, Ordering::Release);
                 Ok(answer(&json!({ "schema": 1, "reload": "asked for; see /api/problems" })))
             }
+            "/api/snapshot" => {
+                Wish::read(&body, &[])?;
+                self.app.snapshots.wanted.store(true, Ordering::Release);
+                Ok(answer(&json!({ "schema": 1, "snapshot": "asked for; see /metrics" })))
+            }
             "/api/deliveries/resend" => self.resend(&body).await,
             "/api/test-clock" => {
                 let wish = Wish::read(&body, &["now_ms"])?;

@@ -10,7 +10,7 @@ use super::crm_link::CrmLink;
 use super::problem::Problems;
 use super::settings::{
     Admin, Collector, Cookie, Durability, Journal, Limits, Privacy, Rate, RulesFrom, SecureCookie,
-    Settings, TlsFiles, Webhooks,
+    Settings, Snapshots, TlsFiles, Webhooks,
 };
 use super::sites::read_sites;
 use super::table::{Environment, Field, Source, Table};
@@ -55,13 +55,10 @@ pub(super) fn read(
     }
     let limits = read_limits(section("limits"));
     let journal = read_journal(section("journal"));
+    let snapshots = read_snapshots(section("snapshots"));
     let cookie = read_cookie(section("cookie"));
-    let engine = section("engine");
-    let shards = engine.need("shards").and_then(|field| shards(&field));
-    let rules = section("rules");
-    let rules_from = rules.need("from").and_then(|field| field.word(&["file", "dashboard"]));
-    rules.finish();
-    engine.finish();
+    let shards = read_shards(section("engine"));
+    let rules_from = read_rules_from(section("rules"));
     let webhooks = read_webhooks(section("webhooks"));
     let privacy = read_privacy(section("privacy"));
     // Sites are not mixed with the defaults: nothing is assumed for a person's own site.
@@ -82,19 +79,26 @@ pub(super) fn read(
         admin: admin?,
         limits: limits?,
         journal: journal?,
+        snapshots: snapshots?,
         cookie: cookie?,
         shards: shards?,
-        rules_from: match rules_from? {
-            "dashboard" => RulesFrom::Dashboard,
-            _ => RulesFrom::File,
-        },
+        rules_from: rules_from?,
         webhooks: webhooks?,
         privacy: privacy?,
         sites: sites?,
     })
 }
 
-fn shards(field: &Field<'_>) -> Option<usize> {
+fn read_rules_from(table: Table<'_>) -> Option<RulesFrom> {
+    let from = table.need("from").and_then(|field| field.word(&["file", "dashboard"]));
+    table.finish();
+    Some(if from? == "dashboard" { RulesFrom::Dashboard } else { RulesFrom::File })
+}
+
+fn read_shards(table: Table<'_>) -> Option<usize> {
+    let field = table.need("shards");
+    table.finish();
+    let field = field?;
     let shards = field.count(2)? as usize;
     if !shards.is_power_of_two() || shards > 65_536 {
         field.problem("\"shards\" needs a power of two from 2 to 65536");
@@ -363,6 +367,17 @@ fn read_journal(table: Table<'_>) -> Option<Journal> {
             _ => Durability::Durable,
         },
         segment_bytes: segment_bytes? as u64,
+    })
+}
+
+fn read_snapshots(table: Table<'_>) -> Option<Snapshots> {
+    let day_ms = 24 * 3_600_000;
+    let every_ms = table.need("every_ms").and_then(|field| field.whole(1_000..=day_ms));
+    let every_bytes = table.need("every_bytes").and_then(|field| field.whole(1 << 20..=1 << 40));
+    table.finish();
+    Some(Snapshots {
+        every: Duration::from_millis(every_ms? as u64),
+        every_bytes: every_bytes? as u64,
     })
 }
 

@@ -23,6 +23,8 @@ pub struct Settings {
     pub limits: Limits,
     /// What was acknowledged.
     pub journal: Journal,
+    /// When what is in memory is kept beside it.
+    pub snapshots: Snapshots,
     /// How a browser is known again.
     pub cookie: Cookie,
     /// Locks of the engine's maps: a power of two, at least 2.
@@ -162,6 +164,15 @@ pub struct Journal {
     pub durability: Durability,
     /// One file.
     pub segment_bytes: u64,
+}
+
+/// When a snapshot is taken: whichever comes first, if there is anything new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Snapshots {
+    /// After so long.
+    pub every: Duration,
+    /// After so many bytes of the journal.
+    pub every_bytes: u64,
 }
 
 /// Where the rules come from: there is one truth.

@@ -18,6 +18,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use engine::id::Position;
 
@@ -34,6 +35,9 @@ use tail::Tail;
 
 /// The least and the greatest size of a segment. Recovery reads one at a time into memory.
 pub const SEGMENT_BYTES: (u64, u64) = (4 * 1024, 1024 * 1024 * 1024);
+
+/// The version of the code that applies records: what a segment's and a snapshot's header say.
+pub const EVOLVE: u16 = 2;
 
 /// How a journal is opened.
 #[derive(Clone, Debug)]
@@ -68,7 +72,7 @@ impl Options {
         Options {
             partition: 0,
             install,
-            evolve: 2,
+            evolve: EVOLVE,
             segment_bytes: 64 * 1024 * 1024,
             pending_bytes_max: 64 * 1024 * 1024,
             record_bytes_max: 4 * 1024 * 1024,
@@ -206,6 +210,17 @@ impl Journal {
     /// The highest durable position. One atomic read.
     pub fn durable(&self) -> Position {
         self.shared.tail.durable()
+    }
+
+    /// The highest position that was given out.
+    pub fn pushed(&self) -> Position {
+        self.shared.tail.pushed()
+    }
+
+    /// Whether a position is durable within a time: also in a journal that is lossy.
+    pub fn wait_durable(&self, position: Position, timeout: Duration) -> bool {
+        self.shared.tail.wait_durable(position, timeout);
+        position <= self.durable()
     }
 
     /// The incarnation of new records.

@@ -145,6 +145,11 @@ impl Tail {
         Position(self.durable.load(Ordering::Acquire))
     }
 
+    pub(super) fn pushed(&self) -> Position {
+        let next = self.lock().next;
+        Position(next.0 - 1)
+    }
+
     pub(super) fn pending_bytes(&self) -> u64 {
         self.pending.load(Ordering::Relaxed)
     }

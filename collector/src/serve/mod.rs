@@ -47,6 +47,7 @@ use crate::privacy::{ROBOTS, Robots};
 use crate::reader::{self, Lists};
 use crate::seal::Sealer;
 use crate::server::TlsError;
+use crate::snapshots;
 use crate::tokens::Tokens;
 use crate::webhook::client::ClientError;
 use crate::webhook::driver::{self, Command};
@@ -83,6 +84,10 @@ pub enum StartError {
     Keys(std::io::Error),
     /// The journal cannot be had.
     Journal(OpenError),
+    /// The folder of the snapshots cannot be had.
+    Snapshots(std::io::Error),
+    /// The journal has lost its beginning, and no sound snapshot holds what was before.
+    NoBase,
     /// A record cannot be applied.
     Record(Position, String),
     /// What a crash cut off cannot go on.
@@ -107,6 +112,10 @@ impl fmt::Display for StartError {
             Self::Install(error) => error.fmt(f),
             Self::Keys(error) => write!(f, "the log of personal keys: {error}"),
             Self::Journal(error) => error.fmt(f),
+            Self::Snapshots(error) => write!(f, "the folder of the snapshots: {error}"),
+            Self::NoBase => {
+                f.write_str("the journal's beginning and every snapshot of it are gone")
+            }
             Self::Record(position, why) => {
                 write!(f, "the record at position {} cannot be applied: {why}", position.0)
             }
@@ -167,7 +176,8 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
     let clock = options.test_clock.map_or_else(Clock::system, Clock::test);
     let keys = (&install, &sealer, &clock);
     let recovered = recover(&settings, options, &data, keys, &endpoints)?;
-    let Recovered { engine, journal, found, lists, link_uses, replayed, queue, log } = recovered;
+    let Recovered { engine, journal, found, lists, link_uses, replayed, queue, log, snapshots } =
+        recovered;
     let now = clock.now();
     let scoring_file = chosen_rules(&engine, &settings, &surroundings, scoring_file)
         .map_err(StartError::Settings)?;
@@ -200,18 +210,15 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
         metrics: Metrics::default(),
         ready: AtomicBool::new(false),
         full: Full::default(),
+        snapshots: snapshots::Figures::default(),
         stalled: Stalled::default(),
         listening: OnceLock::new(),
         live,
     });
-    app.engine.rebuild_timers(&app.scoring.load().scoring);
-    // What a crash cut off between two people goes on first: they are one, or two.
-    crate::steps::resume(&app).map_err(|error| StartError::Step(error.to_string()))?;
-    // Whoever became due while nobody was here is settled before anybody is let in.
-    note_full(&app);
-    advance(&app);
+    catch_up(&app)?;
     let parts = Parts {
         lists: Arc::new(lists),
+        snapshots,
         log: Arc::new(log),
         endpoints: Arc::new(ArcSwap::from_pointee(endpoints)),
         watcher: config::Watcher::new(
@@ -225,6 +232,17 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
         surroundings: Arc::new(Surroundings { dir: files.dir, ..Surroundings::default() }),
     };
     launch(app, parts, (replayed, queue), options, (data, found))
+}
+
+/// Before anybody is let in.
+fn catch_up(app: &Arc<App>) -> Result<(), StartError> {
+    app.engine.rebuild_timers(&app.scoring.load().scoring);
+    // What a crash cut off between two people goes on first: they are one, or two.
+    crate::steps::resume(app).map_err(|error| StartError::Step(error.to_string()))?;
+    // Whoever became due while nobody was here is settled.
+    note_full(app);
+    advance(app);
+    Ok(())
 }
 
 /// The rules to begin with: the file's, unless others were published without it and are to stay.
@@ -248,6 +266,7 @@ fn chosen_rules(
 struct Parts {
     lists: Arc<Lists>,
     log: Arc<Log>,
+    snapshots: snapshots::Store,
     endpoints: Arc<ArcSwap<Vec<Endpoint>>>,
     watcher: config::Watcher,
     /// The folder whose files are watched.
@@ -384,6 +403,8 @@ fn start_threads(
     let (reading, lists) = (Arc::clone(app), Arc::clone(&parts.lists));
     thread("reader", Box::new(move |stop| reader::run(&reading, &lists, follower, stop)))?;
     let timing = Arc::clone(app);
+    let (kept, store) = (Arc::clone(app), parts.snapshots);
+    thread("snapshots", Box::new(move |stop| snapshots::run(&kept, &store, stop)))?;
     thread("timers", Box::new(move |stop| run_timers(&timing, stop)))?;
     if let Some(dir) = parts.dir {
         let watching = Reloading {

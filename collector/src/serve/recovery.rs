@@ -1,9 +1,10 @@
-//! Recovery: the journal is opened, and every record applied to everything that is kept.
+//! Recovery: the newest sound snapshot is read, the journal opened, and every record that came
+//! after it applied to everything that is kept. A snapshot that cannot be used costs time only.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use engine::alert::AlertId;
+use engine::alert::{AlertId, Cause};
 use engine::catalog::Catalog;
 use engine::engine::Engine;
 use engine::record::{Body, Record};
@@ -14,11 +15,14 @@ use crate::clock::Clock;
 use crate::config::{Durability, Endpoint, Settings};
 use crate::install::Install;
 use crate::journal::committer::Now;
-use crate::journal::{EXIT_POISONED, Found, Hooks, Journal, Options as JournalOptions};
+use crate::journal::disk::RealDisk;
+use crate::journal::{EXIT_POISONED, Entry, Found, Hooks, Journal, Options as JournalOptions};
 use crate::link::uses::LinkUses;
 use crate::outbox::{Log, Replayed};
 use crate::reader::Lists;
 use crate::seal::Sealer;
+use crate::snapshots::file::{Fault, Snapshot};
+use crate::snapshots::{self, Store};
 use crate::store::KeyedDisk;
 use crate::timeline::unseal_with;
 use crate::webhook::queue::{Input, Queue};
@@ -33,9 +37,31 @@ pub(super) struct Recovered {
     pub(super) replayed: Replayed,
     pub(super) queue: Queue,
     pub(super) log: Log,
+    /// Where snapshots are.
+    pub(super) snapshots: Store,
 }
 
-/// Opens the journal of a data folder and rebuilds everything from it.
+/// Why an attempt to recover came to nothing.
+enum Failed {
+    /// Another snapshot may do.
+    Snapshot(Fault),
+    /// Nothing else would help.
+    Start(StartError),
+}
+
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Failed {
+        Failed::Snapshot(fault)
+    }
+}
+
+impl From<StartError> for Failed {
+    fn from(error: StartError) -> Failed {
+        Failed::Start(error)
+    }
+}
+
+/// Rebuilds everything that a data folder holds.
 pub(super) fn recover(
     settings: &Settings,
     options: &Options,
@@ -43,64 +69,136 @@ pub(super) fn recover(
     (install, sealer, clock): (&Install, &Arc<Sealer>, &Clock),
     endpoints: &[Endpoint],
 ) -> Result<Recovered, StartError> {
-    let disk = KeyedDisk::open(data.join("journal"), Arc::clone(sealer));
-    let disk = disk.map_err(StartError::Keys)?;
-    let mut journal_options = JournalOptions::new(install.id.0);
-    journal_options.segment_bytes = settings.journal.segment_bytes;
-    journal_options.pending_bytes_max = settings.limits.pending_bytes_max;
-    journal_options.lossy = settings.journal.durability == Durability::Lossy;
-    journal_options.accept_loss = options.accept_loss;
-    let engine = Engine::new(settings.shards);
-    let lists = Lists::default();
-    let link_uses = LinkUses::default();
-    let log = Log::default();
-    let mut replayed = Replayed::default();
-    let mut queue = Queue::new(queue_limits(settings));
-    for endpoint in endpoints {
-        if let Some(known) = endpoint_settings(endpoint, settings, false) {
-            queue.step(Input::EndpointChanged(known), clock.now());
-        }
-    }
-    let mut failed = None;
-    let mut catalog = Catalog::default();
-    let unseal = |lead, sealed: &[u8]| sealer.unseal(lead, sealed);
-    let alert_id = |cause: &engine::alert::Cause<'_>| AlertId::derive(&install.alert, cause);
-    let began_ms = clock.boot_ms();
-    let hooks = Hooks {
-        now: Box::new(hook_clock()),
-        poisoned: Box::new(|why| {
-            tracing::error!(?why, "the disk failed; exiting, replay will decide what is true");
-            std::process::exit(EXIT_POISONED);
-        }),
-    };
-    let (journal, found) = Journal::open(Arc::new(disk), &journal_options, hooks, |entry| {
-        let mut record = match Record::decode(entry.bytes) {
-            Ok(record) => record,
-            Err(error) => {
-                failed.get_or_insert((entry.position, error.to_string()));
-                return;
+    Recovery { settings, options, data, install, sealer, clock, endpoints }.run()
+}
+
+/// What everything is rebuilt from and by.
+struct Recovery<'a> {
+    settings: &'a Settings,
+    options: &'a Options,
+    data: &'a Path,
+    install: &'a Install,
+    sealer: &'a Arc<Sealer>,
+    clock: &'a Clock,
+    endpoints: &'a [Endpoint],
+}
+
+impl Recovery<'_> {
+    fn run(&self) -> Result<Recovered, StartError> {
+        let disk = RealDisk::open(self.data.join("snapshots")).map_err(StartError::Snapshots)?;
+        let store = Store::new(Arc::new(disk), self.install.id.0);
+        for name in store.names().unwrap_or_default() {
+            let opened = store.open(&name).map_err(Failed::Snapshot);
+            match opened.and_then(|snapshot| self.replay(&store, Some(&snapshot))) {
+                Err(Failed::Snapshot(why)) => {
+                    tracing::error!(name, %why, "a snapshot cannot be used: going on without it");
+                }
+                Err(Failed::Start(error)) => return Err(error),
+                Ok(recovered) => return Ok(recovered),
             }
-        };
-        unseal_with(&mut record, unseal);
-        engine.evolve(&record, entry.position);
-        if matches!(record.body, Body::Published(_) | Body::Named(_)) {
-            catalog = engine.catalog();
         }
-        lists.evolve(&record, entry.position, &catalog);
-        link_uses.evolve(&record);
-        let place = (entry.position, entry.incarnation);
-        replayed.evolve(&mut queue, &record, place, &unseal, &alert_id, &log);
-    })
-    .map_err(StartError::Journal)?;
-    if let Some((position, why)) = failed {
-        return Err(StartError::Record(position, why));
+        self.replay(&store, None).map_err(|failed| match failed {
+            Failed::Start(error) => error,
+            // Without a snapshot only what was before the journal can be missing.
+            Failed::Snapshot(_) => StartError::NoBase,
+        })
     }
-    let took_ms = clock.boot_ms() - began_ms;
-    tracing::info!(records = found.records, bytes = found.bytes, took_ms, "replayed");
-    for lost in &found.lost {
-        tracing::error!(?lost, "records were lost, and their loss accepted");
+
+    /// Restores a snapshot, and replays what the journal has besides.
+    fn replay(&self, store: &Store, snapshot: Option<&Snapshot>) -> Result<Recovered, Failed> {
+        let (settings, clock) = (self.settings, self.clock);
+        let engine = Engine::new(settings.shards);
+        let began_ms = clock.boot_ms();
+        if let Some(snapshot) = snapshot {
+            snapshots::restore(snapshot, &engine, self.sealer)?;
+            let (visitors, leads) = engine.sizes();
+            let took_ms = clock.boot_ms() - began_ms;
+            tracing::info!(visitors, leads, bytes = snapshot.bytes, took_ms, "a snapshot is read");
+        }
+        let lists = Lists::default();
+        let link_uses = LinkUses::default();
+        let log = Log::default();
+        let mut replayed = Replayed::default();
+        let mut queue = Queue::new(queue_limits(settings));
+        for endpoint in self.endpoints {
+            if let Some(known) = endpoint_settings(endpoint, settings, false) {
+                queue.step(Input::EndpointChanged(known), clock.now());
+            }
+        }
+        let mut failed = None;
+        let mut catalog = Catalog::default();
+        let unseal = |lead, sealed: &[u8]| self.sealer.unseal(lead, sealed);
+        let alert_id = |cause: &Cause<'_>| AlertId::derive(&self.install.alert, cause);
+        let began_ms = clock.boot_ms();
+        let (journal, found) = self.open_journal(&mut |entry| {
+            let mut record = match Record::decode(entry.bytes) {
+                Ok(record) => record,
+                Err(error) => {
+                    failed.get_or_insert((entry.position, error.to_string()));
+                    return;
+                }
+            };
+            unseal_with(&mut record, unseal);
+            engine.evolve(&record, entry.position);
+            if matches!(record.body, Body::Published(_) | Body::Named(_)) {
+                catalog = engine.catalog();
+            }
+            lists.evolve(&record, entry.position, &catalog);
+            link_uses.evolve(&record);
+            let place = (entry.position, entry.incarnation);
+            replayed.evolve(&mut queue, &record, place, &unseal, &alert_id, &log);
+        })?;
+        if let Some((position, why)) = failed {
+            return Err(Failed::Start(StartError::Record(position, why)));
+        }
+        agree(snapshot, &found)?;
+        let took_ms = clock.boot_ms() - began_ms;
+        tracing::info!(records = found.records, bytes = found.bytes, took_ms, "replayed");
+        for lost in &found.lost {
+            tracing::error!(?lost, "records were lost, and their loss accepted");
+        }
+        let snapshots = store.clone();
+        Ok(Recovered { engine, journal, found, lists, link_uses, replayed, queue, log, snapshots })
     }
-    Ok(Recovered { engine, journal, found, lists, link_uses, replayed, queue, log })
+
+    fn open_journal(
+        &self,
+        each: &mut dyn FnMut(Entry<'_>),
+    ) -> Result<(Journal, Found), StartError> {
+        let disk = KeyedDisk::open(self.data.join("journal"), Arc::clone(self.sealer));
+        let disk = disk.map_err(StartError::Keys)?;
+        let settings = self.settings;
+        let mut options = JournalOptions::new(self.install.id.0);
+        options.segment_bytes = settings.journal.segment_bytes;
+        options.pending_bytes_max = settings.limits.pending_bytes_max;
+        options.lossy = settings.journal.durability == Durability::Lossy;
+        options.accept_loss = self.options.accept_loss;
+        let hooks = Hooks {
+            now: Box::new(hook_clock()),
+            poisoned: Box::new(|why| {
+                tracing::error!(?why, "the disk failed; exiting, replay will decide what is true");
+                std::process::exit(EXIT_POISONED);
+            }),
+        };
+        Journal::open(Arc::new(disk), &options, hooks, each).map_err(StartError::Journal)
+    }
+}
+
+/// Whether a snapshot and the journal that was found are of one past.
+fn agree(snapshot: Option<&Snapshot>, found: &Found) -> Result<(), Fault> {
+    let Some(Snapshot { head, end, .. }) = snapshot else {
+        let whole = found.first.ordinal() <= 1;
+        return whole.then_some(()).ok_or(Fault::Behind);
+    };
+    if found.first > head.from.next() {
+        return Err(Fault::Behind);
+    }
+    if found.last < end.until || head.incarnation > found.incarnation {
+        return Err(Fault::Ahead);
+    }
+    // It may know of what was accepted as lost, and the journal alone would say otherwise.
+    let lost = !found.lost.is_empty() && head.incarnation < found.incarnation;
+    if lost { Err(Fault::Lost) } else { Ok(()) }
 }
 
 /// The journal's own clock: it writes the time into segment headers, and measures idleness.

@@ -1,0 +1,227 @@
+//! Snapshots: what is in memory, on the disk, so that a start replays only what came after. One
+//! is taken while hits go on, an entry at a time; it is published only when the journal is
+//! durable past every record that it knows of, and when it was read back. Two are kept.
+
+pub mod file;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use engine::attribute::Attributes;
+use engine::engine::Engine;
+use engine::id::{LeadId, Position, Slot};
+use engine::snapshot::{Slots, load_catalog, save_catalog};
+
+use crate::app::App;
+use crate::config;
+use crate::journal::EVOLVE;
+use crate::journal::disk::Disk;
+use crate::seal::{Sealer, attributes_from_bytes};
+
+use self::file::{End, Fault, Head, Kind, Snapshot, Writing, ordinal_of};
+
+/// Snapshots kept. One may turn out to be damaged when it is needed.
+pub const KEPT: usize = 2;
+/// How often it is looked whether another is to be taken.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// The longest that a snapshot waits for the disk to have what it knows of. Then something else
+/// is wrong, and says so itself.
+const DURABLE_WITHIN: Duration = Duration::from_mins(1);
+
+/// The folder of the snapshots.
+#[derive(Clone)]
+pub struct Store {
+    disk: Arc<dyn Disk>,
+    install: [u8; 16],
+}
+
+/// What is known of the snapshots, for the metrics.
+#[derive(Debug, Default)]
+pub struct Figures {
+    /// Taken since the start.
+    pub taken: AtomicU64,
+    /// Not taken, since something failed.
+    pub failed: AtomicU64,
+    /// Bytes of the last one.
+    pub bytes: AtomicU64,
+    /// How long the last one took, in milliseconds.
+    pub took_ms: AtomicU64,
+    /// When the last one was begun; 0 before the first.
+    pub last: AtomicU64,
+    /// Somebody wants one now.
+    pub wanted: AtomicBool,
+}
+
+/// Why none was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// It could not be written, or not be read back.
+    File(Fault),
+    /// The journal ended, or its disk is so slow that it was given up.
+    NotDurable,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(fault) => fault.fmt(f),
+            Self::NotDurable => f.write_str("what it knows of did not become durable"),
+        }
+    }
+}
+
+impl<T: Into<Fault>> From<T> for Failed {
+    fn from(fault: T) -> Failed {
+        Failed::File(fault.into())
+    }
+}
+
+impl Store {
+    /// Of a folder, for an installation.
+    pub fn new(disk: Arc<dyn Disk>, install: [u8; 16]) -> Store {
+        Store { disk, install }
+    }
+
+    /// The snapshots there are, the newest first.
+    pub fn names(&self) -> Result<Vec<String>, Fault> {
+        let mut names = self.disk.list()?;
+        names.retain(|name| ordinal_of(name).is_some());
+        names.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(names)
+    }
+
+    /// One of them.
+    pub fn open(&self, name: &str) -> Result<Snapshot, Fault> {
+        Snapshot::open(self.disk.as_ref(), name, &self.install, EVOLVE)
+    }
+
+    /// Removes what is older than the ones that are kept, and what was never finished.
+    fn tidy(&self) -> Result<(), Fault> {
+        for name in self.names()?.iter().skip(KEPT) {
+            self.disk.remove(name)?;
+        }
+        for name in self.disk.list()? {
+            let unfinished = name.strip_suffix(".new").and_then(ordinal_of);
+            if unfinished.is_some() {
+                self.disk.remove(&name)?;
+            }
+        }
+        self.disk.sync_directory()?;
+        Ok(())
+    }
+}
+
+/// Takes a snapshot of everything, while hits go on. Says what it holds and its bytes.
+pub fn take(app: &App, store: &Store) -> Result<(End, u64), Failed> {
+    store.tidy()?;
+    let created = app.clock.now();
+    let from = app.journal.pushed();
+    let incarnation = app.journal.incarnation();
+    let install = store.install;
+    let head = Head { install, evolve: EVOLVE, incarnation, from, created };
+    let mut writing = Writing::begin(store.disk.as_ref(), head)?;
+    let keys = app.engine.keys();
+    let mut end = End::default();
+    for slot in 0..Slot::COUNT as u16 {
+        let saved = app.engine.save_slot(Slot(slot), &keys, created).map_err(Fault::Content)?;
+        end.until = end.until.max(saved.latest);
+        end.visitors += saved.visitors as u64;
+        end.leads += saved.leads as u64;
+        if saved.visitors + saved.leads > 0 {
+            writing.part(Kind::Slot, u64::from(slot), &saved.bytes)?;
+        }
+    }
+    writing.part(Kind::Catalog, 0, &save_catalog(&app.engine.catalog()))?;
+    // The catalog may know of a record that no entry does.
+    end.until = end.until.max(app.journal.pushed());
+    if !app.journal.wait_durable(end.until, DURABLE_WITHIN) {
+        return Err(Failed::NotDurable);
+    }
+    let bytes = writing.finish(end)?;
+    store.tidy()?;
+    Ok((end, bytes))
+}
+
+/// Puts everything that a snapshot holds back into an empty engine, slots in parallel.
+pub fn restore(snapshot: &Snapshot, engine: &Engine, sealer: &Sealer) -> Result<(), Fault> {
+    let catalog = snapshot.only(Kind::Catalog)?.ok_or(Fault::Parts)?;
+    engine.restore_catalog(load_catalog(&catalog)?);
+    let unseal = |lead: LeadId, sealed: &[u8]| -> Attributes {
+        let plain = sealer.unseal(lead, sealed);
+        plain.and_then(|plain| attributes_from_bytes(&plain)).unwrap_or_default()
+    };
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<(), Fault> {
+        while let Some(part) = snapshot.parts().get(next.fetch_add(1, Ordering::Relaxed)) {
+            if part.kind == Kind::Slot {
+                let payload = snapshot.read(part)?;
+                engine.restore_slot(&Slots::open(&payload)?, &unseal)?;
+            }
+        }
+        Ok(())
+    };
+    let workers = thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let done = workers.into_iter().map(|it| it.join().unwrap_or(Err(Fault::Parts)));
+        done.collect()
+    })
+}
+
+/// Takes one snapshot after another, as the settings say and as is asked for, until told to stop.
+pub fn run(app: &App, store: &Store, stop: &AtomicBool) {
+    let settings = &app.settings.snapshots;
+    let mut last = Last { at_ms: app.clock.boot_ms(), written: 0, position: app.journal.pushed() };
+    while !stop.load(Ordering::Acquire) && !app.journal.has_ended() {
+        let wanted = app.snapshots.wanted.swap(false, Ordering::AcqRel);
+        if wanted || last.is_over(app, settings) {
+            last = Last {
+                at_ms: app.clock.boot_ms(),
+                written: app.journal.figures().written_bytes,
+                position: app.journal.pushed(),
+            };
+            note(app, &take(app, store), last.at_ms);
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// When the last snapshot was begun, and what had been written then.
+struct Last {
+    at_ms: u64,
+    written: u64,
+    position: Position,
+}
+
+impl Last {
+    fn is_over(&self, app: &App, settings: &config::Snapshots) -> bool {
+        if app.journal.pushed() == self.position {
+            return false;
+        }
+        let every_ms = settings.every.as_millis() as u64;
+        let late = app.clock.boot_ms().saturating_sub(self.at_ms) >= every_ms;
+        let written = app.journal.figures().written_bytes.saturating_sub(self.written);
+        late || written >= settings.every_bytes
+    }
+}
+
+fn note(app: &App, taken: &Result<(End, u64), Failed>, began_ms: u64) {
+    let (figures, took_ms) = (&app.snapshots, app.clock.boot_ms().saturating_sub(began_ms));
+    match taken {
+        Ok((end, bytes)) => {
+            figures.taken.fetch_add(1, Ordering::Relaxed);
+            figures.bytes.store(*bytes, Ordering::Relaxed);
+            figures.took_ms.store(took_ms, Ordering::Relaxed);
+            figures.last.store(app.clock.now().0, Ordering::Relaxed);
+            let (visitors, leads) = (end.visitors, end.leads);
+            tracing::info!(visitors, leads, bytes, took_ms, "a snapshot was taken");
+        }
+        Err(why) => {
+            figures.failed.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%why, "no snapshot was taken; the journal holds everything");
+        }
+    }
+}
