@@ -26,14 +26,20 @@ mod dashed {
     pub(crate) struct Shards<K, V>(DashMap<K, V, FixedHash>);
 
     impl<K: Eq + Hash + Copy, V: Default> Shards<K, V> {
-        /// Empty, with a power of two of locks.
-        pub(crate) fn new(shards: usize) -> Self {
-            Shards(DashMap::with_hasher_and_shard_amount(FixedHash, shards))
+        /// Empty, with a power of two of locks and room for so many entries.
+        pub(crate) fn new(shards: usize, entries: usize) -> Self {
+            let map = DashMap::with_capacity_and_hasher_and_shard_amount;
+            Shards(map(entries, FixedHash, shards))
         }
 
         /// The entry, made if it is not there, under its lock.
         pub(crate) fn entry(&self, key: K) -> RefMut<'_, K, V> {
             self.0.entry(key).or_default()
+        }
+
+        /// Puts an entry in.
+        pub(crate) fn insert(&self, key: K, value: V) {
+            self.0.insert(key, value);
         }
 
         /// The entry to look at, if it is there.
@@ -115,7 +121,7 @@ mod shuffled {
     }
 
     impl<K: Eq + Hash + Copy + Ord, V: Default> Shards<K, V> {
-        pub(crate) fn new(shards: usize) -> Self {
+        pub(crate) fn new(shards: usize, _entries: usize) -> Self {
             Shards((0..shards).map(|_| RwLock::new(BTreeMap::new())).collect())
         }
 
@@ -127,6 +133,11 @@ mod shuffled {
             let mut shard = self.shard(&key).write().unwrap_or_else(|it| it.into_inner());
             shard.entry(key).or_default();
             Held(shard, key)
+        }
+
+        pub(crate) fn insert(&self, key: K, value: V) {
+            let mut shard = self.shard(&key).write().unwrap_or_else(|it| it.into_inner());
+            shard.insert(key, value);
         }
 
         pub(crate) fn get(&self, key: &K) -> Option<Seen<'_, K, V>> {

@@ -107,7 +107,8 @@ impl Recovery<'_> {
     /// Restores a snapshot, and replays what the journal has besides.
     fn replay(&self, store: &Store, snapshot: Option<&Snapshot>) -> Result<Recovered, Failed> {
         let (settings, clock) = (self.settings, self.clock);
-        let engine = Engine::new(settings.shards);
+        let counts = snapshot.map(|it| (it.end.visitors as usize, it.end.leads as usize));
+        let engine = Engine::with_room(settings.shards, counts.unwrap_or_default());
         let began_ms = clock.boot_ms();
         if let Some(snapshot) = snapshot {
             snapshots::restore(snapshot, &engine, self.sealer)?;

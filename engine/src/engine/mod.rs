@@ -129,12 +129,17 @@ impl Means<'_, '_> {
 impl Engine {
     /// An empty engine. `shards` is a power of two, at least 2.
     pub fn new(shards: usize) -> Engine {
+        Engine::with_room(shards, (0, 0))
+    }
+
+    /// The same, with room for so many visitors and names of leads: they are put in at once.
+    pub fn with_room(shards: usize, (visitors, leads): (usize, usize)) -> Engine {
         let shards = shards.next_power_of_two().max(2);
         Engine {
             identity: Mutex::new(()),
             naming: Mutex::new(()),
-            visitors: Shards::new(shards),
-            leads: Shards::new(shards),
+            visitors: Shards::new(shards, visitors),
+            leads: Shards::new(shards, leads),
             timers: Timers::default(),
             catalog: RwLock::new(Catalog::default()),
             version: AtomicU32::new(0),

@@ -82,8 +82,8 @@ impl Engine {
     ) -> Result<(), SnapshotError> {
         slots.read(
             unseal,
-            |id, visitor| *self.visitors.entry(id) = visitor,
-            |id, lead| *self.leads.entry(id) = lead,
+            |id, visitor| self.visitors.insert(id, visitor),
+            |id, lead| self.leads.insert(id, lead),
         )
     }
 

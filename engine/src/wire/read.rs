@@ -61,6 +61,9 @@ pub(crate) struct Reader<'a> {
     pub(crate) context: Context,
 }
 
+/// Items that a list has room for before they are read.
+const EXACT_MAX: usize = 64;
+
 /// What reading comes to.
 pub(crate) type Read<T> = Result<T, WireError>;
 
@@ -141,7 +144,12 @@ impl<'a> Reader<'a> {
         if length > self.rest.len() {
             return Err(WireError::Short);
         }
-        (0..length).map(|_| read(self)).collect()
+        // Exact where lists are short, and no more than the bytes justify where they are not.
+        let mut items = Vec::with_capacity(length.min(EXACT_MAX));
+        for _ in 0..length {
+            items.push(read(self)?);
+        }
+        Ok(items)
     }
 
     pub(crate) fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
