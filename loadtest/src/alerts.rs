@@ -15,6 +15,7 @@ use crate::Failure;
 use crate::client::Client;
 use crate::http;
 use crate::sink::{self, Told};
+use crate::steady::quantiles;
 
 /// Threads that prepare and send, each on a connection of its own: more than are ever in flight
 /// at once unless the server stalls.
@@ -193,15 +194,4 @@ pub fn run(
         "click_to_answer_ms": quantiles(sent.iter().flatten().map(|one| one.answered).collect()),
         "schedule_late_ms": quantiles(sent.iter().flatten().map(|one| one.late).collect()),
     }))
-}
-
-/// Exact ones, by nearest rank.
-fn quantiles(mut times: Vec<Duration>) -> Value {
-    times.sort_unstable();
-    let at = |share: f64| {
-        let rank = (share * times.len() as f64).ceil() as usize;
-        let time = times.get(rank.saturating_sub(1)).copied().unwrap_or_default();
-        time.as_secs_f64() * 1_000.0
-    };
-    json!({ "p50": at(0.5), "p90": at(0.9), "p99": at(0.99), "max": at(1.0) })
 }

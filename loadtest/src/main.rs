@@ -14,6 +14,7 @@ mod pixel;
 mod random;
 mod receive;
 mod sink;
+mod steady;
 mod visitors;
 
 use std::net::SocketAddr;
@@ -140,6 +141,18 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         rate: u32,
     },
+    /// Send hits of known visitors on a schedule, and time their answers from when they were due.
+    Steady {
+        /// Cookies as `visitors` wrote them.
+        #[arg(long)]
+        cookies: PathBuf,
+        /// Hits a second.
+        #[arg(long)]
+        rate: u32,
+        /// For how long.
+        #[arg(long)]
+        seconds: u32,
+    },
     /// Take webhooks until standard input ends, well or badly, and write each down.
     Receive {
         /// How and where: good, slow_to_take, hanging, resetting or endless, "=", an address.
@@ -213,6 +226,9 @@ fn run(cli: Cli) -> Result<Value, Failure> {
         Command::Alerts { receiver, crossings, first, rate } => {
             let leads = alerts::Leads { first, count: crossings };
             alerts::run(target, receiver, leads, rate)
+        }
+        Command::Steady { cookies, rate, seconds } => {
+            steady::run(target, visitors::read(&cookies)?, rate, seconds, seed)
         }
         Command::Receive { receivers, out } => receive::run(&receivers, &out),
     }
