@@ -18,6 +18,7 @@ use crate::config::{DoNotSend, Excluded, Owners, Settings, Site};
 use crate::ids::Ids;
 use crate::install::Install;
 use crate::journal::Journal;
+use crate::ledger::Ledger;
 use crate::limits::{Quota, RateLimits};
 use crate::link::scanners::Scanners;
 use crate::link::uses::LinkUses;
@@ -53,6 +54,8 @@ pub struct App {
     pub journal: Journal,
     /// Personal payloads.
     pub sealer: Arc<Sealer>,
+    /// Who was erased. Held by whoever erases: one at a time.
+    pub ledger: Mutex<Ledger>,
     /// The keys of the installation.
     pub install: Install,
     /// Time.

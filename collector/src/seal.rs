@@ -1,14 +1,17 @@
 //! Personal payloads are sealed under a key per person, kept apart from the journal in
 //! `keys/subjects.log`. Dropping a person's key makes every copy of what it sealed unreadable.
 //!
+//! Who is erased has no key any more: the log is written anew without it, beside the old one, and
+//! takes its place at once. From when it is said until it is done nothing is sealed for them.
+//!
 //! A sealed payload is `1 | nonce (12) | ChaCha20-Poly1305 of the payload`, the person's lead id
 //! being authenticated beside it. A key log entry is `lead (8) | key (32) | CRC32C (4)`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use engine::attribute::Attributes;
@@ -25,11 +28,20 @@ const ENTRY_BYTES: usize = 8 + 32 + 4;
 pub struct Sealer {
     log: Mutex<KeyLog>,
     ids: Ids,
+    /// `keys` in the data folder.
+    folder: PathBuf,
 }
+
+/// The key log's name.
+const LOG: &str = "subjects.log";
+/// What it is called while it is written anew. One that is found at the start is void.
+const NEW: &str = "subjects.log.new";
 
 struct KeyLog {
     file: File,
     keys: BTreeMap<LeadId, [u8; 32]>,
+    /// Leads that are being erased: nothing is sealed for them until their keys are gone.
+    closing: BTreeSet<LeadId>,
     /// Entries written and not synced yet.
     dirty: bool,
     /// A write or sync failed: no key may be used any more.
@@ -51,12 +63,12 @@ impl Sealer {
     pub fn open(folder: &Path) -> io::Result<Sealer> {
         let folder = folder.join("keys");
         fs::create_dir_all(&folder)?;
-        let path = folder.join("subjects.log");
-        let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(path)?;
+        if let Err(error) = fs::remove_file(folder.join(NEW))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        let mut file = appended(&folder.join(LOG))?;
         File::open(&folder)?.sync_all()?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
@@ -70,8 +82,67 @@ impl Sealer {
             valid += ENTRY_BYTES;
         }
         file.set_len(valid as u64)?;
-        let log = KeyLog { file, keys, dirty: false, failed: false };
-        Ok(Sealer { log: Mutex::new(log), ids: Ids::default() })
+        let closing = BTreeSet::new();
+        let log = KeyLog { file, keys, closing, dirty: false, failed: false };
+        Ok(Sealer { log: Mutex::new(log), ids: Ids::default(), folder })
+    }
+
+    /// From now on nothing is sealed for these leads, until their keys are gone or it is called
+    /// off.
+    pub fn close(&self, leads: &[LeadId]) {
+        self.locked().closing.extend(leads);
+    }
+
+    /// They are not erased after all.
+    pub fn reopen(&self, leads: &[LeadId]) {
+        self.locked().closing.retain(|lead| !leads.contains(lead));
+    }
+
+    /// Whether a lead is being erased just now.
+    pub fn is_closing(&self, lead: LeadId) -> bool {
+        self.locked().closing.contains(&lead)
+    }
+
+    /// How many people have a key.
+    pub fn len(&self) -> usize {
+        self.locked().keys.len()
+    }
+
+    /// Whether nobody has one.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a person has a key.
+    pub fn has_key(&self, lead: LeadId) -> bool {
+        self.locked().keys.contains_key(&lead)
+    }
+
+    /// Drops the keys of leads, on the disk before in memory. After a stop anywhere in between all
+    /// of them are there, or none. An error means that they may come back at the next start.
+    pub fn forget(&self, leads: &[LeadId]) -> io::Result<()> {
+        let mut log = self.locked();
+        if log.failed {
+            return Err(io::Error::other("the log of personal keys failed before"));
+        }
+        if leads.iter().any(|lead| log.keys.contains_key(lead)) {
+            let mut kept = log.keys.clone();
+            kept.retain(|lead, _| !leads.contains(lead));
+            let bytes: Vec<u8> = kept.iter().flat_map(|(lead, key)| entry_of(*lead, key)).collect();
+            let (new, path) = (self.folder.join(NEW), self.folder.join(LOG));
+            let mut file = appended(&new)?;
+            file.set_len(0)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)?;
+            // Whoever has the old file open would add to what nobody finds any more.
+            (log.file, log.keys, log.dirty) = (file, kept, false);
+            let synced = File::open(&self.folder).and_then(|folder| folder.sync_all());
+            log.failed = synced.is_err();
+            synced?;
+        }
+        log.closing.retain(|lead| !leads.contains(lead));
+        Ok(())
     }
 
     /// Seals a payload for a person, drawing their key if they have none.
@@ -121,6 +192,9 @@ impl Sealer {
 
     fn key_or_new(&self, lead: LeadId) -> Result<[u8; 32], SealError> {
         let mut log = self.locked();
+        if log.closing.contains(&lead) {
+            return Err(SealError);
+        }
         if let Some(key) = log.keys.get(&lead) {
             return Ok(*key);
         }
@@ -128,12 +202,7 @@ impl Sealer {
             return Err(SealError);
         }
         let key: [u8; 32] = self.ids.bytes();
-        let mut entry = [0; ENTRY_BYTES];
-        entry[..8].copy_from_slice(&lead.0.to_le_bytes());
-        entry[8..40].copy_from_slice(&key);
-        let checksum = crc32c::crc32c(&entry[..40]);
-        entry[40..].copy_from_slice(&checksum.to_le_bytes());
-        if log.file.write_all(&entry).is_err() {
+        if log.file.write_all(&entry_of(lead, &key)).is_err() {
             // Half an entry may stand there; whatever came after it would be unreadable.
             log.failed = true;
             return Err(SealError);
@@ -146,6 +215,24 @@ impl Sealer {
     fn locked(&self) -> MutexGuard<'_, KeyLog> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Opens a file of secrets to read and to append.
+fn appended(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+fn entry_of(lead: LeadId, key: &[u8; 32]) -> [u8; ENTRY_BYTES] {
+    let mut entry = [0; ENTRY_BYTES];
+    entry[..8].copy_from_slice(&lead.0.to_le_bytes());
+    entry[8..40].copy_from_slice(key);
+    let checksum = crc32c::crc32c(&entry[..40]);
+    entry[40..].copy_from_slice(&checksum.to_le_bytes());
+    entry
 }
 
 fn read_entry(entry: &[u8]) -> Option<(LeadId, [u8; 32])> {
@@ -232,6 +319,44 @@ mod tests {
         let again = keys.seal(LeadId(2), b"b").unwrap();
         let keys = Sealer::open(folder.path()).unwrap();
         assert_eq!(keys.unseal(LeadId(2), &again).unwrap(), b"b");
+    }
+
+    #[test]
+    fn a_forgotten_key_is_nowhere_and_the_others_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys/subjects.log");
+        let keys = Sealer::open(folder.path()).unwrap();
+        let [gone, stays] = [1, 2].map(|lead| keys.seal(LeadId(lead), b"x").unwrap());
+        let key = fs::read(&path).unwrap()[8..40].to_vec();
+        keys.close(&[LeadId(1)]);
+        assert_eq!(keys.seal(LeadId(1), b"y"), Err(SealError), "not while it is being erased");
+        keys.forget(&[LeadId(1), LeadId(3)]).unwrap();
+        assert_eq!(keys.unseal(LeadId(1), &gone), None);
+        let later = keys.seal(LeadId(4), b"z").unwrap();
+        let again = keys.seal(LeadId(1), b"anew").unwrap();
+        keys.sync().unwrap();
+        let bytes = fs::read(&path).unwrap();
+        assert!(!bytes.windows(32).any(|part| part == key), "not in the file");
+        let keys = Sealer::open(folder.path()).unwrap();
+        assert_eq!(keys.unseal(LeadId(1), &gone), None, "who comes again has another key");
+        assert_eq!(keys.unseal(LeadId(1), &again).unwrap(), b"anew");
+        assert_eq!(keys.unseal(LeadId(2), &stays).unwrap(), b"x");
+        assert_eq!(keys.unseal(LeadId(4), &later).unwrap(), b"z");
+    }
+
+    #[test]
+    fn a_stop_before_the_new_log_has_its_name_leaves_all_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let sealed = Sealer::open(folder.path()).unwrap().seal(LeadId(1), b"x").unwrap();
+        let half = folder.path().join("keys/subjects.log.new");
+        fs::write(&half, [7; 50]).unwrap();
+        let keys = Sealer::open(folder.path()).unwrap();
+        assert_eq!(keys.unseal(LeadId(1), &sealed).unwrap(), b"x");
+        assert!(!half.exists(), "what was half written is void");
+        keys.forget(&[LeadId(1)]).unwrap();
+        let keys = Sealer::open(folder.path()).unwrap();
+        assert_eq!(keys.unseal(LeadId(1), &sealed), None);
+        assert!(keys.is_empty());
     }
 
     #[test]

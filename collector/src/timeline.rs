@@ -12,6 +12,7 @@ use engine::visitor::Visitor;
 use crate::app::App;
 use crate::journal::ReadError;
 use crate::seal::attributes_from_bytes;
+use crate::words;
 
 /// Records by position.
 pub type Timeline = BTreeMap<Position, Record>;
@@ -47,6 +48,7 @@ pub fn unseal_with(record: &mut Record, open: impl Fn(LeadId, &[u8]) -> Option<V
             }
         }
         Body::Step(record) => {
+            words::unseal(record, &open);
             if let Step::Feedback(feedback) = &mut record.step {
                 feedback.details = Arc::new(plain(feedback.origin, &feedback.sealed));
             }

@@ -26,11 +26,13 @@ pub enum AlertKind {
     Signal,
     /// Nobody took a lead in working hours.
     Reminder,
+    /// The person asked to be forgotten.
+    Erased,
 }
 
 impl AlertKind {
     /// All kinds, by their number in the journal.
-    pub const ALL: [AlertKind; 9] = [
+    pub const ALL: [AlertKind; 10] = [
         AlertKind::Hot,
         AlertKind::Cooled,
         AlertKind::Action,
@@ -40,6 +42,7 @@ impl AlertKind {
         AlertKind::Unmerged,
         AlertKind::Signal,
         AlertKind::Reminder,
+        AlertKind::Erased,
     ];
 
     /// The type in the message.
@@ -54,6 +57,7 @@ impl AlertKind {
             AlertKind::Unmerged => "lead.unmerged",
             AlertKind::Signal => "lead.signal",
             AlertKind::Reminder => "lead.reminder",
+            AlertKind::Erased => "lead.erased",
         }
     }
 

@@ -50,11 +50,13 @@ pub enum Exclusion {
     Forwarded,
     /// It tells of a person to whom the browser is not tied: where many use one browser.
     Guest,
+    /// It was done or said before the person was erased, and came later.
+    Erased,
 }
 
 impl Exclusion {
     /// All reasons, by their number in the journal.
-    pub const ALL: [Exclusion; 7] = [
+    pub const ALL: [Exclusion; 8] = [
         Exclusion::Robot,
         Exclusion::Network,
         Exclusion::Path,
@@ -62,6 +64,7 @@ impl Exclusion {
         Exclusion::Scanner,
         Exclusion::Forwarded,
         Exclusion::Guest,
+        Exclusion::Erased,
     ];
 
     /// The name people and programs read.
@@ -74,6 +77,7 @@ impl Exclusion {
             Exclusion::Scanner => "scanner",
             Exclusion::Forwarded => "forwarded",
             Exclusion::Guest => "guest",
+            Exclusion::Erased => "erased",
         }
     }
 }

@@ -90,6 +90,7 @@ fn lived() -> Journal {
     answers(&mut world);
     newer_rules(&mut world);
     world.at("2027-01-20 09:00").on(2).view("/pricing").event("unsubscribe");
+    erased(&mut world);
     world.at("2027-01-31 00:00");
     let mut journal = world.journal;
     let time = at("2027-01-31 00:00");
@@ -98,6 +99,27 @@ fn lived() -> Journal {
         journal.push(&Record { time, version: 2, body });
     }
     journal
+}
+
+/// Somebody by two names asks to be forgotten; what they did before comes late, and they come
+/// again.
+fn erased(world: &mut World) {
+    const ITO: &str = "ito@third.example";
+    const OFFICE: &str = "office@third.example";
+    world.at("2027-01-21 09:00").on(8).view("/pricing").identify(ITO).view("/case/line");
+    world.at("2027-01-21 10:00").import(OFFICE);
+    let (one, other) = (lead_of(ITO), lead_of(OFFICE));
+    world.step(|engine, why, means| engine.merge(one, other, why, means)).unwrap();
+    world.at("2027-01-22 09:00");
+    world.step(|engine, why, means| engine.erase(one, why, means)).unwrap();
+    let when = world.now();
+    world.at("2027-01-22 09:05");
+    let claim = Some(claim(ITO, Assurance::Claimed));
+    let kind = HitKind::Identify;
+    let late =
+        Hit { visitor: Some(browser(8)), kind, when, received: world.now(), ..Hit::default() };
+    world.ingest(Hit { claim, ..late });
+    world.at("2027-01-22 10:00").on(8).view("/pricing").identify(ITO);
 }
 
 /// The example rules, with every limit on somebody.
@@ -591,8 +613,9 @@ fn parcel_of_everything() -> StepRecord {
     }
 }
 
-/// The journals that are kept. Those of the third have what sales answers besides.
-const FORMATS: [u32; 3] = [1, 2, 3];
+/// The journals that are kept. Those of the third have what sales answers besides, those of the
+/// fourth who was erased.
+const FORMATS: [u32; 4] = [1, 2, 3, 4];
 
 /// A fixture, the newest one written anew first if asked to.
 fn golden(format: u32) -> (Journal, String) {
@@ -601,7 +624,7 @@ fn golden(format: u32) -> (Journal, String) {
         |format| unbundle(&std::fs::read(fixture(&format!("journal-v{format}.bin"))).unwrap());
     BLESSED.call_once(|| {
         if std::env::var("MIKOMI_BLESS").is_ok_and(|bless| bless == "1") {
-            std::fs::write(fixture("journal-v3.bin"), bundle(&lived())).unwrap();
+            std::fs::write(fixture("journal-v4.bin"), bundle(&lived())).unwrap();
             for format in FORMATS {
                 let hash = fixture(&format!("journal-v{format}.hash"));
                 std::fs::write(hash, state(&load(format))).unwrap();
@@ -625,7 +648,7 @@ fn the_journal_of_the_first_format_leads_to_the_state_it_always_led_to() {
 
 #[test]
 fn the_journals_of_later_formats_lead_to_the_states_they_always_led_to() {
-    for format in [2, 3] {
+    for format in [2, 3, 4] {
         let (journal, expected) = golden(format);
         assert_eq!(state(&journal), expected, "{format}");
     }
@@ -647,7 +670,7 @@ fn the_records_of_the_first_format_mean_the_same_when_they_are_written_in_this_o
 
 #[test]
 fn the_records_of_later_formats_are_written_as_they_always_were() {
-    for format in [2, 3] {
+    for format in [2, 3, 4] {
         for bytes in &golden(format).0.0 {
             assert_eq!(&encoded(&Record::decode(bytes).unwrap()), bytes);
         }
@@ -678,7 +701,7 @@ fn words(part: &LeadPart) -> Vec<String> {
 #[test]
 fn every_kind_of_record_hit_step_question_answer_and_message_is_in_the_newest_journal() {
     let mut found: BTreeSet<String> = BTreeSet::new();
-    for (_, record) in golden(3).0.records() {
+    for (_, record) in golden(4).0.records() {
         found.insert(variant(&record.body));
         found.extend(record.lead_part().map(words).unwrap_or_default());
         match &record.body {
@@ -710,7 +733,7 @@ fn every_kind_of_record_hit_step_question_answer_and_message_is_in_the_newest_jo
     let kinds = "Hit Due Published Named Outbox Step PageView Event Engagement Identify Reset \
                  First Job Link Unlink Confirm MergeAway TakeIn Folded Restore Split Withdraw \
                  Rescore Release Released Dismiss people names undone Feedback answers asked \
-                 asks waited raised";
+                 asks waited raised Erase";
     let excluded = Exclusion::ALL.map(|why| variant(&why));
     let questions = [Question::AnotherName, Question::SharedBrowser, Question::TooManyNames]
         .into_iter()

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{Admin, Query, Refusal, lead_id};
 use crate::config::Endpoint;
 use crate::outbox::book::{Gap, Standing};
-use crate::outbox::entry::Entry;
+use crate::outbox::entry::{Entry, Queued};
 use crate::timeline;
 
 /// Bytes of bodies in one answer; one that would be longer ends there.
@@ -34,10 +34,15 @@ impl Admin {
         let until = self.app.journal.durable();
         let (entries, looked) = self.log.book().entries((after, until), id, test, limit);
         let whole = entries.len() < limit;
-        let (mut alerts, mut bytes, mut last) = (Vec::new(), 0, after);
+        let (mut alerts, mut bytes, mut last) = (Vec::<Value>::new(), 0, after);
         let mut cut = false;
         for entry in entries {
-            // Of whoever is forgotten nothing can be read any more.
+            // Of whoever was erased nothing can be read any more; it says that there was something.
+            if let Some(erased) = self.erased(entry)? {
+                last = entry;
+                alerts.push(erased);
+                continue;
+            }
             let body = self.body(entry, id)?;
             bytes += body.as_ref().map_or(0, Vec::len);
             cut = bytes > BODIES_BYTES_MAX && !alerts.is_empty();
@@ -51,19 +56,47 @@ impl Admin {
         if whole && !cut {
             last = looked;
         }
-        let alerts: Vec<Value> = alerts;
         let more = cut || !whole;
         let after = self.cursor_of(last)?;
         Ok(json!({ "schema": 1, "alerts": alerts, "after": after, "more": more }))
     }
 
-    /// The body in the entry at a position: the whole one, or an endpoint's.
-    fn body(&self, entry: Position, endpoint: Option<&str>) -> Result<Option<Vec<u8>>, Refusal> {
+    /// What stands for a message about somebody who was erased since.
+    fn erased(&self, entry: Position) -> Result<Option<Value>, Refusal> {
+        let Some(queued) = self.queued(entry)? else {
+            return Ok(None);
+        };
+        let erased = queued.lead_id().and_then(|lead| self.app.engine.erasure(lead));
+        let is_void = erased.is_some_and(|(position, _)| queued.cause() < position);
+        Ok(is_void.then(|| {
+            let Queued { alert, lead, sequence, .. } = queued;
+            json!({
+                "type": "erased",
+                "data": {
+                    "schema": 1, "alert_id": alert, "sequence": sequence, "lead": { "id": lead },
+                },
+            })
+        }))
+    }
+
+    fn queued(&self, entry: Position) -> Result<Option<Queued>, Refusal> {
         let record = timeline::read(&self.app, entry).map_err(|_| Refusal::Unavailable)?;
         let Body::Outbox(bytes) = &record.body else {
             return Ok(None);
         };
-        let Some(Entry::Queued(queued)) = Entry::decode(bytes) else {
+        match Entry::decode(bytes) {
+            Some(Entry::Queued(queued)) => Ok(Some(queued)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The body in the entry at a position: the whole one, or an endpoint's.
+    pub(super) fn body(
+        &self,
+        entry: Position,
+        endpoint: Option<&str>,
+    ) -> Result<Option<Vec<u8>>, Refusal> {
+        let Some(queued) = self.queued(entry)? else {
             return Ok(None);
         };
         let sealed = match endpoint {

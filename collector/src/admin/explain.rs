@@ -34,6 +34,12 @@ impl Admin {
     pub(super) fn explain(&self, alert: &str) -> Result<Value, Refusal> {
         let found = self.find(alert)?;
         let app = &self.app;
+        // Of who was erased nothing is explained any more.
+        if let Some((position, at)) = app.engine.erasure(found.lead)
+            && found.position < position
+        {
+            return Err(Refusal::Erased(at));
+        }
         let catalog = app.engine.catalog();
         let in_force = app.scoring.load();
         let told = &found.message.told;

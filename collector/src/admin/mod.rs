@@ -11,6 +11,7 @@ mod leads;
 mod live;
 mod operate;
 mod page;
+mod person;
 mod review;
 mod rules;
 mod sales;
@@ -124,6 +125,8 @@ enum Refusal {
         next: usize,
         rejected: Vec<Value>,
     },
+    /// The lead was erased, and nobody came under its name since.
+    Erased(Timestamp),
     /// The engine refuses a step.
     Step(StepError),
     /// What is wrong with rules.
@@ -148,6 +151,7 @@ impl Refusal {
             Self::CutShort { why, .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable", json!(why))
             }
+            Self::Erased(at) => (StatusCode::GONE, "erased", json!(iso(*at))),
             Self::Step(error) => (StatusCode::CONFLICT, error.name(), json!(error.to_string())),
             Self::Problems(problems) => {
                 let lines: Vec<Value> = problems.iter().map(problem_row).collect();
@@ -275,7 +279,11 @@ impl Admin {
                 }
                 explained
             }
-            ["api", "leads", id] => view.lead(lead_id(id)?).ok_or(Refusal::NotFound)?,
+            ["api", "leads", id] => {
+                let id = lead_id(id)?;
+                view.lead(id).ok_or_else(|| self.missing(id))?
+            }
+            ["api", "export", id] => self.export_person(&view, lead_id(id)?)?,
             ["api", "leads", id, "why"] => {
                 let id = lead_id(id)?;
                 let mut why = view.why(id).ok_or(Refusal::NotFound)?;
@@ -419,6 +427,12 @@ impl Admin {
             return Err(Refusal::TooMuch("records of one lead"));
         }
         Ok(records)
+    }
+
+    /// Why there is no such lead.
+    fn missing(&self, id: LeadId) -> Refusal {
+        let erased = self.app.engine.erasure(id);
+        erased.map_or(Refusal::NotFound, |(_, at)| Refusal::Erased(at))
     }
 
     /// The lead of a name, whoever's it is now.

@@ -12,6 +12,7 @@ use engine::time::Timestamp;
 use hyper::Response;
 use serde_json::{Value, json};
 
+use super::person::erase;
 use super::review::review;
 use super::wish::{Wish, needed};
 use super::{Admin, Refusal, answer, cards};
@@ -46,6 +47,7 @@ impl Admin {
             "/api/unlink" => |app, body| tie(app, body, Tied::Unlink),
             "/api/confirm" => |app, body| tie(app, body, Tied::Confirm),
             "/api/withdraw" => withdraw_hits,
+            "/api/erase" => erase,
             "/api/undo" => undo,
             "/api/review" => {
                 let lists = Arc::clone(&self.lists);
@@ -74,7 +76,7 @@ impl From<Failed> for Refusal {
             Failed::NoStep | Failed::Record(ReadError::NotDurable | ReadError::Removed { .. }) => {
                 Refusal::NotFound
             }
-            Failed::Journal | Failed::Record(_) => Refusal::Unavailable,
+            Failed::Journal | Failed::Keys | Failed::Record(_) => Refusal::Unavailable,
         }
     }
 }
@@ -145,7 +147,8 @@ fn mail_links(app: &Arc<App>, body: &[u8]) -> Result<Value, Refusal> {
     let uses_max = u32::try_from(uses).map_err(|_| Refusal::TooMuch("uses"))?;
     let landing = wish.flag("landing")?.unwrap_or(true);
     let to = needed(wish.list("to")?, "to")?;
-    let until_ms = app.clock.now().0 + days * 86_400_000;
+    let now = app.clock.now();
+    let until_ms = now.0 + days * 86_400_000;
     let mut links = Vec::with_capacity(to.len());
     for person in to {
         let identity = named(person).ok_or(Refusal::Malformed("to"))?;
@@ -159,6 +162,7 @@ fn mail_links(app: &Arc<App>, body: &[u8]) -> Result<Value, Refusal> {
             landing: kind == Kind::Click && landing,
             mail: mail.clone(),
             title: title.clone(),
+            made_ms: now.0,
             until_ms,
             uses_max,
             id: 0,

@@ -85,7 +85,10 @@ pub(super) fn review(app: &Arc<App>, lists: &Lists, body: &[u8]) -> Result<Value
     let left = question.asked.iter().filter(|raised| is_open(app, &raised.review)).count();
     let position = match joined {
         Some((merged, _)) if left > 0 => merged,
-        _ => steps::dismiss(app, position, &why)?,
+        _ => {
+            let about = question.asked.first().map(|raised| raised.review.lead);
+            steps::dismiss(app, (position, about), &why)?
+        }
     };
     let merged = joined.map(|(position, stays)| {
         json!({ "schema": 1, "position": position.0, "lead": stays.to_string() })

@@ -292,6 +292,7 @@ fn hit_lines(sight: &Sight, who: &str) -> Vec<Line> {
                 Exclusion::Scanner => "a mail scanner",
                 Exclusion::Forwarded => "a forwarded link",
                 Exclusion::Guest => "a guest on a shared browser",
+                Exclusion::Erased => "from before the person was erased",
             };
             (vec![format!("no points: {why}")], Tone::Quiet)
         }

@@ -218,12 +218,16 @@ impl Desk {
             return Err(Refused::Unknown);
         }
         let now = self.app.clock.now();
+        let at = request.at()?.unwrap_or(now).min(now);
+        if self.app.engine.erasure(about).is_some_and(|(_, erased)| at <= erased) {
+            return Err(Refused::Unknown);
+        }
         Ok(Said {
             id: self.app.install.visitor.hash64(&[b"feedback", request.id()?.as_bytes()]),
             kind: request.kind()?,
             about,
             // A clock that is ahead must not make every later answer an older one.
-            at: request.at()?.unwrap_or(now).min(now),
+            at,
             until: request.until()?,
             details: request.details()?,
         })
@@ -231,8 +235,12 @@ impl Desk {
 
     /// Whom an alert is about.
     fn lead_of(&self, alert: &str) -> Option<LeadId> {
-        let record = timeline::read(&self.app, self.log.cause(alert)?).ok()?;
-        record.lead_part().map(|part| part.lead)
+        let cause = self.log.cause(alert)?;
+        let record = timeline::read(&self.app, cause).ok()?;
+        let lead = record.lead_part()?.lead;
+        // It is not about who came after they were erased.
+        let erased = self.app.engine.erasure(lead);
+        erased.is_none_or(|(position, _)| cause > position).then_some(lead)
     }
 
     /// Takes an answer, and waits until it is on the disk, or the one that it repeats is.

@@ -106,9 +106,9 @@ impl Desk {
 
     fn tapped(&self, token: &str) -> Option<Tapped> {
         let (kind, alert) = read(&self.app.install, token)?;
+        let about = self.lead_of(&alert)?;
         let cause: Record = timeline::read(&self.app, self.log.cause(&alert)?).ok()?;
         let age = self.app.clock.now().since(cause.time);
-        let about = cause.lead_part()?.lead;
         (age.as_secs() < LIFE_DAYS * 86_400).then_some(Tapped { kind, alert, about })
     }
 

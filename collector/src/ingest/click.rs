@@ -96,8 +96,17 @@ pub fn open(app: &App, sender: &Sender, token: &str) -> Option<Taken> {
     take_one(app, sender, &raw, site, Some(Clicked { link, scanner: false, names }))
 }
 
-/// Spends a use of a link; whether there was one.
+/// Spends a use of a link; whether there was one. Whoever was erased since it was made is named
+/// by it no more.
 pub(super) fn may_name(app: &App, link: &SignedLink, now: Timestamp) -> bool {
+    let site = app.sites.of_id(&link.site, link.test);
+    let whose = site.zip(link.identity());
+    let lead = whose.map(|(site, it)| it.lead(&app.install.identity, &site.namespace));
+    let erased = lead.and_then(|lead| app.engine.erasure(lead));
+    if erased.is_some_and(|(_, at)| link.made_ms <= at.0) {
+        count(&app.metrics.links_void);
+        return false;
+    }
     let allowed = app.link_uses.allow(link, now);
     if !allowed {
         count(&app.metrics.links_used_up);

@@ -72,6 +72,10 @@ pub struct SignedLink {
     pub mail: String,
     /// What people read of it.
     pub title: String,
+    /// When it was made, in milliseconds since the epoch: it names nobody who was erased since.
+    /// Earlier ones do not say.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub made_ms: u64,
     /// Until when it names a person, in milliseconds since the epoch.
     pub until_ms: u64,
     /// How often it does so.
@@ -162,6 +166,11 @@ impl SignedLink {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// Whether an address may stand in a link: a web page's, short enough, without tricks.
 pub fn may_lead_to(url: &str) -> bool {
     let web = |url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host();
@@ -204,6 +213,7 @@ mod tests {
             landing: true,
             mail: "newsletter-2026-12".into(),
             title: "ライン自動化キャンペーン".into(),
+            made_ms: NOW.0,
             until_ms: NOW.0 + 1_000,
             uses_max: 20,
             id: 0,

@@ -91,6 +91,7 @@ impl Standing {
 #[derive(Clone, Copy, Debug)]
 struct Line {
     alert: u128,
+    lead: LeadId,
     entry: Position,
     cause: Position,
     sequence: u32,
@@ -184,6 +185,7 @@ impl Book {
         let number = self.lines.len() as u32;
         self.lines.push(Line {
             alert,
+            lead,
             entry,
             cause: queued.cause(),
             sequence: queued.sequence,
@@ -265,6 +267,20 @@ impl Book {
     /// The record that holds what an alert tells, if it was frozen.
     pub fn cause(&self, alert: &str) -> Option<Position> {
         self.line(alert).map(|line| line.cause)
+    }
+
+    /// Whom an alert is about, if it was frozen.
+    pub fn lead(&self, alert: &str) -> Option<LeadId> {
+        self.line(alert).map(|line| line.lead)
+    }
+
+    /// The entries of all messages about people, in order.
+    pub fn entries_of(&self, leads: &[LeadId]) -> Vec<Position> {
+        let lines = leads.iter().filter_map(|lead| self.by_lead.get(lead)).flatten();
+        let entries = lines.map(|line| self.lines[*line as usize].entry);
+        let mut entries: Vec<Position> = entries.collect();
+        entries.sort_unstable();
+        entries
     }
 
     /// Where a message stands with an endpoint; nothing if there is no such message.

@@ -187,9 +187,12 @@ pub struct Attempt {
     /// How long it took.
     #[serde(default)]
     pub took_ms: u32,
-    /// The beginning of the answer, in base 64.
+    /// The beginning of the answer, in base 64: in memory, and in earlier entries.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub answer: String,
+    /// The same under the lead's key, in base 64.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub answer_sealed: String,
     /// Where the delivery stands: `pending`, `waiting`, `delivered`, `exhausted`, `disabled`,
     /// `dropped`.
     pub state: String,
@@ -295,6 +298,7 @@ impl From<&AttemptRecord> for Attempt {
             status,
             took_ms,
             answer,
+            answer_sealed: String::new(),
             state: state.to_owned(),
             attempts: record.state.attempts(),
             until,
@@ -303,6 +307,25 @@ impl From<&AttemptRecord> for Attempt {
 }
 
 impl Attempt {
+    /// As the journal holds it: what a receiver answers may say of whom it is. Without a key, as
+    /// of a digest, it is left out.
+    #[must_use]
+    pub fn sealed(&self, seal: impl FnOnce(&[u8]) -> Option<Vec<u8>>) -> Attempt {
+        let sealed = from_base64(&self.answer).filter(|it| !it.is_empty());
+        let sealed = sealed.and_then(|answer| seal(&answer));
+        let answer_sealed = sealed.map(|it| base64(&it)).unwrap_or_default();
+        Attempt { answer: String::new(), answer_sealed, ..self.clone() }
+    }
+
+    /// Puts the plain answer back, as far as the key is there.
+    pub fn open(&mut self, unseal: impl FnOnce(&[u8]) -> Option<Vec<u8>>) {
+        let sealed = from_base64(&std::mem::take(&mut self.answer_sealed));
+        let sealed = sealed.filter(|it| !it.is_empty());
+        if let Some(answer) = sealed.and_then(|it| unseal(&it)) {
+            self.answer = base64(&answer);
+        }
+    }
+
     /// The record it was made from.
     pub fn to_record(&self) -> Option<AttemptRecord> {
         let attempts = self.attempts;

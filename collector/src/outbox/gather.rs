@@ -71,6 +71,11 @@ impl Meetings {
         }
     }
 
+    /// People were erased.
+    pub(super) fn forget(&mut self, leads: &[LeadId]) {
+        self.0.retain(|lead, _| !leads.contains(lead));
+    }
+
     /// Whoever may have to be met within a time; whether they do, their answers say.
     fn between(&self, from: Timestamp, until: Timestamp) -> Vec<LeadId> {
         let within = |at: &Timestamp| from <= *at && *at < until;
@@ -343,13 +348,13 @@ impl Outbox {
             digest.items.truncate(fitting);
             mentions.drain(..fitting);
             let entry = Entry::Digest(digest);
-            if push(&self.app, &entry).is_err() {
+            let Ok(position) = push(&self.app, &entry) else {
                 return;
-            }
+            };
             if let Entry::Digest(digest) = entry {
                 count(&self.app.metrics.digests);
                 self.log.book().digest(&digest);
-                self.plan.digest(&digest);
+                self.plan.digest(&digest, position);
             }
         }
     }

@@ -72,6 +72,19 @@ impl Log {
         held.push_back(Held { alert, lead, kind, at, back });
     }
 
+    /// People were erased: what receivers answered of them goes.
+    pub(super) fn forget(&self, leads: &[LeadId]) {
+        let mut lines = locked(&self.lines);
+        let book = self.book();
+        for line in lines.iter_mut().filter(|line| !line.answer.is_empty()) {
+            if book.lead(&line.alert).is_some_and(|lead| leads.contains(&lead)) {
+                line.answer.clear();
+            }
+        }
+        drop(book);
+        locked(&self.held).retain(|held| held.lead.is_none_or(|lead| !leads.contains(&lead)));
+    }
+
     /// Every message, and where it stands.
     pub fn book(&self) -> MutexGuard<'_, Book> {
         locked(&self.book)

@@ -27,9 +27,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use engine::alert::{AlertId, Cause};
 use engine::hit::Hit;
-use engine::id::Position;
+use engine::id::{LeadId, Position};
 use engine::lead::Lead;
-use engine::record::{Body, LeadPart, Message as Telling, NameKind, Record, Sent};
+use engine::record::{Body, LeadPart, Message as Telling, NameKind, Record, Sent, Step};
 use engine::time::Timestamp;
 use engine::wire::About;
 use serde_json::Value;
@@ -41,7 +41,7 @@ use self::held::{Case, HeldBack};
 pub use self::log::{Held, Log};
 use self::message::Material;
 use self::plan::Plan;
-pub use self::replay::{Due, Replayed, Unseal, messages};
+pub use self::replay::{Due, Replayed, Unseal, lead_ref, messages};
 use self::replay::{Order, message_of, orders_of};
 use self::route::{Room, Share, Subject};
 use self::when::Calendar;
@@ -54,10 +54,13 @@ use crate::patience::Follows;
 use crate::reader::Lists;
 use crate::seal::SealError;
 use crate::timeline;
+use crate::webhook::MessageId;
 use crate::webhook::driver::Command;
 
 /// Records of a lead looked at for "recent" and "history".
 const TIMELINE_MAX: usize = 500;
+/// How often it is looked whether the key of an erased person is gone: that takes a few syncs.
+const CLOSING_LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How long the outbox waits for a record before it looks whether it should stop.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -72,6 +75,8 @@ pub struct Outbox {
     plan: Plan,
     meetings: Meetings,
     gathered: Gathered,
+    /// Digests to be made again at the start.
+    stale: Vec<Position>,
 }
 
 impl Outbox {
@@ -83,15 +88,17 @@ impl Outbox {
         (log, lists): (Arc<Log>, Arc<Lists>),
         replayed: Replayed,
     ) -> Outbox {
-        let Replayed { due, plan, meetings, .. } = replayed;
+        let Replayed { due, plan, meetings, stale, .. } = replayed;
         let gathered = Gathered::default();
-        Outbox { app, endpoints, commands, log, lists, due, plan, meetings, gathered }
+        Outbox { app, endpoints, commands, log, lists, due, plan, meetings, gathered, stale }
     }
 
     /// Follows the journal until it ends or `stop` is set.
     pub fn run(mut self, mut follower: Follower, stop: &AtomicBool) {
         let app = Arc::clone(&self.app);
         let over = || stop.load(Ordering::Acquire) || app.journal.has_ended();
+        let stale = std::mem::take(&mut self.stale);
+        self.rewrite(&stale);
         let overdue = std::mem::take(&mut self.due);
         for (id, due) in overdue {
             let read = || match timeline::read(&app, due.position) {
@@ -132,6 +139,9 @@ impl Outbox {
 
     fn follow(&mut self, record: &Record, place: (Position, u32)) {
         self.meetings.take(record);
+        if let Some(names) = erased_names(record) {
+            self.forget(names);
+        }
         if let Some(part) = record.lead_part() {
             let key = self.app.install.alert;
             let alert_id = |cause: &Cause<'_>| AlertId::derive(&key, cause);
@@ -145,6 +155,10 @@ impl Outbox {
         let sealer = &self.app.sealer;
         let unseal = |lead, sealed: &[u8]| sealer.unseal(lead, sealed);
         let orders = match Entry::decode(bytes) {
+            // What was frozen of somebody who was erased meanwhile is not sent.
+            Some(Entry::Queued(queued)) if self.is_void(queued.lead_id(), queued.cause()) => {
+                Vec::new()
+            }
             Some(Entry::Queued(queued)) => {
                 self.log.note_received(&queued.alert, Timestamp(queued.received));
                 orders_of(&queued, &unseal)
@@ -172,12 +186,22 @@ impl Outbox {
         let Some(part) = record.lead_part() else {
             return;
         };
+        // Of who is erased nothing is told but that; and it is told of nobody who came since.
+        if self.is_void(Some(part.lead), due.position) {
+            return;
+        }
         let of_place = |message: &&Telling| message.place == due.place;
-        let (Some(message), Some(lead)) =
-            (part.messages.iter().find(of_place), self.app.engine.lead(part.lead))
-        else {
+        let lead = match erased_names(record) {
+            Some(_) => Some(Lead::nobody(self.is_test(part.lead))),
+            None => self.app.engine.lead(part.lead),
+        };
+        let (Some(message), Some(lead)) = (part.messages.iter().find(of_place), lead) else {
             return;
         };
+        // Their old key goes first.
+        while self.app.sealer.is_closing(part.lead) && !self.app.journal.has_ended() {
+            thread::sleep(CLOSING_LOOK_EVERY);
+        }
         let queued = match self.freeze(id, record, due, (part, message), &lead) {
             Ok(queued) => queued,
             Err(error) => {
@@ -198,6 +222,49 @@ impl Outbox {
             self.log.note_held(&queued, self.app.clock.now());
             self.log.book().add(&queued, position);
             self.plan.take(&queued, position);
+        }
+    }
+
+    /// Whether a record about a lead is from before they were erased.
+    fn is_void(&self, lead: Option<LeadId>, cause: Position) -> bool {
+        let erased = lead.and_then(|lead| self.app.engine.erasure(lead));
+        erased.is_some_and(|(position, _)| cause < position)
+    }
+
+    fn is_test(&self, lead: LeadId) -> bool {
+        self.app.engine.entry(lead).is_some_and(|entry| entry.test)
+    }
+
+    /// Somebody was erased: what waits for anybody about them goes.
+    fn forget(&mut self, names: &[LeadId]) {
+        let digests = self.plan.forget(names);
+        self.meetings.forget(names);
+        self.log.forget(names);
+        for name in names {
+            // The driver ends only when the process does.
+            let _ = self.commands.blocking_send(Command::Forget(lead_ref(*name)));
+        }
+        self.rewrite(&digests);
+    }
+
+    /// Makes digests anew, without the lines of those who were erased.
+    fn rewrite(&self, digests: &[Position]) {
+        let app = &self.app;
+        let unseal = |lead: LeadId, sealed: &[u8]| {
+            let is_theirs = app.engine.erasure(lead).is_some();
+            if is_theirs { None } else { app.sealer.unseal(lead, sealed) }
+        };
+        for position in digests {
+            let Ok(Record { body: Body::Outbox(bytes), .. }) = timeline::read(app, *position)
+            else {
+                continue;
+            };
+            if let Some(Entry::Digest(digest)) = Entry::decode(&bytes)
+                && let Ok(id) = MessageId::parse(&digest.alert)
+            {
+                let body = message_of(&digest, &unseal).map(|message| message.body);
+                let _ = self.commands.blocking_send(Command::Rewrite { id, body });
+            }
         }
     }
 
@@ -365,6 +432,17 @@ impl Outbox {
             Body::Hit(record) => Some(record.first.map_or(record.hit, |first| first.hit)),
             _ => None,
         }
+    }
+}
+
+/// The names that a record erases, if it erases a lead.
+fn erased_names(record: &Record) -> Option<&[LeadId]> {
+    match &record.body {
+        Body::Step(step) if step.lead.is_some() => match &step.step {
+            Step::Erase { names } => Some(names),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

@@ -48,6 +48,8 @@ struct Room {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     rooms: BTreeMap<String, Room>,
+    /// The entries of digests that name somebody.
+    named: BTreeMap<LeadId, Vec<Position>>,
 }
 
 impl Plan {
@@ -85,8 +87,14 @@ impl Plan {
         }
     }
 
-    /// Takes in a digest.
-    pub fn digest(&mut self, digest: &Digest) {
+    /// Takes in a digest, frozen in the entry at `entry`.
+    pub fn digest(&mut self, digest: &Digest, entry: Position) {
+        for lead in digest.items.iter().filter_map(|item| LeadId::parse(&item.lead)) {
+            let named = self.named.entry(lead).or_default();
+            if named.last() != Some(&entry) {
+                named.push(entry);
+            }
+        }
         let room = self.room(&digest.endpoint);
         let named: BTreeSet<&str> =
             digest.items.iter().filter_map(|item| item.alert.as_deref()).collect();
@@ -103,6 +111,20 @@ impl Plan {
         room.said.1.extend(said);
         room.digests.retain(|(day, _), _| day + DAYS_KEPT > digest.day);
         *room.digests.entry((digest.day, digest.occasion.clone())).or_default() += 1;
+    }
+
+    /// People were erased: nothing of them is listed. Says which digests name them.
+    pub fn forget(&mut self, leads: &[LeadId]) -> Vec<Position> {
+        for room in self.rooms.values_mut() {
+            room.listed.retain(|kept| !leads.contains(&kept.lead));
+            room.held.retain(|kept| !leads.contains(&kept.lead));
+            room.said.1.retain(|(_, lead)| !leads.contains(lead));
+        }
+        let mut named: Vec<Position> =
+            leads.iter().filter_map(|lead| self.named.remove(lead)).flatten().collect();
+        named.sort_unstable();
+        named.dedup();
+        named
     }
 
     fn room(&mut self, endpoint: &str) -> &mut Room {
@@ -252,12 +274,12 @@ mod tests {
         assert_eq!(names(&plan.listed("room", Timestamp(50))), ["a", "b"]);
         let slot = slot(50, 10);
         assert_eq!(plan.part("room", &slot), 0);
-        plan.digest(&digest(50, 10, &[("listed", 1, "a")]));
+        plan.digest(&digest(50, 10, &[("listed", 1, "a")]), Position(9));
         assert_eq!(plan.part("room", &slot), 1, "a long one is several messages");
         assert_eq!(names(&plan.listed("room", Timestamp(99))), ["b", "c"]);
         assert!(plan.has_said("room", &slot, "listed", LeadId(1)));
         assert!(!plan.has_said("room", &slot, "untaken", LeadId(1)));
-        plan.digest(&digest(90, 11, &[("listed", 2, "b"), ("listed", 3, "c")]));
+        plan.digest(&digest(90, 11, &[("listed", 2, "b"), ("listed", 3, "c")]), Position(9));
         assert_eq!(plan.due(Timestamp(99)), [""; 0]);
         assert!(!plan.has_said("room", &slot, "listed", LeadId(1)), "another moment");
     }
@@ -284,7 +306,7 @@ mod tests {
         }
         let held = plan.held("room", Timestamp(40), Timestamp(50));
         assert_eq!(names(&held), ["b"]);
-        plan.digest(&digest(50, 10, &[]));
+        plan.digest(&digest(50, 10, &[]), Position(9));
         assert_eq!(names(&plan.held("room", Timestamp(0), Timestamp(99))), ["c"]);
     }
 
@@ -296,5 +318,19 @@ mod tests {
             plan.take(&queued(&number.to_string(), 1, frozen(1, None, Some(9))), Position(1));
         }
         assert!(!plan.has_room("room"));
+    }
+
+    #[test]
+    fn of_who_was_erased_nothing_is_listed_and_the_digests_that_name_them_are_known() {
+        let mut plan = Plan::default();
+        plan.take(&queued("a", 1, frozen(10, None, Some(50))), Position(1));
+        plan.take(&queued("b", 1, frozen(10, Some(50), None)), Position(2));
+        plan.take(&queued("c", 2, frozen(10, None, Some(50))), Position(3));
+        plan.digest(&digest(40, 10, &[("untaken", 1, "x"), ("listed", 1, "y")]), Position(7));
+        plan.digest(&digest(40, 10, &[("untaken", 2, "z")]), Position(8));
+        assert_eq!(plan.forget(&[LeadId(1), LeadId(3)]), [Position(7)]);
+        assert_eq!(names(&plan.listed("room", Timestamp(99))), ["c"]);
+        assert_eq!(plan.held("room", Timestamp(0), Timestamp(99)), []);
+        assert_eq!(plan.forget(&[LeadId(1)]), []);
     }
 }

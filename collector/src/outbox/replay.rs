@@ -11,6 +11,7 @@ use engine::time::Timestamp;
 
 use super::digest;
 use super::entry::{Digest, Entry, Frozen, Item, Line, Queued, from_base64};
+use super::erased_names;
 use super::gather::Meetings;
 use super::log::Log;
 use super::plan::Plan;
@@ -19,6 +20,11 @@ use crate::webhook::{EndpointId, LeadRef, MessageId};
 
 /// Whom a digest is about: no lead has so large a number.
 const NO_LEAD: LeadRef = LeadRef(u128::MAX);
+
+/// Whom a message of the queue is about.
+pub fn lead_ref(lead: LeadId) -> LeadRef {
+    LeadRef(u128::from(lead.0))
+}
 
 /// Opens what was sealed for a lead, if its key is there.
 pub type Unseal<'a> = dyn Fn(LeadId, &[u8]) -> Option<Vec<u8>> + 'a;
@@ -34,6 +40,10 @@ pub struct Replayed {
     pub(super) meetings: Meetings,
     /// Endpoints that disabled themselves, and under which settings.
     pub disabled: BTreeMap<String, u32>,
+    /// Who was erased, and by which record.
+    pub(super) erased: BTreeMap<LeadId, Position>,
+    /// Digests that named them, and may wait still.
+    pub(super) stale: Vec<Position>,
 }
 
 /// A message whose body is to be made: its record, and its place there.
@@ -93,6 +103,9 @@ impl Replayed {
         log: &Log,
     ) {
         self.meetings.take(record);
+        if let Some(names) = erased_names(record) {
+            self.forget(queue, (names, place.0, record.time), log);
+        }
         if let Some(part) = record.lead_part() {
             for (id, message) in messages(part, place, alert_id) {
                 self.due.insert(id, Due { position: place.0, place: message.place });
@@ -104,7 +117,10 @@ impl Replayed {
         match Entry::decode(bytes) {
             Some(Entry::Queued(queued)) => {
                 self.due.retain(|id, _| id.as_str() != queued.alert);
-                for order in orders_of(&queued, unseal) {
+                let erased = queued.lead_id().and_then(|lead| self.erased.get(&lead));
+                let is_void = erased.is_some_and(|erased| queued.cause() < *erased);
+                let orders = if is_void { Vec::new() } else { orders_of(&queued, unseal) };
+                for order in orders {
                     queue.step(order.into(), record.time);
                 }
                 log.note_held(&queued, record.time);
@@ -116,9 +132,11 @@ impl Replayed {
                     queue.step(Input::Enqueue(message), record.time);
                 }
                 log.book().digest(&digest);
-                self.plan.digest(&digest);
+                self.plan.digest(&digest, place.0);
             }
-            Some(Entry::Attempt(attempt)) => {
+            Some(Entry::Attempt(mut attempt)) => {
+                let lead = log.book().lead(&attempt.alert);
+                attempt.open(|sealed| unseal(lead?, sealed));
                 if let Some(made) = attempt.to_record() {
                     queue.step(Input::Replayed(made), record.time);
                 }
@@ -128,6 +146,22 @@ impl Replayed {
                 self.disabled.insert(endpoint, fingerprint);
             }
             None => {}
+        }
+    }
+
+    /// Somebody was erased: what waits for anybody about them goes.
+    fn forget(
+        &mut self,
+        queue: &mut Queue,
+        (names, position, now): (&[LeadId], Position, Timestamp),
+        log: &Log,
+    ) {
+        self.meetings.forget(names);
+        self.stale.extend(self.plan.forget(names));
+        log.forget(names);
+        for name in names {
+            self.erased.insert(*name, position);
+            queue.step(Input::Forget(lead_ref(*name)), now);
         }
     }
 }
@@ -141,7 +175,7 @@ pub(super) fn orders_of(queued: &Queued, unseal: &Unseal<'_>) -> Vec<Order> {
         let id = MessageId::parse(&queued.alert).ok()?;
         let endpoint = EndpointId::parse(frozen.endpoint.as_deref()?).ok()?;
         let (topic, retracts) = (topic.clone(), retracts.clone());
-        let about = LeadRef(u128::from(lead.0));
+        let about = lead_ref(lead);
         if frozen.ends {
             let overtaking = Overtaking { endpoint, lead: about, by: id, topic, retracts };
             return Some(Order::Overtaken(overtaking));

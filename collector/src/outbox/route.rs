@@ -4,7 +4,7 @@
 use engine::alert::AlertKind;
 use engine::attribute::{EMAIL_DOMAIN, value_of};
 use engine::id::LeadId;
-use engine::record::NameKind;
+use engine::record::{Body, NameKind, Step};
 use engine::time::Timestamp;
 
 use super::book::{Book, Standing};
@@ -74,6 +74,12 @@ impl Subject {
         let owner = lead.owner().map(str::to_owned).or_else(|| said("owner"));
         let mut leads: Vec<LeadId> = lead.content.members.iter().map(|it| it.id).collect();
         leads.extend([material.lead_id].into_iter().chain(message.other));
+        // Of whom nothing is left the record says by which names they were told of.
+        if let Body::Step(step) = &material.cause.body
+            && let Step::Erase { names } = &step.step
+        {
+            leads.extend(names);
+        }
         leads.sort_unstable();
         leads.dedup();
         Subject {
@@ -121,7 +127,8 @@ fn topic_of(material: &Material<'_>) -> Option<String> {
         | AlertKind::Reminder
         | AlertKind::Retracted
         | AlertKind::Merged
-        | AlertKind::Unmerged => return None,
+        | AlertKind::Unmerged
+        | AlertKind::Erased => return None,
     }
     let crossed = material.crossing.map(|crossing| crossing.threshold);
     let line = crossed.or_else(|| message.lines.first().copied())?;
@@ -148,9 +155,11 @@ pub fn share(
         | AlertKind::Reminder => {
             return if endpoint.wants(&about, is_on) { Share::Sent } else { Share::None };
         }
-        AlertKind::Cooled | AlertKind::Retracted | AlertKind::Merged | AlertKind::Unmerged => {
-            endpoint.chat.is_some() || !endpoint.choice.is_empty()
-        }
+        AlertKind::Cooled
+        | AlertKind::Retracted
+        | AlertKind::Merged
+        | AlertKind::Unmerged
+        | AlertKind::Erased => endpoint.chat.is_some() || !endpoint.choice.is_empty(),
     };
     if endpoint.hears(&about) && (!follows || was_told(endpoint, subject, book)) {
         return Share::Sent;

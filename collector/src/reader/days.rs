@@ -283,6 +283,13 @@ impl Days {
         self.waiting.retain(|(lead, _), _| *lead != from);
     }
 
+    /// Somebody was erased: what they still had to be answered for goes. The days' counts name
+    /// nobody, and stay.
+    pub fn erase(&mut self, lead: LeadId) {
+        self.asks.remove(&lead);
+        self.waiting.retain(|(known, _), _| *known != lead);
+    }
+
     fn count(&mut self, today: i64, count: impl Fn(&mut Day)) {
         let oldest = self.kept.first_key_value().map(|(day, _)| *day);
         // What is answered so late that its day is gone counts in the total alone.

@@ -96,6 +96,7 @@ pub fn step_name(step: &Step) -> &'static str {
         Step::Release { told: true, .. } => "told by hand",
         Step::Release { told: false, .. } => "not to be told",
         Step::Dismiss { .. } => "dismiss a question",
+        Step::Erase { .. } => "erase",
         Step::Feedback(feedback) => feedback.kind.name(),
     }
 }

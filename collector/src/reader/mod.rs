@@ -104,6 +104,16 @@ impl Lists {
         if let Body::Outbox(entry) = &record.body {
             inner.days.take_outbox(entry, record.time, offset);
         }
+        if let Body::Step(step) = &record.body
+            && let Step::Erase { names } = &step.step
+        {
+            let test = step.lead.as_ref().is_some_and(|part| inner.is_test(part.lead));
+            inner.forget(names);
+            if let Some(part) = step.lead.as_ref().filter(|_| !test) {
+                inner.days.take_part(part, (record.time, position), offset);
+            }
+            return;
+        }
         let Some(part) = record.lead_part() else {
             return;
         };
@@ -211,6 +221,23 @@ impl Inner {
                 summary.remember(&claim.attributes);
             }
         }
+    }
+
+    fn is_test(&self, lead: LeadId) -> bool {
+        self.leads.get(&lead).is_some_and(|summary| summary.test)
+    }
+
+    /// People were erased: nothing here names them any more. Counts of days stay.
+    fn forget(&mut self, names: &[LeadId]) {
+        for name in names {
+            self.leads.remove(name);
+            self.hot.remove(name);
+            self.days.erase(*name);
+        }
+        self.held.retain(|(lead, _)| !names.contains(lead));
+        let is_theirs = |lead: LeadId| names.contains(&lead);
+        self.questions
+            .retain(|(_, lead, other), _| !is_theirs(*lead) && !other.is_some_and(is_theirs));
     }
 
     /// Lists a question, or counts it if it is open already. One that was dismissed is open no

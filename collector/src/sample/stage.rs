@@ -81,6 +81,7 @@ pub(super) fn play(file: &ScoringFile, kind: AlertKind) -> Result<Option<Scene>,
             stage.turns_out_to_be_one();
             stage.turns_out_to_be_two();
         }
+        AlertKind::Erased => stage.asks_to_be_forgotten(),
     }
     Ok(stage.scene(kind))
 }
@@ -214,6 +215,13 @@ impl Stage {
         });
     }
 
+    fn asks_to_be_forgotten(&mut self) {
+        self.pass(day(8, 9, 30));
+        self.step(|engine, means| {
+            let _ = engine.erase(SHE, &Authority::default(), means);
+        });
+    }
+
     fn answer(&mut self, at: Timestamp, kind: FeedbackKind) {
         self.pass(at);
         let details: Attributes = [(BY.to_owned(), OWNER.to_owned())].into();
@@ -286,7 +294,10 @@ impl Stage {
             let place = part.messages.iter().position(|message| message.kind == kind)?;
             Some(((*position, place), part.lead))
         })?;
-        let lead = self.engine.lead(who)?;
+        let lead = match kind {
+            AlertKind::Erased => Lead::default(),
+            _ => self.engine.lead(who)?,
+        };
         self.timeline.split_off(&at.0.next());
         let catalog = self.engine.catalog();
         Some(Scene { scoring: self.scoring, catalog, timeline: self.timeline, at, lead })

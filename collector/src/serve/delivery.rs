@@ -103,7 +103,11 @@ async fn journal_attempts(
     records: Vec<AttemptRecord>,
 ) -> Result<(), JournalStopped> {
     let entries: Vec<Attempt> = records.iter().map(Attempt::from).collect();
-    let pushed: Vec<Entry> = entries.iter().cloned().map(Entry::Attempt).collect();
+    let sealed = |attempt: &Attempt| {
+        let lead = log.book().lead(&attempt.alert);
+        Entry::Attempt(attempt.sealed(|answer| app.sealer.seal(lead?, answer).ok()))
+    };
+    let pushed: Vec<Entry> = entries.iter().map(sealed).collect();
     let pushing = Arc::clone(&app);
     let last = tokio::task::spawn_blocking(move || {
         let mut last = Ok(Position::NONE);

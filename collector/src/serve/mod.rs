@@ -38,10 +38,11 @@ use crate::feedback::Desk;
 use crate::ids::Ids;
 use crate::install::{Install, InstallError};
 use crate::journal::{Found, OpenError};
+use crate::ledger::Ledger;
 use crate::limits::{Quota, Rate, RateLimits};
 use crate::link::scanners::Scanners;
 use crate::metrics::Metrics;
-use crate::outbox::{Log, Outbox, Replayed};
+use crate::outbox::{Log, Outbox, Replayed, lead_ref};
 use crate::patience::Stalled;
 use crate::privacy::{ROBOTS, Robots};
 use crate::reader::{self, Lists};
@@ -51,7 +52,7 @@ use crate::snapshots;
 use crate::tokens::Tokens;
 use crate::webhook::client::ClientError;
 use crate::webhook::driver::{self, Command};
-use crate::webhook::queue::Queue;
+use crate::webhook::queue::{Input, Queue};
 
 /// Commands that may wait for the delivery task.
 const COMMANDS_MAX: usize = 1_024;
@@ -173,10 +174,13 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
     let data = options.data.clone().unwrap_or_else(|| settings.journal.dir.clone());
     let install = Install::open(&data, &ids).map_err(StartError::Install)?;
     let sealer = Arc::new(Sealer::open(&data).map_err(StartError::Keys)?);
+    let ledger = Ledger::open(&data).map_err(StartError::Keys)?;
     let clock = options.test_clock.map_or_else(Clock::system, Clock::test);
     let keys = (&install, &sealer, &clock);
     let recovered = recover(&settings, options, &data, keys, &endpoints)?;
-    let Recovered { engine, journal, found, lists, link_uses, replayed, queue, log, snapshots } =
+    let Recovered {
+        engine, journal, found, lists, link_uses, replayed, mut queue, log, snapshots
+    } =
         recovered;
     let now = clock.now();
     let scoring_file = chosen_rules(&engine, &settings, &surroundings, scoring_file)
@@ -200,6 +204,7 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
         engine,
         journal,
         sealer,
+        ledger: Mutex::new(ledger),
         install,
         clock,
         ids,
@@ -215,7 +220,7 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
         listening: OnceLock::new(),
         live,
     });
-    catch_up(&app)?;
+    catch_up(&app, &mut queue)?;
     let parts = Parts {
         lists: Arc::new(lists),
         snapshots,
@@ -234,12 +239,17 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
     launch(app, parts, (replayed, queue), options, (data, found))
 }
 
-/// Before anybody is let in.
-fn catch_up(app: &Arc<App>) -> Result<(), StartError> {
+/// What must be so before anybody is let in.
+fn catch_up(app: &Arc<App>, queue: &mut Queue) -> Result<(), StartError> {
+    let failed = |error: crate::steps::Failed| StartError::Step(error.to_string());
     app.engine.rebuild_timers(&app.scoring.load().scoring);
     // What a crash cut off between two people goes on first: they are one, or two.
-    crate::steps::resume(app).map_err(|error| StartError::Step(error.to_string()))?;
-    // Whoever became due while nobody was here is settled.
+    crate::steps::resume(app).map_err(failed)?;
+    // Whom an older copy of the data brought back is erased again, and what was cut off ends.
+    for lead in crate::steps::erase::reapply(app).map_err(failed)? {
+        queue.step(Input::Forget(lead_ref(lead)), app.clock.now());
+    }
+    // Whoever became due while nobody was here is settled before anybody is let in.
     note_full(app);
     advance(app);
     Ok(())

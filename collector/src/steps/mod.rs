@@ -2,6 +2,7 @@
 //! them back, withdrawing hits, matching the past anew. Each is journaled with who did it and
 //! why, and durable before it is answered.
 
+pub mod erase;
 pub mod rescore;
 pub mod withdraw;
 
@@ -18,7 +19,9 @@ use engine::record::{Body, Record, Step};
 use crate::app::App;
 use crate::journal::{Full, ReadError};
 use crate::timeline;
+use crate::words;
 
+pub use self::erase::erase;
 pub use self::withdraw::withdraw_scan;
 
 /// Bytes reserved for a step. What it takes beyond that is counted.
@@ -39,6 +42,8 @@ pub enum Failed {
     Record(ReadError),
     /// It is about no step, or about one that no other can undo.
     NoStep,
+    /// The log of personal keys, or the ledger of erasures, cannot be written.
+    Keys,
 }
 
 impl fmt::Display for Failed {
@@ -47,6 +52,7 @@ impl fmt::Display for Failed {
             Self::Step(error) => error.fmt(f),
             Self::Journal => f.write_str("the journal takes nothing any more"),
             Self::Record(error) => write!(f, "a record cannot be read: {error}"),
+            Self::Keys => f.write_str("the log of personal keys cannot be written"),
             Self::NoStep => f.write_str("there is no step at this position"),
         }
     }
@@ -97,7 +103,9 @@ fn take_once<T>(
     let mut last = None;
     let mut push = |record: &Record| {
         bytes.clear();
-        record.encode(&mut bytes);
+        // What people say of somebody goes with them.
+        let sealed = words::sealed(&app.sealer, record);
+        sealed.as_ref().unwrap_or(record).encode(&mut bytes);
         let position = reserved.push(&bytes);
         last = Some(position);
         position
@@ -164,7 +172,13 @@ pub fn release(
 }
 
 /// A question for a person was answered.
-pub fn dismiss(app: &App, question: Position, why: &Authority) -> Result<Position, Failed> {
+pub fn dismiss(
+    app: &App,
+    (question, about): (Position, Option<LeadId>),
+    why: &Authority,
+) -> Result<Position, Failed> {
+    let about = about.map(|lead| words::about(&app.sealer, lead, why));
+    let why = about.as_ref().unwrap_or(why);
     take(app, |engine, means| {
         Ok(engine.note(Step::Dismiss { question }, Position::NONE, why, means))
     })

@@ -18,6 +18,7 @@ use crate::journal::ReadError;
 use crate::link::scanners::Click;
 use crate::net::Network;
 use crate::timeline;
+use crate::words;
 
 /// Hits in one record.
 const SLICE: usize = 256;
@@ -68,6 +69,13 @@ impl Selection {
             && self.until.is_none()
     }
 
+    /// The one person whom it concerns, if it names one, or a browser that is bound to one.
+    fn about(&self, app: &App) -> Option<LeadId> {
+        let bound = |visitor| app.engine.visitor(visitor, app.clock.now())?.bound;
+        let browser = self.visitor.and_then(bound).map(|bound| bound.origin);
+        self.lead.or(browser).map(|lead| app.engine.head(lead))
+    }
+
     fn takes(&self, app: &App, hit: &Hit, whose: impl Fn() -> Option<LeadId>) -> bool {
         let is_theirs = |lead: LeadId| whose().is_some_and(|it| app.engine.head(it) == lead);
         let address = || hit.network.parse().ok();
@@ -93,7 +101,7 @@ pub fn withdraw(app: &App, which: &Selection, why: &Authority) -> Result<Outcome
         }
         _ => {}
     })?;
-    apply(app, gathered.rest(app), why)
+    apply(app, gathered.rest(app), which.about(app), why)
 }
 
 /// Puts back what a withdrawal took.
@@ -120,7 +128,11 @@ pub fn put_back(app: &App, job: Position, why: &Authority) -> Result<Position, F
         return Err(Failed::Step(StepError::NotUndoable));
     }
     let why = Authority { undoes: job, ..why.clone() };
-    Ok(apply(app, found, &why)?.job)
+    let about = match found.keys().map(|(_, whose)| *whose).collect::<BTreeSet<_>>().first() {
+        Some(Some(lead)) => Some(*lead),
+        Some(None) | None => None,
+    };
+    Ok(apply(app, found, about, &why)?.job)
 }
 
 /// A click that turned out to be a mail scanner's: it is withdrawn, and its browser is nobody's.
@@ -136,7 +148,7 @@ pub fn withdraw_scan(app: &App, click: Click) -> Result<(), Failed> {
     let source = Source::Visitor(click.visitor);
     let hits =
         hits_of(click.position, record).map(|(hit, known_by)| out(hit, known_by, (source, None)));
-    apply(app, [((source, None), hits.collect())].into(), &why)?;
+    apply(app, [((source, None), hits.collect())].into(), None, &why)?;
     let Some(lead) = whose else {
         return Ok(());
     };
@@ -269,8 +281,17 @@ pub(super) fn walk(
 
 /// Withdraws or puts back, a slice at a time, each person's and each browser's in a record of its
 /// own. What a stop cuts short, asking again completes.
-fn apply(app: &App, found: Found, why: &Authority) -> Result<Outcome, Failed> {
-    let job = take(app, |engine, means| Ok(engine.note(Step::Job, Position::NONE, why, means)))?;
+/// `about`: the one person whom it concerns, under whose key the words of its first record stand.
+fn apply(
+    app: &App,
+    found: Found,
+    about: Option<LeadId>,
+    why: &Authority,
+) -> Result<Outcome, Failed> {
+    let own = about.map(|lead| words::about(&app.sealer, lead, why));
+    let of_job = own.as_ref().unwrap_or(why);
+    let none = Position::NONE;
+    let job = take(app, |engine, means| Ok(engine.note(Step::Job, none, of_job, means)))?;
     let mut outcome = Outcome { job, ..Outcome::default() };
     let (mut leads, mut visitors) = (BTreeSet::new(), BTreeSet::new());
     let mut withdrawn = BTreeSet::new();

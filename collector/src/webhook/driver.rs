@@ -13,6 +13,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use engine::time::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -67,6 +68,13 @@ pub enum Command {
     Look,
     /// Forget a lead's bodies.
     Forget(LeadRef),
+    /// A message about several people has another body, or none and goes.
+    Rewrite {
+        /// Which.
+        id: MessageId,
+        /// Its body from now on.
+        body: Option<Bytes>,
+    },
     /// List what is not finished.
     Outstanding(oneshot::Sender<Vec<Outstanding>>),
 }
@@ -405,6 +413,7 @@ where
             Command::Resend { endpoint, which } => Input::Resend { endpoint, which },
             Command::Look => Input::Tick,
             Command::Forget(lead) => Input::Forget(lead),
+            Command::Rewrite { id, body } => Input::Rewrite { id, body },
             Command::Outstanding(reply) => {
                 // Whoever asked may have gone; then nobody misses the answer.
                 let _ = reply.send(self.queue.outstanding());

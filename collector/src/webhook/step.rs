@@ -155,6 +155,14 @@ pub enum Input {
     /// A lead is to be forgotten: its bodies go, waiting and dead. An attempt in flight cannot be
     /// called back; it is not repeated.
     Forget(LeadRef),
+    /// A message about several people has another body, since one of them was forgotten; with
+    /// none it goes.
+    Rewrite {
+        /// Which.
+        id: MessageId,
+        /// Its body from now on.
+        body: Option<Bytes>,
+    },
 }
 
 /// The end of an attempt.

@@ -139,7 +139,9 @@ impl Engine {
         }
         let is_parted = |it: &Lead| it.stub.is_none() && it.steps.last() == Some(&step);
         let parted = self.leads.get(&name).is_some_and(|it| is_parted(&it));
-        if !parted || self.lead(was.under).is_none() || self.head(was.under) == name {
+        // Whoever comes under that name since it was erased is not who it was.
+        let erased = self.leads.get(&was.under).is_some_and(|it| it.erased > step);
+        if !parted || erased || self.lead(was.under).is_none() || self.head(was.under) == name {
             return Err(StepError::NotUndoable);
         }
         Ok(self.join(name, was, why, means))
@@ -195,6 +197,7 @@ impl Engine {
     pub fn resume(&self, means: &mut Means<'_, '_>) {
         let _identity = self.one_step();
         let why = Authority { reason: "carried on after a stop".into(), ..Authority::default() };
+        self.resume_erasing(&why, means);
         let mut sending = Vec::new();
         let mut awaiting = Vec::new();
         self.leads.each(|id, lead| {

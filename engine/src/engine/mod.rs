@@ -5,6 +5,7 @@
 mod step;
 mod merge;
 mod link;
+mod erase;
 mod timer;
 mod saving;
 
@@ -25,6 +26,7 @@ use crate::scoring::Scoring;
 use crate::time::Timestamp;
 use crate::visitor::{Known, LeadEvent, Visit, Visitor, server_event};
 
+pub use self::erase::Erased;
 pub use self::saving::Keys;
 use self::step::step_lead;
 pub use self::step::{Answered, Authority, StepError, Withdrawal};
@@ -55,6 +57,8 @@ pub struct Engine {
     version: AtomicU32,
     /// How often people were parted.
     partings: AtomicU64,
+    /// How often a lead or a name was erased.
+    erasures: AtomicU64,
     links_refused: AtomicU64,
 }
 
@@ -74,8 +78,8 @@ pub enum Ingested {
     Recorded(Position),
     /// Recorded there before; nothing was recorded now.
     Duplicate(Position),
-    /// A newer version of the scoring is in force, or whoever was to get a name was parted
-    /// meanwhile: it must be decided again.
+    /// A newer version of the scoring is in force, or whoever was to get a name was parted, or
+    /// somebody erased meanwhile: it must be decided again.
     Stale,
 }
 
@@ -144,6 +148,7 @@ impl Engine {
             catalog: RwLock::new(Catalog::default()),
             version: AtomicU32::new(0),
             partings: AtomicU64::new(0),
+            erasures: AtomicU64::new(0),
             links_refused: AtomicU64::new(0),
         }
     }
@@ -152,23 +157,26 @@ impl Engine {
     /// A hit without visitor and claim, or of a visitor who is not admitted, is only recorded.
     pub fn ingest(&self, arrival: Arrival, scoring: &Scoring, push: &mut Push<'_>) -> Ingested {
         let mut means = Means { scoring, now: arrival.hit.received, push };
+        let erasures = self.erasures.load(Ordering::Acquire);
         let merges;
         let ingested = {
             let mut record =
                 HitRecord { hit: arrival.hit, first: arrival.first, ..HitRecord::default() };
+            self.forget_claim(&mut record);
             match record.hit.visitor {
                 None => {
                     let decided = server_event(&record.hit, scoring, &|name| self.known(name));
                     let (event, review) = decided.unzip();
                     record.review = review.unwrap_or_default();
                     merges = merging(event.as_ref());
-                    self.ingest_for_lead(None, event, record, &mut means)
+                    self.ingest_for_lead(None, event, record, erasures, &mut means)
                 }
                 Some(id) => {
                     let mut visitor = self.visitors.entry(id);
                     if visitor.is_expired(means.now) {
                         *visitor = Visitor::default();
                     }
+                    self.forget_before(id, &mut visitor, &mut record, &mut means);
                     // Who is here already was admitted by another hit.
                     record.first = record.first.filter(|_| visitor.hits == 0);
                     let heads = |name| self.known(name);
@@ -179,8 +187,8 @@ impl Engine {
                             record.review = decided.review;
                             record.hit.excluded = record.hit.excluded.or(decided.excluded);
                             merges = merging(decided.event.as_ref());
-                            let event = decided.event;
-                            self.ingest_for_lead(Some(&mut visitor), event, record, &mut means)
+                            let (event, held) = (decided.event, Some(&mut *visitor));
+                            self.ingest_for_lead(held, event, record, erasures, &mut means)
                         }
                     }
                 }
@@ -201,6 +209,7 @@ impl Engine {
         visitor: Option<&mut Visitor>,
         event: Option<LeadEvent>,
         mut record: HitRecord,
+        erasures: u64,
         means: &mut Means<'_, '_>,
     ) -> Ingested {
         if self.is_stale(means.scoring) {
@@ -218,6 +227,9 @@ impl Engine {
         if let Some(event) = &event {
             // Whose the name is now, whoever was joined or parted since the visitor was asked.
             let (id, held) = self.head_of(event.origin);
+            if self.erasures.load(Ordering::Acquire) != erasures {
+                return Ingested::Stale;
+            }
             match held.receive(id, event, &record, means.scoring, means.now) {
                 Receipt::Part(part) => record.lead = Some(*part),
                 Receipt::Refused(review) => self.refuse(review, &mut record, false),
@@ -316,7 +328,7 @@ impl Engine {
             return true;
         }
         let mut entry = self.leads.entry(name.id);
-        if entry.exists() {
+        if entry.is_known() {
             return entry.stub == Some(own);
         }
         let joint = Joint { under: own, assurance: name.assurance, people: false };
@@ -332,7 +344,7 @@ impl Engine {
         let mut verified = false;
         // No chain of names is longer than this without being a circle, and there are none.
         for _ in 0..CHAIN_MAX {
-            let entry = self.leads.get(&id).filter(|entry| entry.exists())?;
+            let entry = self.leads.get(&id).filter(|entry| entry.is_known())?;
             if entry.stub.is_none() || entry.people {
                 own.get_or_insert(id);
             }
@@ -476,7 +488,7 @@ impl Engine {
 
     /// Whether a name is known, without copying whose it is.
     pub fn has_lead(&self, name: LeadId) -> bool {
-        self.leads.get(&name).is_some_and(|lead| lead.exists())
+        self.leads.get(&name).is_some_and(|lead| lead.is_known())
     }
 
     /// One visitor, as it is now.

@@ -9,6 +9,7 @@ use crate::sales::{Feedback, Unheard};
 use crate::time::Timestamp;
 use crate::visitor::{Visitor, withdraw};
 use std::fmt;
+use std::sync::atomic::Ordering;
 
 use super::{Engine, Means};
 
@@ -53,6 +54,8 @@ pub enum StepError {
     TestAndReal,
     /// It cannot be undone, or was already.
     NotUndoable,
+    /// The person was erased, and nobody came under this name since.
+    Erased,
     /// A newer version of the scoring is in force.
     Stale,
 }
@@ -69,6 +72,7 @@ impl fmt::Display for StepError {
             Self::NotHeld => "the lead is not held at that line",
             Self::TestAndReal => "a lead under a test key and a real one are never one",
             Self::NotUndoable => "it cannot be undone, or was already",
+            Self::Erased => "the lead was erased already",
             Self::Stale => "the rules have just changed; try again",
         })
     }
@@ -87,6 +91,7 @@ impl StepError {
             Self::NotHeld => "not_held",
             Self::TestAndReal => "test_and_real",
             Self::NotUndoable => "not_undoable",
+            Self::Erased => "already_erased",
             Self::Stale => "rules_changed",
         }
     }
@@ -218,9 +223,14 @@ impl Engine {
         why: &Authority,
         means: &mut Means<'_, '_>,
     ) -> Option<Position> {
+        // Nobody is erased meanwhile.
+        let _identity = self.one_step();
         let mut held = self.visitors.get_mut(&visitor)?;
-        let later = held.rows.iter().filter(|row| row.position > barrier);
-        let mut rows: Vec<Row> = later.chain(matched).copied().collect();
+        // What the browser forgot of somebody who was erased stays forgotten.
+        let (from, until) = (held.erased, barrier);
+        let stays = held.rows.iter().filter(|row| row.position <= from || row.position > until);
+        let again = matched.iter().filter(|row| row.position > from);
+        let mut rows: Vec<Row> = stays.chain(again).copied().collect();
         rows.sort_by_key(Row::key);
         let basis = Basis::nobody(&means.scoring.versions);
         let rows = settle_with(&rows, &[], Some(Timestamp(0)), &basis).rows;
@@ -329,13 +339,16 @@ impl Engine {
         if let Some(visit) = &step.visit {
             let mut visitor = self.visitors.entry(visit.visitor);
             if visitor.last_position < position {
-                visitor.evolve_step(step, position);
+                visitor.evolve_step(step, stamp.0, position);
             }
         }
         if let Some(part) = &step.lead {
             self.evolve_lead(part.lead, position, |lead| {
                 lead.evolve_step(step, part, stamp, position);
             });
+        }
+        if matches!(step.step, Step::Erase { .. }) {
+            self.erasures.fetch_add(1, Ordering::AcqRel);
         }
     }
 }
@@ -379,7 +392,7 @@ pub(super) fn step_visitor(
 ) -> Position {
     let (position, ()) = means.record(Body::Step(Box::new(record)), |whole, position| {
         if let Body::Step(step) = &whole.body {
-            held.evolve_step(step, position);
+            held.evolve_step(step, whole.time, position);
         }
     });
     position
@@ -399,7 +412,7 @@ pub(super) fn step_both(
         let Body::Step(step) = &whole.body else {
             return;
         };
-        held.evolve_step(step, position);
+        held.evolve_step(step, whole.time, position);
         if let Some(part) = &step.lead {
             lead.evolve_step(step, part, stamp, position);
         }

@@ -1,6 +1,7 @@
 //! A lead in the fixed form that the state hash is taken of: everything that replay must restore.
 
 use crate::facts::{Said, Source, canonical_seen};
+use crate::id::Position;
 use crate::ledger::canonical_rows;
 use crate::record::{Content, Joint, Sent, Subject};
 use crate::sales::{Asked, Feedback};
@@ -38,6 +39,9 @@ impl Lead {
             ],
         );
         self.steps.iter().for_each(|step| words(out, &[step.0]));
+        if self.erased != Position::NONE {
+            words(out, &[self.erased.0, self.erased_at.0]);
+        }
         canonical_asked(self.asked.as_ref(), self.signalled, out);
         if let Some(outgoing) = &self.outgoing {
             words(out, &[outgoing.to.0, outgoing.of.0]);

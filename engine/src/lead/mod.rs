@@ -6,6 +6,7 @@ mod answer;
 mod canonical;
 mod content;
 mod draft;
+mod erase;
 mod saved;
 mod step;
 mod tell;
@@ -103,6 +104,10 @@ pub struct Lead {
     pub taken: Position,
     /// Who still holds what is this lead's own, and the step by which it comes.
     pub awaits: Option<(LeadId, Position)>,
+    /// The record that erased it last, if one did. Nothing before it comes back.
+    pub erased: Position,
+    /// When that was.
+    pub erased_at: Timestamp,
     /// The latest version it was looked at under. Derived from the records.
     pub(crate) version: u32,
     /// When time alone will bring the next crossing. Derived.
@@ -444,7 +449,8 @@ impl Lead {
             | AlertKind::Merged
             | AlertKind::Unmerged
             | AlertKind::Signal
-            | AlertKind::Reminder => None,
+            | AlertKind::Reminder
+            | AlertKind::Erased => None,
         };
         let Some(about) = about else {
             return;

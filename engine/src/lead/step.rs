@@ -98,7 +98,7 @@ impl Lead {
         draft.settle(&[], Some(Timestamp(0)));
         draft.reconsider(None, &before, now, Cause::News);
         if parcel.joint.is_some() {
-            draft.tell_of_names(AlertKind::Merged, parcel.from, now);
+            draft.tell_of_names(AlertKind::Merged, Some(parcel.from), now);
         }
         draft.part
     }
@@ -116,7 +116,7 @@ impl Lead {
         draft.part.origin = id;
         draft.settle(&[], Some(Timestamp(0)));
         draft.reconsider(None, &before, now, Cause::Undo);
-        draft.tell_of_names(AlertKind::Unmerged, out, now);
+        draft.tell_of_names(AlertKind::Unmerged, Some(out), now);
         draft.part
     }
 
@@ -154,7 +154,8 @@ impl Lead {
         let before = draft.standing(now);
         let mut rows: Vec<Row> =
             self.content.rows.iter().filter(|row| stays(row, barrier)).copied().collect();
-        for row in matched {
+        // What was earned before the person was erased stays forgotten.
+        for row in matched.iter().filter(|row| row.position > self.erased) {
             insert(&mut rows, *row);
         }
         draft.content.rows = rows;
@@ -251,6 +252,7 @@ impl Lead {
                 let of_line = |band: &&mut Band| band.threshold() == *threshold;
                 self.bands.iter_mut().filter(of_line).for_each(|band| band.held = false);
             }
+            Step::Erase { .. } => self.forget(stamp.0, position),
             Step::Job
             | Step::Link
             | Step::Unlink

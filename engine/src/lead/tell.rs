@@ -315,10 +315,10 @@ impl Draft<'_> {
     }
 
     /// Tells everybody that two leads are one, or are two again.
-    pub(super) fn tell_of_names(&mut self, kind: AlertKind, other: LeadId, at: Timestamp) {
+    pub(super) fn tell_of_names(&mut self, kind: AlertKind, other: Option<LeadId>, at: Timestamp) {
         let stage = self.stage();
         let told = Told { previous_stage: stage, ..self.figures(at, None) };
-        self.send(Message { kind, other: Some(other), ..message(told) });
+        self.send(Message { kind, other, ..message(told) });
     }
 
     fn send(&mut self, mut message: Message) {
@@ -408,7 +408,8 @@ pub(super) fn note_asked(asked: &mut Option<Asked>, lead: LeadId, message: &Mess
         | AlertKind::Escalated
         | AlertKind::Merged
         | AlertKind::Unmerged
-        | AlertKind::Signal => {}
+        | AlertKind::Signal
+        | AlertKind::Erased => {}
     }
 }
 

@@ -79,6 +79,12 @@ pub enum Step {
     },
     /// Sales answered.
     Feedback(Box<Feedback>),
+    /// A person asked to be forgotten: the lead is nobody any more, or the browser forgets what
+    /// it did as them.
+    Erase {
+        /// The names: in a lead's first record all of them, then one each.
+        names: Vec<LeadId>,
+    },
     /// A question for a person was answered.
     Dismiss {
         /// The record that asks.

@@ -3,6 +3,7 @@
 //! the second decides nothing.
 
 mod draft;
+mod erase;
 mod person;
 mod saved;
 mod trail;
@@ -71,6 +72,10 @@ pub struct Visitor {
     pub rows: Vec<Row>,
     /// When a person was seen behind it.
     pub seen: Vec<Seen>,
+    /// The record by which it last forgot what it did as somebody, if one did.
+    pub erased: Position,
+    /// When that was.
+    pub erased_at: Timestamp,
     named: Vec<(LeadId, Timestamp)>,
     counted: Vec<Counted>,
     open_pages: Vec<OpenPage>,
@@ -153,7 +158,7 @@ impl Visitor {
 
     /// Whether the browser was away for so long that it is forgotten.
     pub fn is_expired(&self, now: Timestamp) -> bool {
-        now.since(self.session.last) >= VISITOR_LIFE
+        now.since(self.session.last.max(self.erased_at)) >= VISITOR_LIFE
     }
 
     /// Decides a hit. `first` is the visitor's first hit, recorded before it was admitted;
@@ -297,7 +302,7 @@ impl Visitor {
     }
 
     /// Applies a step.
-    pub fn evolve_step(&mut self, record: &StepRecord, position: Position) {
+    pub fn evolve_step(&mut self, record: &StepRecord, time: Timestamp, position: Position) {
         let Some(visit) = &record.visit else {
             return;
         };
@@ -324,6 +329,7 @@ impl Visitor {
         match &record.step {
             Step::Withdraw(withdrawn) => withdraw(&mut self.rows, &mut self.seen, withdrawn),
             Step::Rescore { rows, .. } => self.rows.clone_from(rows),
+            Step::Erase { names } => self.forget(names, time, position),
             _ => {}
         }
         apply_rows(&mut self.rows, &[], &visit.regrants, None, position);
@@ -400,6 +406,9 @@ impl Visitor {
         }
         for hit in &self.hit_ids {
             [hit.id, hit.received.0, hit.position.0].into_iter().for_each(&mut word);
+        }
+        if self.erased != Position::NONE {
+            [self.erased.0, self.erased_at.0].into_iter().for_each(&mut word);
         }
         crate::facts::canonical_seen(&self.seen, out);
         canonical_rows(&self.rows, out);

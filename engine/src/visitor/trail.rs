@@ -272,6 +272,60 @@ impl Trail {
         self.all().nth(place)
     }
 
+    /// What was theirs goes; whose the rest is stays so, without the steps that made it so: none
+    /// of them could be undone without saying whose it was. Says the records that go: after the
+    /// first, up to and with the second. `step`: the record that forgets.
+    pub fn forget(
+        &mut self,
+        names: &[LeadId],
+        bound: Option<Binding>,
+        step: Position,
+    ) -> Vec<(Position, Position)> {
+        let is_theirs = |name: LeadId| names.contains(&name);
+        let goes = |stretch: &Stretch| stretch.owner.is_some_and(is_theirs);
+        // Of stretches that are forgotten already nobody knows whose they were.
+        let oldest = self.all().next().map_or(Position::NONE, |first| first.after);
+        let mut spans = vec![(Position::NONE, oldest)];
+        spans.extend(self.all().filter(|it| goes(it)).map(|it| self.span(it.after)));
+        let known: Vec<Binding> = self.all().flat_map(Stretch::bindings).chain(bound).collect();
+        let kept = self.all().filter(|it| !goes(it)).cloned();
+        let mut kept: Vec<Stretch> = kept.collect();
+        if goes(&self.last) {
+            kept.push(Stretch { after: step, ..Stretch::default() });
+        }
+        for stretch in &mut kept {
+            stretch.given.clear();
+            stretch.marks = vec![Mark::Severed];
+            let owner = stretch.owner;
+            let of_owner = known.iter().rev().find(|it| Some(it.origin) == owner).copied();
+            let binding = of_owner.or(owner.map(Binding::of));
+            stretch.marks.extend(binding.map(|binding| Mark::Said {
+                binding: Binding {
+                    names: binding.names.map(|name| name.filter(|name| !is_theirs(*name))),
+                    ..binding
+                },
+                along: false,
+            }));
+        }
+        self.last = kept.pop().unwrap_or_default();
+        self.past = kept;
+        spans
+    }
+
+    /// Everybody who is named here.
+    pub fn named_ones(&self) -> impl Iterator<Item = LeadId> {
+        self.all().flat_map(|stretch| {
+            let said = stretch.bindings().flat_map(|it| it.names.into_iter().flatten());
+            let bound = stretch.bindings().map(|it| it.origin);
+            let taken = stretch.marks.iter().filter_map(|mark| match mark {
+                Mark::Taken { from, .. } => Some(*from),
+                Mark::Severed | Mark::Said { .. } | Mark::Tied { .. } => None,
+            });
+            let given = stretch.given.iter().flat_map(|it| [it.from, it.to]).flatten();
+            stretch.owner.into_iter().chain(said).chain(bound).chain(taken).chain(given)
+        })
+    }
+
     /// Everything that replay must restore, as numbers.
     pub fn words(&self) -> Vec<u64> {
         self.all().flat_map(Stretch::words).collect()
@@ -279,6 +333,11 @@ impl Trail {
 }
 
 impl Binding {
+    /// To a name, by a word that is forgotten.
+    fn of(origin: LeadId) -> Binding {
+        Binding { origin, ..Binding::default() }
+    }
+
     /// This one, and then what is said: as sure as either, if both are of one person. With a
     /// step between them gone, they are one saying more of the same.
     fn and(&self, said: &Binding) -> Binding {
@@ -329,6 +388,14 @@ impl Stretch {
             self.marks.insert(0, lasting.unwrap_or(Mark::Severed));
         }
         self.marks.push(mark);
+    }
+
+    /// Whom its marks say it is.
+    fn bindings(&self) -> impl Iterator<Item = Binding> {
+        self.marks.iter().filter_map(|mark| match mark {
+            Mark::Said { binding, .. } | Mark::Tied { binding, .. } => Some(*binding),
+            Mark::Severed | Mark::Taken { .. } => None,
+        })
     }
 
     /// Takes one hit.

@@ -109,6 +109,10 @@ impl Writer<'_> {
                 self.byte(13);
                 self.feedback(feedback);
             }
+            Step::Erase { names } => {
+                self.byte(15);
+                self.list(names, |writer, name| writer.lead_id(*name));
+            }
         }
     }
 
@@ -308,6 +312,7 @@ impl Reader<'_> {
             11 => Step::Release { threshold: ThresholdId(self.byte()?), told: self.bool()? },
             12 => Step::Dismiss { question: Position(self.varint()?) },
             13 => Step::Feedback(Box::new(self.feedback()?)),
+            15 => Step::Erase { names: self.list(Reader::lead_id)? },
             _ => return Err(WireError::UnknownNumber("step")),
         })
     }

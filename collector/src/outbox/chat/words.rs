@@ -57,6 +57,10 @@ impl Material<'_> {
             }),
             AlertKind::Retracted => Some(self.taken_back(lang)),
             AlertKind::Merged | AlertKind::Unmerged => self.names_changed(lang),
+            AlertKind::Erased => Some(match lang {
+                Lang::Ja => "本人の求めにより消去しました。手元の情報も削除してください".to_owned(),
+                Lang::En => "Erased at the person's request. Delete what you have".to_owned(),
+            }),
         };
         said.unwrap_or_default()
     }

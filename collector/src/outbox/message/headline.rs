@@ -41,7 +41,7 @@ impl Material<'_> {
             ja: fill(&text.ja, &closed_up(&name), &reason.ja),
             en: fill(&text.en, &name, &reason.en),
         };
-        if !self.is_confirmed() {
+        if !self.is_confirmed() && self.message.kind != AlertKind::Erased {
             headline.ja.push_str("※未確認");
             headline.en.push_str(" (unconfirmed)");
         }
@@ -111,6 +111,7 @@ fn text_key(kind: AlertKind) -> &'static str {
         AlertKind::Unmerged => "unmerged",
         AlertKind::Signal => "signal",
         AlertKind::Reminder => "reminder",
+        AlertKind::Erased => "erased",
     }
 }
 
@@ -120,6 +121,7 @@ fn built_in(kind: AlertKind) -> Text {
         AlertKind::Retracted => ("【取消】{company} {name}さん", "RETRACTED: {name}, {company}"),
         AlertKind::Merged => ("【統合】{company} {name}さん", "MERGED: {name}, {company}"),
         AlertKind::Unmerged => ("【分離】{company} {name}さん", "SEPARATED: {name}, {company}"),
+        AlertKind::Erased => ("【消去】{name}", "ERASED: {name}"),
         AlertKind::Hot
         | AlertKind::Cooled
         | AlertKind::Action

@@ -170,7 +170,8 @@ impl Material<'_> {
             | AlertKind::Action
             | AlertKind::Escalated
             | AlertKind::Signal
-            | AlertKind::Reminder => {}
+            | AlertKind::Reminder
+            | AlertKind::Erased => {}
         }
     }
 

@@ -1,10 +1,11 @@
 //! What the queue does when an endpoint comes, changes or goes, and when a lead is forgotten.
 
+use bytes::Bytes;
 use engine::time::Timestamp;
 
 use super::super::breaker::Breaker;
 use super::super::lane::Lane;
-use super::super::{EndpointId, LeadRef};
+use super::super::{EndpointId, LeadRef, MessageId};
 use super::{DisableReason, Effect, EndpointSettings, Mode, Queue, Refusal};
 
 impl Queue {
@@ -78,6 +79,27 @@ impl Queue {
             self.bury(entry.message, entry.state.disabled(), now, effects, false);
         }
         self.lanes.remove(id);
+    }
+
+    /// Gives a message about several people another body, or takes it away.
+    pub(super) fn rewrite(&mut self, id: &MessageId, body: Option<&Bytes>) {
+        for lane in self.lanes.values_mut() {
+            let Some(body) = body else {
+                let gone = lane.take_where(|entry| entry.message.id == *id);
+                let gone = gone.into_iter().map(|entry| entry.message);
+                let gone = gone.chain(lane.dead.remove(id).map(|letter| letter.message));
+                let lengths: Vec<usize> = gone.map(|message| message.body.len()).collect();
+                self.counters.forgotten += lengths.len() as u64;
+                lane.bytes -= lengths.iter().sum::<usize>();
+                continue;
+            };
+            let waiting = lane.leads.values_mut().flatten().map(|entry| &mut entry.message);
+            let dead = lane.dead.values_mut().map(|letter| &mut letter.message);
+            for message in waiting.chain(dead).filter(|message| message.id == *id) {
+                lane.bytes = lane.bytes + body.len() - message.body.len();
+                message.body = body.clone();
+            }
+        }
     }
 
     pub(super) fn forget(&mut self, lead: LeadRef) {

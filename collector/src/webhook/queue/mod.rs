@@ -67,6 +67,7 @@ impl Queue {
             Input::EndpointChanged(settings) => self.change(settings, now, &mut effects),
             Input::EndpointRemoved(id) => self.remove(&id, now, &mut effects),
             Input::Forget(lead) => self.forget(lead),
+            Input::Rewrite { id, body } => self.rewrite(&id, body.as_ref()),
         }
         if !self.loading {
             self.dispatch(now, &mut effects);

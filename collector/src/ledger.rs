@@ -1,0 +1,137 @@
+//! The ledger of erasures: who was erased, and when, apart from the journal in
+//! `keys/erased.log`. An older copy of the data that is put back does not know them; what stands
+//! here is done again before anybody is let in.
+//!
+//! An entry is `lead (8) | time in ms (8) | CRC32C of the 16 bytes (4)`, little endian.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use engine::id::LeadId;
+use engine::time::Timestamp;
+
+/// Bytes of an entry.
+pub const ENTRY_BYTES: usize = 20;
+
+/// The ledger of a data folder, open to be added to.
+pub struct Ledger {
+    path: PathBuf,
+    /// When each name was erased last.
+    erased: BTreeMap<LeadId, Timestamp>,
+}
+
+impl Ledger {
+    /// Opens it; a folder without one has an empty one. A torn last entry is cut off: what it
+    /// tells is in the journal.
+    pub fn open(folder: &Path) -> io::Result<Ledger> {
+        let folder = folder.join("keys");
+        fs::create_dir_all(&folder)?;
+        let path = folder.join("erased.log");
+        let mut file = appended(&path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let mut ledger = Ledger { path, erased: BTreeMap::new() };
+        let mut valid = 0;
+        for entry in bytes.chunks_exact(ENTRY_BYTES) {
+            let Some((lead, time)) = read_entry(entry) else {
+                break;
+            };
+            ledger.note(lead, time);
+            valid += ENTRY_BYTES;
+        }
+        file.set_len(valid as u64)?;
+        file.sync_all()?;
+        File::open(&folder)?.sync_all()?;
+        Ok(ledger)
+    }
+
+    /// When each name was erased last.
+    pub fn erased(&self) -> &BTreeMap<LeadId, Timestamp> {
+        &self.erased
+    }
+
+    /// Whether it tells of an erasure at this time or later.
+    pub fn knows(&self, lead: LeadId, time: Timestamp) -> bool {
+        self.erased.get(&lead).is_some_and(|known| *known >= time)
+    }
+
+    /// Adds names that were erased, durably. What it knows already is not added again.
+    pub fn add(&mut self, leads: &[LeadId], time: Timestamp) -> io::Result<()> {
+        let new: Vec<LeadId> =
+            leads.iter().copied().filter(|lead| !self.knows(*lead, time)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let mut file = appended(&self.path)?;
+        // After a write that failed half an entry may stand there.
+        file.set_len(file.metadata()?.len() / ENTRY_BYTES as u64 * ENTRY_BYTES as u64)?;
+        let bytes: Vec<u8> = new.iter().flat_map(|lead| entry_of(*lead, time)).collect();
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        for lead in new {
+            self.note(lead, time);
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, lead: LeadId, time: Timestamp) {
+        let known = self.erased.entry(lead).or_default();
+        *known = time.max(*known);
+    }
+}
+
+fn appended(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+fn entry_of(lead: LeadId, time: Timestamp) -> [u8; ENTRY_BYTES] {
+    let mut entry = [0; ENTRY_BYTES];
+    entry[..8].copy_from_slice(&lead.0.to_le_bytes());
+    entry[8..16].copy_from_slice(&time.0.to_le_bytes());
+    let checksum = crc32c::crc32c(&entry[..16]);
+    entry[16..].copy_from_slice(&checksum.to_le_bytes());
+    entry
+}
+
+fn read_entry(entry: &[u8]) -> Option<(LeadId, Timestamp)> {
+    let (body, checksum) = entry.split_at(16);
+    let number = |bytes: &[u8]| Some(u64::from_le_bytes(bytes.try_into().ok()?));
+    let checksum = u32::from_le_bytes(checksum.try_into().ok()?);
+    if crc32c::crc32c(body) != checksum {
+        return None;
+    }
+    Some((LeadId(number(&body[..8])?), Timestamp(number(&body[8..])?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_added_is_there_after_a_restart_and_a_torn_entry_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::open(folder.path()).unwrap();
+        ledger.add(&[LeadId(1), LeadId(2)], Timestamp(50)).unwrap();
+        ledger.add(&[LeadId(2)], Timestamp(40)).unwrap();
+        ledger.add(&[LeadId(2)], Timestamp(90)).unwrap();
+        let path = folder.path().join("keys/erased.log");
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(bytes.len(), 3 * ENTRY_BYTES, "what it knows is not added again");
+        let ledger = Ledger::open(folder.path()).unwrap();
+        assert!(ledger.knows(LeadId(1), Timestamp(50)) && !ledger.knows(LeadId(1), Timestamp(51)));
+        assert!(ledger.knows(LeadId(2), Timestamp(90)));
+        fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        let mut ledger = Ledger::open(folder.path()).unwrap();
+        assert!(!ledger.knows(LeadId(2), Timestamp(90)), "torn");
+        ledger.add(&[LeadId(3)], Timestamp(60)).unwrap();
+        let ledger = Ledger::open(folder.path()).unwrap();
+        assert_eq!(ledger.erased().len(), 3);
+        assert!(ledger.knows(LeadId(3), Timestamp(60)));
+    }
+}

@@ -1,0 +1,108 @@
+//! Erasing a person: the record that says so is durable first, then their keys go, then the
+//! ledger of erasures knows. What a stop cuts off in between the next start does before anybody
+//! is let in, and so it does with what the ledger knows and an older copy of the journal does not.
+
+use std::collections::BTreeMap;
+use std::sync::{MutexGuard, PoisonError};
+
+use engine::engine::{Authority, Erased, StepError};
+use engine::id::LeadId;
+use engine::time::Timestamp;
+
+use super::{Failed, take};
+use crate::app::App;
+use crate::ledger::Ledger;
+use crate::words;
+
+/// Erases a person, by any name of theirs. Nothing that was sealed for them can be read when
+/// this ends.
+pub fn erase(app: &App, lead: LeadId, why: &Authority) -> Result<Erased, Failed> {
+    let mut ledger = ledger(app);
+    erase_with(app, &mut ledger, lead, why)
+}
+
+fn erase_with(
+    app: &App,
+    ledger: &mut Ledger,
+    lead: LeadId,
+    why: &Authority,
+) -> Result<Erased, Failed> {
+    let known = app.engine.lead(lead);
+    let members = known.iter().flat_map(|known| &known.content.members).map(|it| it.id);
+    let mut names: Vec<LeadId> = members.chain([lead]).collect();
+    let attributes = known.as_ref().map(engine::lead::Lead::attributes).unwrap_or_default();
+    let why = Authority { reason: words::without(&why.reason, &attributes), ..why.clone() };
+    // What is said of them from here on either stands before the record, or waits for a new key.
+    app.sealer.close(&names);
+    let done = take(app, |engine, means| engine.erase(lead, &why, means));
+    let erased = match done {
+        Ok(erased) => erased,
+        Err(failed) => {
+            app.sealer.reopen(&names);
+            if failed == Failed::Step(StepError::Erased) {
+                // It may have been cut off after that.
+                finish_all(app, ledger)?;
+            }
+            return Err(failed);
+        }
+    };
+    names.extend(&erased.names);
+    names.sort_unstable();
+    names.dedup();
+    app.sealer.close(&names);
+    finish(app, ledger, &names, erased.time)?;
+    Ok(erased)
+}
+
+/// Drops the keys of names that were erased, and then notes them in the ledger.
+fn finish(app: &App, ledger: &mut Ledger, names: &[LeadId], time: Timestamp) -> Result<(), Failed> {
+    let done = app.sealer.forget(names).and_then(|()| ledger.add(names, time));
+    done.map_err(|error| {
+        tracing::error!(%error, "a person is erased and their key is not gone; start again");
+        Failed::Keys
+    })
+}
+
+/// The same of all that the journal knows and the ledger does not.
+fn finish_all(app: &App, ledger: &mut Ledger) -> Result<(), Failed> {
+    let mut cut_off: BTreeMap<Timestamp, Vec<LeadId>> = BTreeMap::new();
+    for (lead, (_, time)) in app.engine.erasures() {
+        if !ledger.knows(lead, time) {
+            cut_off.entry(time).or_default().push(lead);
+        }
+    }
+    for (time, names) in cut_off {
+        finish(app, ledger, &names, time)?;
+    }
+    Ok(())
+}
+
+/// At the start, before anybody is let in: finishes what a stop cut off, and erases again whom
+/// an older copy of the data brought back. Says whom.
+pub fn reapply(app: &App) -> Result<Vec<LeadId>, Failed> {
+    let mut ledger = ledger(app);
+    finish_all(app, &mut ledger)?;
+    let mut again = Vec::new();
+    for (name, time) in ledger.erased().clone() {
+        if app.engine.erasure(name).is_some_and(|(_, at)| at >= time) {
+            continue;
+        }
+        let Some(lead) = app.engine.lead(name) else {
+            // Nothing is known of them; then nothing can be read of them either.
+            app.sealer.forget(&[name]).map_err(|_| Failed::Keys)?;
+            continue;
+        };
+        // Who came after that is another beginning.
+        if lead.content.member(name).is_none_or(|member| member.since > time) {
+            continue;
+        }
+        let reason = "erased before this copy of the data was put back".to_owned();
+        let why = Authority { reason, ..Authority::default() };
+        again.extend(erase_with(app, &mut ledger, name, &why)?.names);
+    }
+    Ok(again)
+}
+
+fn ledger(app: &App) -> MutexGuard<'_, Ledger> {
+    app.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+}

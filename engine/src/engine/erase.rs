@@ -1,0 +1,252 @@
+//! Forgetting a person: their lead and every name of theirs become tombstones, and each browser
+//! forgets what it did as them. One record a key, under the identity lock; what a stop cuts off,
+//! `resume` goes on with. What was said or done before, and comes late, acts on nobody.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+
+use crate::hit::Exclusion;
+use crate::id::{LeadId, Position, VisitorId};
+use crate::record::{HitRecord, LeadPart, Step, StepRecord, VisitStep};
+use crate::time::Timestamp;
+use crate::visitor::Visitor;
+
+use super::step::{Authority, StepError, step_lead, step_visitor};
+use super::{Engine, Means};
+
+/// What was forgotten.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Erased {
+    /// The record that says so: durable before anything else is dropped.
+    pub position: Position,
+    /// When.
+    pub time: Timestamp,
+    /// The lead.
+    pub lead: LeadId,
+    /// Its names, itself first: each is nobody now.
+    pub names: Vec<LeadId>,
+    /// Browsers that forgot what they did as them.
+    pub browsers: Vec<VisitorId>,
+    /// Rows that went.
+    pub rows: usize,
+    /// Statements about them that went.
+    pub said: usize,
+    /// Answers of sales that went.
+    pub answers: usize,
+}
+
+impl Engine {
+    /// When a name was erased last, and where that is recorded, whoever it is now.
+    pub fn erasure(&self, name: LeadId) -> Option<(Position, Timestamp)> {
+        let entry = self.leads.get(&name)?;
+        (entry.erased != Position::NONE).then_some((entry.erased, entry.erased_at))
+    }
+
+    /// Every name that was erased, whoever it is now: where that is recorded, and when.
+    pub fn erasures(&self) -> BTreeMap<LeadId, (Position, Timestamp)> {
+        let mut erased = BTreeMap::new();
+        self.leads.each(|id, lead| {
+            let it = (lead.erased, lead.erased_at);
+            erased.extend((lead.erased != Position::NONE).then_some((*id, it)));
+        });
+        erased
+    }
+
+    /// Forgets a person, by any name of theirs, with all of their names.
+    pub fn erase(
+        &self,
+        name: LeadId,
+        why: &Authority,
+        means: &mut Means<'_, '_>,
+    ) -> Result<Erased, StepError> {
+        let _identity = self.one_step();
+        if self.is_stale(means.scoring) {
+            return Err(StepError::Stale);
+        }
+        let none = if self.erasure(name).is_some() { StepError::Erased } else { StepError::NoLead };
+        let mut erased = {
+            // No name is given meanwhile: who comes again begins when all of them are nobody.
+            let _naming = self.one_naming();
+            let (id, mut lead) = self.head_of(name);
+            if !lead.is_person() {
+                return Err(none);
+            }
+            let content = &lead.content;
+            let mut names = vec![id];
+            names.extend(content.members.iter().map(|it| it.id).filter(|it| *it != id));
+            let (rows, said) = (content.rows.len(), content.said.len() + content.aside.said.len());
+            let answers = content.feedback.len();
+            let part = lead.erase(id, means.scoring, means.now);
+            let record = why.record(Step::Erase { names: names.clone() }, Position::NONE);
+            let position = step_lead(&mut lead, record, part, means);
+            // Under the lead's lock: whoever decided about them before sees that it did not hold.
+            self.erasures.fetch_add(1, Ordering::AcqRel);
+            drop(lead);
+            let time = means.now;
+            let (lead, browsers) = (id, Vec::new());
+            let mut done = Erased { position, time, lead, names, browsers, rows, said, answers };
+            self.erase_names(&mut done.names, position, why, means);
+            done
+        };
+        erased.browsers = self.forget_on_browsers(erased.position, why, means);
+        Ok(erased)
+    }
+
+    /// Every name that leads to nobody becomes nobody itself. More may be found than were known.
+    fn erase_names(
+        &self,
+        names: &mut Vec<LeadId>,
+        of: Position,
+        why: &Authority,
+        means: &mut Means<'_, '_>,
+    ) {
+        loop {
+            let mut stubs = Vec::new();
+            self.leads.each(|id, lead| {
+                let is_theirs = lead.stub.is_some_and(|under| names.contains(&under));
+                stubs.extend(is_theirs.then_some(*id));
+            });
+            stubs.sort_unstable();
+            if stubs.is_empty() {
+                return;
+            }
+            for name in stubs {
+                let mut lead = self.leads.entry(name);
+                let part = LeadPart { lead: name, origin: name, ..LeadPart::default() };
+                let record = why.record(Step::Erase { names: vec![name] }, of);
+                step_lead(&mut lead, record, part, means);
+                self.erasures.fetch_add(1, Ordering::AcqRel);
+                drop(lead);
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+        }
+    }
+
+    /// Every browser forgets what it did as somebody who was erased since its last record.
+    fn forget_on_browsers(
+        &self,
+        of: Position,
+        why: &Authority,
+        means: &mut Means<'_, '_>,
+    ) -> Vec<VisitorId> {
+        let erased = self.erasures();
+        let mut found = Vec::new();
+        self.visitors.each(|id, held| {
+            let after = |it: &(Position, Timestamp)| it.0 > held.last_position;
+            let is_theirs = |name: &LeadId| erased.get(name).is_some_and(after);
+            found.extend(held.named_ones().iter().any(is_theirs).then_some(*id));
+        });
+        found.sort_unstable();
+        for visitor in &found {
+            if let Some(mut held) = self.visitors.get_mut(visitor) {
+                self.forget_on(*visitor, &mut held, of, why, means);
+            }
+        }
+        found
+    }
+
+    /// The same of one browser, under its lock.
+    fn forget_on(
+        &self,
+        visitor: VisitorId,
+        held: &mut Visitor,
+        of: Position,
+        why: &Authority,
+        means: &mut Means<'_, '_>,
+    ) {
+        let mut names: Vec<LeadId> = held.named_ones().into_iter().collect();
+        names.retain(|name| self.erased_since(*name, held.last_position));
+        if names.is_empty() {
+            return;
+        }
+        // Of who is forgotten as a whole nothing before is followed any more.
+        let stays = held
+            .stretches()
+            .any(|it| it.hits > 0 && it.owner.is_none_or(|owner| !names.contains(&owner)));
+        let previous = if stays { held.last_position } else { Position::NONE };
+        let visit = VisitStep { visitor, previous, ..VisitStep::default() };
+        let record = why.record(Step::Erase { names }, of);
+        step_visitor(held, StepRecord { visit: Some(visit), ..record }, means);
+    }
+
+    /// Whether a name, or whose name it is, was erased after a record.
+    fn erased_since(&self, name: LeadId, position: Position) -> bool {
+        let mut id = name;
+        for _ in 0..super::CHAIN_MAX {
+            let Some(entry) = self.leads.get(&id) else {
+                return false;
+            };
+            if entry.erased > position {
+                return true;
+            }
+            let Some(next) = entry.stub else {
+                return false;
+            };
+            id = next;
+        }
+        false
+    }
+
+    /// Goes on with what a stop cut off: names that lead to nobody, browsers that still know.
+    pub(super) fn resume_erasing(&self, why: &Authority, means: &mut Means<'_, '_>) {
+        let mut blank = BTreeMap::new();
+        self.leads.each(|id, lead| {
+            blank.extend(lead.is_blank().then_some((*id, lead.erased)));
+        });
+        for (id, of) in blank {
+            self.erase_names(&mut vec![id], of, why, means);
+        }
+        if self.erasures.load(Ordering::Acquire) > 0 {
+            self.forget_on_browsers(Position::NONE, why, means);
+        }
+    }
+
+    /// Before a hit of a browser is decided: whoever it is bound to may have been erased since,
+    /// and what was done before that and comes late is worth nothing.
+    pub(super) fn forget_before(
+        &self,
+        visitor: VisitorId,
+        held: &mut Visitor,
+        record: &mut HitRecord,
+        means: &mut Means<'_, '_>,
+    ) {
+        if self.erasures.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let bound = held.bound.map(|bound| bound.origin);
+        if bound.is_some_and(|origin| self.erased_since(origin, held.last_position)) {
+            let reason = "the person was erased".to_owned();
+            let why = Authority { reason, ..Authority::default() };
+            self.forget_on(visitor, held, Position::NONE, &why, means);
+        }
+        record.first.take_if(|first| first.position <= held.erased);
+        // Of somebody else's hits on the browser none is too late.
+        let since = match held.bound {
+            Some(bound) => self.erasure(bound.origin).map(|(_, at)| at).unwrap_or_default(),
+            None => held.erased_at,
+        };
+        if record.hit.when <= since {
+            record.hit.excluded = Some(Exclusion::Erased);
+        }
+    }
+
+    /// What was said of somebody before they were erased is not heard any more.
+    pub(super) fn forget_claim(&self, record: &mut HitRecord) {
+        if self.erasures.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let first = record.first.as_mut().map(|first| &mut first.hit);
+        for hit in first.into_iter().chain([&mut record.hit]) {
+            let when = hit.when;
+            let is_void = |name: LeadId| self.erasure(name).is_some_and(|(_, at)| when <= at);
+            let names = hit.claim.iter().flat_map(|claim| claim.names.iter());
+            let void: BTreeSet<LeadId> = names.map(|it| it.id).filter(|it| is_void(*it)).collect();
+            if !void.is_empty() {
+                hit.claim = None;
+                hit.excluded = Some(Exclusion::Erased);
+            }
+        }
+    }
+}
