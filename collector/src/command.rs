@@ -1,5 +1,5 @@
-//! The commands that are not the server itself: check, rules test, sample, tail, export, explain,
-//! replay, token.
+//! The commands that are not the server itself: check, rules test, sample, notice, tail, export,
+//! forget, explain, replay, token.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use engine::alert::AlertKind;
 use engine::engine::Engine;
-use engine::id::Position;
+use engine::id::{LeadId, Position};
 use engine::record::Record;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::header::{AUTHORIZATION, HOST};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -22,6 +22,7 @@ use crate::install::Install;
 use crate::journal::committer::Now;
 use crate::journal::disk::RealDisk;
 use crate::journal::{Hooks, Journal, Options as JournalOptions};
+use crate::notice;
 use crate::outbox::look::{Form, Lang};
 use crate::sample::{self, For};
 use crate::seal::Sealer;
@@ -47,6 +48,10 @@ pub enum CommandError {
     Refused(StatusCode),
     /// There is no such alert.
     NoAlert(String),
+    /// There is no such lead.
+    NoLead(String),
+    /// An address is of one site's person: of which, if there are several?
+    WhichSite(Vec<String>),
     /// A word that is none of those known here, and those.
     Word(&'static str, String, Vec<&'static str>),
     /// The settings have no such endpoint.
@@ -74,6 +79,10 @@ impl fmt::Display for CommandError {
                 f,
                 "there is no alert {alert:?}; its id stands in the message, as \"alert_id\""
             ),
+            Self::NoLead(whom) => write!(f, "nobody is known as {whom:?}"),
+            Self::WhichSite(sites) => {
+                write!(f, "there are several sites; say --site, one of {}", sites.join(", "))
+            }
             Self::Word(what, word, known) => {
                 write!(f, "there is no {what} {word:?}")?;
                 match nearest(word, known.iter().copied()) {
@@ -143,6 +152,14 @@ pub fn rules_test(
         }
     }
     if failed > 0 { Err(CommandError::Untrue(failed, told.len())) } else { Ok(()) }
+}
+
+/// A text for a privacy policy, from the settings.
+pub fn notice(options: &Options, lang: &str) -> Result<String, CommandError> {
+    let unknown = || CommandError::Word("language", lang.to_owned(), Lang::NAMES.to_vec());
+    let lang = Lang::parse(lang).ok_or_else(unknown)?;
+    let (loaded, _, _) = serve::load(options).map_err(CommandError::Settings)?;
+    Ok(notice::notice(&loaded, lang))
 }
 
 /// Which sample is wanted.
@@ -244,6 +261,65 @@ pub fn make_token(data: &Path, role: Role) -> Result<String, CommandError> {
 /// Copies an answer of the admin side to the output as it comes. Server-sent events lose their
 /// framing.
 pub fn copy(access: &AdminAccess, path: &str, output: &mut dyn Write) -> Result<(), CommandError> {
+    ask(access, Request::get(path), String::new(), output)
+}
+
+/// Whom to forget, and why.
+#[derive(Clone, Debug, Default)]
+pub struct ForgetWish {
+    /// The lead's id, or an address.
+    pub whom: String,
+    /// The site whose person has the address; the only one, if nothing is said.
+    pub site: Option<String>,
+    /// Whether they came under the site's test key.
+    pub test: bool,
+    /// Who does it.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Erases a person, and writes what was erased.
+pub fn forget(
+    options: &Options,
+    access: &AdminAccess,
+    wish: &ForgetWish,
+    output: &mut dyn Write,
+) -> Result<(), CommandError> {
+    let mut body = serde_json::json!({ "actor": wish.actor, "reason": wish.reason });
+    if LeadId::parse(&wish.whom).is_some() {
+        body["lead"] = wish.whom.as_str().into();
+    } else {
+        body["site"] = site_of(options, wish.site.as_deref())?.into();
+        body["test"] = wish.test.into();
+        body["email"] = wish.whom.as_str().into();
+    }
+    let request = Request::post("/api/erase");
+    match ask(access, request, body.to_string(), output) {
+        Err(CommandError::Refused(StatusCode::NOT_FOUND)) => {
+            Err(CommandError::NoLead(wish.whom.clone()))
+        }
+        done => done,
+    }
+}
+
+/// The site that is meant: the one that is named, or the only one there is.
+fn site_of(options: &Options, site: Option<&str>) -> Result<String, CommandError> {
+    let (loaded, _, _) = serve::load(options).map_err(CommandError::Settings)?;
+    let ids = || loaded.settings.sites.iter().map(|site| site.id.clone());
+    match (site, loaded.settings.sites.as_slice()) {
+        (Some(site), _) => Ok(site.to_owned()),
+        (None, [only]) => Ok(only.id.clone()),
+        (None, _) => Err(CommandError::WhichSite(ids().collect())),
+    }
+}
+
+fn ask(
+    access: &AdminAccess,
+    request: hyper::http::request::Builder,
+    body: String,
+    output: &mut dyn Write,
+) -> Result<(), CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| CommandError::Server(error.to_string()))?;
     runtime.block_on(async {
@@ -254,10 +330,10 @@ pub fn copy(access: &AdminAccess, path: &str, output: &mut dyn Write) -> Result<
         let (mut sender, connection) = handshake.map_err(|error| lost(&error))?;
         // Its end is seen as the end of the answer.
         tokio::spawn(connection);
-        let request = Request::get(path)
+        let request = request
             .header(HOST, &access.address)
             .header(AUTHORIZATION, format!("Bearer {}", access.token))
-            .body(Empty::<bytes::Bytes>::new())
+            .body(Full::<bytes::Bytes>::from(body))
             .map_err(|error| lost(&error))?;
         let response = sender.send_request(request).await.map_err(|error| lost(&error))?;
         if !response.status().is_success() {

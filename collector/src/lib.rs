@@ -23,6 +23,7 @@ pub mod link;
 pub mod metrics;
 pub mod named;
 pub mod net;
+pub mod notice;
 pub mod outbox;
 pub mod patience;
 pub mod privacy;

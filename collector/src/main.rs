@@ -88,11 +88,34 @@ enum Command {
     },
     /// A line for each hit: who, page, points, or why none.
     Tail(Access),
-    /// Print what is stored, one JSON object a line.
+    /// Print what is stored: all hits, one JSON object a line, or all that is held about one lead.
     Export {
-        /// What: hits.
-        #[arg(value_parser = ["hits"])]
+        /// What: hits, or lead.
+        #[arg(value_parser = ["hits", "lead"])]
         what: String,
+        /// Of lead: its id.
+        #[arg(required_if_eq("what", "lead"))]
+        lead: Option<String>,
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Erase a person: everything known of them goes, and every receiver is told.
+    Forget {
+        /// The lead's id, or an address.
+        #[arg(value_name = "LEAD_OR_EMAIL")]
+        whom: String,
+        /// The site whose person has the address.
+        #[arg(long)]
+        site: Option<String>,
+        /// Of the site's test key.
+        #[arg(long)]
+        test: bool,
+        /// Why; it is kept, so name nobody.
+        #[arg(long)]
+        reason: String,
+        /// Who does it.
+        #[arg(long, env = "USER", default_value = "operator")]
+        actor: String,
         #[command(flatten)]
         access: Access,
     },
@@ -102,6 +125,13 @@ enum Command {
         alert: String,
         #[command(flatten)]
         access: Access,
+    },
+    /// Print what a privacy policy must say, from the settings as they are: what is collected and
+    /// sent, to whom, why, for how long. Have it read by somebody who knows the law.
+    Notice {
+        /// In which language: ja, en.
+        #[arg(long, default_value = "ja")]
+        lang: String,
     },
     /// Replay the journal of a data folder that no server has open, and print its state hash.
     Replay {
@@ -165,12 +195,20 @@ fn main() -> ExitCode {
             sample(&options, &command::SampleWish { kind, form, lang, endpoint })
         }
         Command::Tail(access) => copy(&options, access, "/api/stream"),
-        Command::Export { access, .. } => copy(&options, access, "/api/export/hits"),
+        Command::Export { lead, access, .. } => {
+            let what = lead.unwrap_or_else(|| "hits".to_owned());
+            copy(&options, access, &format!("/api/export/{what}"))
+        }
+        Command::Forget { whom, site, test, reason, actor, access } => {
+            let wish = command::ForgetWish { whom, site, test, actor, reason };
+            forget(&options, access, &wish)
+        }
         Command::Explain { alert, access } => {
             let access = command::access(&options, access.admin, access.token);
             let done = access.and_then(|it| command::explain(&it, &alert, &mut io::stdout()));
             done.map_err(|error| error.to_string())
         }
+        Command::Notice { lang } => say(command::notice(&options, &lang)),
         Command::Replay { shards, now } => {
             say(command::data_folder(&options).and_then(|it| command::replay(&it, shards, now)))
         }
@@ -251,6 +289,12 @@ fn copy(options: &Options, access: Access, path: &str) -> Result<(), String> {
     let access = command::access(options, access.admin, access.token);
     let access = access.map_err(|error| error.to_string())?;
     command::copy(&access, path, &mut io::stdout()).map_err(|error| error.to_string())
+}
+
+fn forget(options: &Options, access: Access, wish: &command::ForgetWish) -> Result<(), String> {
+    let access = command::access(options, access.admin, access.token);
+    let done = access.and_then(|it| command::forget(options, &it, wish, &mut io::stdout()));
+    done.map_err(|error| error.to_string())
 }
 
 /// Readable on a terminal, JSON for machines; `RUST_LOG` says how much.

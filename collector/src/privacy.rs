@@ -176,6 +176,33 @@ pub fn has_gpc(headers: &HeaderMap) -> bool {
     headers.get("sec-gpc").is_some_and(|value| value.as_bytes() == b"1")
 }
 
+/// A text without mail addresses: titles, paths and properties are kept in clear, and a hit names
+/// nobody but by what it says of who somebody is.
+pub fn without_addresses(text: &str) -> String {
+    const LEFT_OUT: &str = "(address)";
+    let (mut kept, mut rest) = (String::with_capacity(text.len()), text);
+    let marked = |text: &str| match (text.find('@'), text.find("%40")) {
+        (Some(at), Some(coded)) if coded < at => Some((coded, 3)),
+        (Some(at), _) => Some((at, 1)),
+        (None, coded) => coded.map(|coded| (coded, 3)),
+    };
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "._%+-".contains(c);
+    let is_host = |c: char| c.is_ascii_alphanumeric() || ".-".contains(c);
+    while let Some((at, length)) = marked(rest) {
+        let name = rest[..at].trim_end_matches(is_name).len();
+        let after = &rest[at + length..];
+        let end = at + length + after.len() - after.trim_start_matches(is_host).len();
+        if name < at && rest[at + length..end].trim_end_matches('.').contains('.') {
+            kept += &rest[..name];
+            kept += LEFT_OUT;
+        } else {
+            kept += &rest[..end];
+        }
+        rest = &rest[end..];
+    }
+    kept + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +218,21 @@ mod tests {
 
     fn page(url: &str) -> Page {
         Page::parse(url, &privacy()).unwrap()
+    }
+
+    #[test]
+    fn a_mail_address_in_a_text_is_left_out_and_nothing_else() {
+        for (text, kept) in [
+            ("お問い合わせ", "お問い合わせ"),
+            ("田中tanaka.m+x@sample.example様", "田中(address)様"),
+            ("/u/tanaka%40sample.example/edit", "/u/(address)/edit"),
+            ("a@b.jp, c@d.co.jp", "(address), (address)"),
+            ("@home and me@work", "@home and me@work"),
+            ("price @ 100.5", "price @ 100.5"),
+            ("x@y.", "x@y."),
+        ] {
+            assert_eq!(without_addresses(text), kept);
+        }
     }
 
     #[test]

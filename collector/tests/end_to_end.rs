@@ -6,6 +6,8 @@
 mod chats;
 #[path = "end_to_end/deliveries.rs"]
 mod deliveries;
+#[path = "end_to_end/erase.rs"]
+mod erase;
 #[path = "end_to_end/facts.rs"]
 mod facts;
 #[path = "end_to_end/figures.rs"]

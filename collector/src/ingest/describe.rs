@@ -11,7 +11,7 @@ use super::click::{Clicked, MAIL_CLICK};
 use super::{Batch, RawHit, Reject, raw};
 use crate::app::SiteEntry;
 use crate::link::{Kind, SignedLink};
-use crate::privacy::{Page, agent_class, came_from};
+use crate::privacy::{Page, agent_class, came_from, without_addresses};
 
 /// How far back a browser's clock is believed.
 const LATE_MAX: Duration = Duration::from_hours(24);
@@ -65,8 +65,8 @@ impl Batch<'_> {
             event: event.to_owned(),
             authenticated,
             areas,
-            title: raw::cut(&raw.title, TEXT_BYTES_MAX),
-            referrer,
+            title: raw::cut(&without_addresses(&raw.title), TEXT_BYTES_MAX),
+            referrer: without_addresses(&referrer),
             campaign,
             id: hash(b"hit", &raw.id),
             page: hash(b"page", &raw.nonce),
@@ -76,12 +76,12 @@ impl Batch<'_> {
             silent: by_server && raw.silent,
             test: site.test,
             excluded: excluded.or(scanner.then_some(Exclusion::Scanner)),
-            properties: raw.properties.clone(),
+            properties: plain(&raw.properties),
             via_our_link: link.is_some(),
             network: address.map(|it| privacy.network(it).to_string()).unwrap_or_default(),
             agent: agent_class(agent),
-            path: page.path,
-            url: page.url,
+            path: without_addresses(&page.path),
+            url: without_addresses(&page.url),
             ..Hit::default()
         };
         // The script sends the page's address with every hit of its view: the first one names.
@@ -130,6 +130,12 @@ impl Batch<'_> {
             None
         })
     }
+}
+
+/// Properties are kept in clear: addresses in them are left out.
+fn plain(properties: &[(String, String)]) -> Vec<(String, String)> {
+    let value = |value: &String| without_addresses(value);
+    properties.iter().map(|(name, it)| (name.clone(), value(it))).collect()
 }
 
 fn kind(raw: &RawHit) -> Result<(HitKind, &str), Reject> {

@@ -126,6 +126,7 @@ mod tests {
             landing: false,
             mail: String::new(),
             title: String::new(),
+            made_ms: 0,
             until_ms: 1_000,
             uses_max: 2,
             id,
