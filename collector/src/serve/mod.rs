@@ -178,9 +178,7 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
     let clock = options.test_clock.map_or_else(Clock::system, Clock::test);
     let keys = (&install, &sealer, &clock);
     let recovered = recover(&settings, options, &data, keys, &endpoints)?;
-    let Recovered {
-        engine, journal, found, lists, link_uses, replayed, mut queue, log, snapshots
-    } =
+    let Recovered { engine, journal, found, lists, link_uses, replayed, mut queue, log, snapshots } =
         recovered;
     let now = clock.now();
     let scoring_file = chosen_rules(&engine, &settings, &surroundings, scoring_file)

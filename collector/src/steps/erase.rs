@@ -3,6 +3,7 @@
 //! is let in, and so it does with what the ledger knows and an older copy of the journal does not.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 
 use engine::engine::{Authority, Erased, StepError};
@@ -51,6 +52,8 @@ fn erase_with(
     names.dedup();
     app.sealer.close(&names);
     finish(app, ledger, &names, erased.time)?;
+    // What an older snapshot has of them goes when newer ones have taken its place.
+    app.snapshots.wanted.store(true, Ordering::Release);
     Ok(erased)
 }
 

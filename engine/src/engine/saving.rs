@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::catalog::Catalog;
-use crate::id::{LeadId, Slot, VisitorId};
+use crate::id::{LeadId, Position, Slot, VisitorId};
 use crate::lead::Unseal;
 use crate::snapshot::{SavedSlot, SlotWriter, Slots, SnapshotError};
 use crate::time::Timestamp;
@@ -83,7 +83,11 @@ impl Engine {
         slots.read(
             unseal,
             |id, visitor| self.visitors.insert(id, visitor),
-            |id, lead| self.leads.insert(id, lead),
+            |id, lead| {
+                let erased = u64::from(lead.erased != Position::NONE);
+                self.erasures.fetch_add(erased, Ordering::AcqRel);
+                self.leads.insert(id, lead);
+            },
         )
     }
 

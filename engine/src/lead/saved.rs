@@ -32,7 +32,12 @@ impl Lead {
         writer.varint(u64::from(self.sequence));
         writer.option(self.asked.as_ref(), Writer::asked);
         writer.time(self.signalled);
-        writer.byte(u8::from(self.test) | u8::from(self.people) << 1);
+        let erased = self.erased != Position::NONE;
+        writer.byte(u8::from(self.test) | u8::from(self.people) << 1 | u8::from(erased) << 2);
+        if erased {
+            writer.varint(self.erased.0);
+            writer.time(self.erased_at);
+        }
         writer.option(self.stub.as_ref(), |writer, stub| writer.lead_id(*stub));
         writer.list(&self.steps, |writer, step| writer.varint(step.0));
         writer.option(self.outgoing.as_ref(), |writer, outgoing| {
@@ -78,7 +83,11 @@ impl Lead {
         let sequence = reader.number("count")?;
         let asked = reader.option(Reader::asked)?;
         let signalled = reader.time()?;
-        let flags = reader.bits(2)?;
+        let flags = reader.bits(3)?;
+        let erased = match flags & 4 {
+            0 => (Position::NONE, Timestamp::default()),
+            _ => (Position(reader.varint()?), reader.time()?),
+        };
         Ok(Lead {
             content,
             bands,
@@ -92,6 +101,8 @@ impl Lead {
             signalled,
             test: flags & 1 == 1,
             people: flags & 2 == 2,
+            erased: erased.0,
+            erased_at: erased.1,
             stub: reader.option(Reader::lead_id)?,
             steps: reader.list(|reader| Ok(Position(reader.varint()?)))?,
             outgoing: reader.option(|reader| {

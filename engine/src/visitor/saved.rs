@@ -24,7 +24,12 @@ impl Visitor {
         writer.time(self.last_when);
         writer.varint(self.last_position.0);
         writer.option(self.bound.as_ref(), Writer::binding);
-        writer.bool(self.shared);
+        let erased = self.erased != Position::NONE;
+        writer.byte(u8::from(self.shared) | u8::from(erased) << 1);
+        if erased {
+            writer.varint(self.erased.0);
+            writer.time(self.erased_at);
+        }
         writer.list(&self.trail.past, Writer::stretch);
         writer.stretch(&self.trail.last);
         writer.rows(&self.rows);
@@ -61,15 +66,28 @@ impl Visitor {
         let origin = reader.origin()?;
         reader.context = context(id, origin, last);
         let started = reader.time()?;
+        let session = Session { started, last, number: reader.number("count")? };
+        let first_seen = reader.time()?;
+        let (hits, pages) = (reader.number("count")?, reader.number("count")?);
+        let last_when = reader.time()?;
+        let last_position = Position(reader.varint()?);
+        let bound = reader.option(Reader::binding)?;
+        let flags = reader.bits(2)?;
+        let erased = match flags & 2 {
+            0 => (Position::NONE, Timestamp::default()),
+            _ => (Position(reader.varint()?), reader.time()?),
+        };
         Ok(Visitor {
-            session: Session { started, last, number: reader.number("count")? },
-            first_seen: reader.time()?,
-            hits: reader.number("count")?,
-            pages: reader.number("count")?,
-            last_when: reader.time()?,
-            last_position: Position(reader.varint()?),
-            bound: reader.option(Reader::binding)?,
-            shared: reader.bool()?,
+            session,
+            first_seen,
+            hits,
+            pages,
+            last_when,
+            last_position,
+            bound,
+            shared: flags & 1 == 1,
+            erased: erased.0,
+            erased_at: erased.1,
             trail: Trail { past: reader.list(Reader::stretch)?, last: reader.stretch()? },
             rows: reader.rows()?,
             seen: reader.list(Reader::seen)?,
