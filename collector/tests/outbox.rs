@@ -27,6 +27,7 @@ use collector::journal::committer::Now;
 use collector::journal::disk::{Disk, DiskFile};
 use collector::journal::segment::{HEADER_BYTES, decode_frame};
 use collector::journal::{Hooks, Journal, OpenError, Options};
+use collector::ledger::Ledger;
 use collector::link::scanners::Scanners;
 use collector::link::uses::LinkUses;
 use collector::metrics::Metrics;
@@ -482,6 +483,7 @@ impl Life {
             jobs: Mutex::default(),
             engine,
             sealer,
+            ledger: Mutex::new(Ledger::open(folder).unwrap()),
             install,
             clock: Clock::test(*now),
             ids,

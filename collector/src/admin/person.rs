@@ -78,6 +78,8 @@ impl Admin {
         let id = app.engine.head(id);
         let lead = app.engine.lead(id).ok_or_else(|| self.missing(id))?;
         let names: Vec<LeadId> = lead.content.members.iter().map(|member| member.id).collect();
+        // Nobody is shown what may yet be lost.
+        app.journal.wait_blocking(lead.last_position).map_err(|_| Refusal::Unavailable)?;
         let records = timeline::of_lead(app, &lead, lead.last_position, RECORDS_MAX);
         let records = records.map_err(|_| Refusal::Unavailable)?;
         let complete = records.len() < RECORDS_MAX;
@@ -94,6 +96,8 @@ impl Admin {
         let about: BTreeSet<LeadId> = names.iter().copied().chain([id]).collect();
         let about: Vec<LeadId> = about.into_iter().collect();
         let entries = self.log.book().entries_of(&about);
+        let last = entries.last().copied().unwrap_or_default();
+        app.journal.wait_blocking(last).map_err(|_| Refusal::Unavailable)?;
         for entry in entries {
             let body = self.body(entry, None)?;
             alerts.extend(body.and_then(|body| serde_json::from_slice::<Value>(&body).ok()));
