@@ -134,7 +134,7 @@ impl Life {
         self.world.skip_to(self.now);
         let visitor = browser(self.chance.below(6));
         let [one, other] = [(); 2].map(|()| lead_of(MAILS[self.chance.below(3) as usize]));
-        let kind = self.chance.below(12);
+        let kind = self.chance.below(13);
         let answer = random_answer(&mut self.chance, one, self.now);
         let earlier: Vec<_> = self.world.journal.records().collect();
         let steps: Vec<(Position, StepRecord)> = earlier
@@ -163,6 +163,7 @@ impl Life {
                     engine.rescore_lead(one, matched, barrier, why, means);
                 }
             }
+            12 => drop(engine.erase(one, why, means)),
             8..11 => drop(engine.answer(one, sealed(answer), means)),
             _ => {
                 if let Some((position, step)) = &chosen {

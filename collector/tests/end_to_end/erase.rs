@@ -301,6 +301,28 @@ fn an_older_copy_of_the_data_that_is_put_back_does_not_bring_her_back() {
 }
 
 #[test]
+fn a_stop_before_the_keys_are_gone_is_finished_by_the_next_start() {
+    let (mut server, good, _) = started("2026-12-07 09:00");
+    let (_, lead) = lives(&server, &good);
+    settle(&server, &good, 1);
+    server.stop();
+    let keys = fs::read(server.data().join("keys/subjects.log")).unwrap();
+    server.restart();
+    server.step("/api/erase", json!({ "lead": lead, "reason": "she asked" }));
+    server.kill();
+    // The record is on the disk, and nothing after it is.
+    fs::write(server.data().join("keys/subjects.log"), &keys).unwrap();
+    fs::write(server.data().join("keys/erased.log"), b"").unwrap();
+    assert!(readable(&server.data()).contains(CANARY), "her key is there");
+    server.restart();
+    assert!(!readable(&server.data()).contains(CANARY), "it went before anybody was let in");
+    let ledger = fs::read(server.data().join("keys/erased.log")).unwrap();
+    assert_eq!(ledger.len(), 20);
+    settle(&server, &good, 2);
+    wait_for("it is told", || (erased(&good, &lead).len() == 1).then_some(()));
+}
+
+#[test]
 fn a_person_is_given_everything_that_is_held_about_them() {
     let (server, good, _) = started("2026-12-07 09:00");
     let (mut her, lead) = lives(&server, &good);

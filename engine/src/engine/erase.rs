@@ -133,10 +133,13 @@ impl Engine {
     ) -> Vec<VisitorId> {
         let erased = self.erasures();
         let mut found = Vec::new();
+        // Who is absent anyway has nothing to forget.
+        let now = means.now;
         self.visitors.each(|id, held| {
             let after = |it: &(Position, Timestamp)| it.0 > held.last_position;
             let is_theirs = |name: &LeadId| erased.get(name).is_some_and(after);
-            found.extend(held.named_ones().iter().any(is_theirs).then_some(*id));
+            let knows = !held.is_expired(now) && held.named_ones().iter().any(is_theirs);
+            found.extend(knows.then_some(*id));
         });
         found.sort_unstable();
         for visitor in &found {
