@@ -21,6 +21,7 @@ IMPATIENT = {
     "MIKOMI__webhooks__rest_min_ms": "50",
     "MIKOMI__webhooks__rest_max_ms": "100",
 }
+AGENT = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 GOAL_S = 15 * 60
 WAIT_S = 60
 
@@ -69,7 +70,7 @@ def lives(server, number):
         nonlocal cookie
         page = f"https://www.vendor.example{hit.pop('path')}"
         body = json.dumps({"s": "demo", "u": page, "i": f"{number}-{time.monotonic_ns()}", **hit})
-        headers = {"Cookie": cookie} if cookie else {}
+        headers = {"User-Agent": AGENT, **({"Cookie": cookie} if cookie else {})}
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         with contextlib.closing(connection):
             connection.request("POST", "/b", body, headers)
@@ -88,8 +89,6 @@ def lives(server, number):
     card = {"site": "demo", "email": mail, "attributes": {"phone": CANARY, "note": CANARY}}
     server.admin("/api/attributes", json.dumps(card))
     found = json.loads(server.admin(f"/api/leads/by?site=demo&email={mail}"))
-    reason = {"lead": found["lead"], "actor": CANARY, "reason": f"{CANARY} called"}
-    server.admin("/api/withdraw", json.dumps(reason))
     return found["lead"]
 
 
@@ -136,6 +135,9 @@ def erase(options):
             waited("every message about them died somewhere", lambda: {
                 it["lead"] for it in json.loads(server.admin("/api/dead"))["outstanding"]
                 if it["dead"]} >= set(leads))
+            for lead in leads:
+                why = {"lead": lead, "actor": CANARY, "reason": f"{CANARY} called"}
+                server.admin("/api/withdraw", json.dumps(why))
             server.stop()
             copy = folder / "copy"
             shutil.copytree(server.data, copy)
