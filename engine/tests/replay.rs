@@ -163,7 +163,7 @@ impl Life {
                     engine.rescore_lead(one, matched, barrier, why, means);
                 }
             }
-            12 => drop(engine.erase(one, why, means)),
+            11 => drop(engine.erase(one, why, means)),
             8..11 => drop(engine.answer(one, sealed(answer), means)),
             _ => {
                 if let Some((position, step)) = &chosen {

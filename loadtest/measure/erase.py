@@ -176,8 +176,8 @@ def erase(options):
             kept_again = sum(key in (server.data / "keys" / "subjects.log").read_bytes()
                              for key in had.values() if key)
     took.sort()
-    print(f"figure   {people} people by form, API, steps, alerts and dead letters: {after} bytes of "
-          f"their mark left, {kept} of their {sum(map(bool, had.values()))} keys")
+    print(f"figure   {people} people by form, API, steps, alerts and dead letters: {after} bytes "
+          f"of their mark left, {kept} of their {sum(map(bool, had.values()))} keys")
     print(f"         an erasure is answered in {took[len(took) // 2] * 1000:.0f} ms (the slowest "
           f"{took[-1] * 1000:.0f} ms); all were gone, and receivers told, after {seconds:.2f} s")
     print(f"         an older copy put back, with the ledger of erasures alone: {restored} bytes "

@@ -178,8 +178,8 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
     let clock = options.test_clock.map_or_else(Clock::system, Clock::test);
     let keys = (&install, &sealer, &clock);
     let recovered = recover(&settings, options, &data, keys, &endpoints)?;
-    let Recovered { engine, journal, found, lists, link_uses, replayed, mut queue, log, snapshots } =
-        recovered;
+    let Recovered { engine, journal, found, lists, link_uses, replayed, log, .. } = recovered;
+    let (mut queue, snapshots) = (recovered.queue, recovered.snapshots);
     let now = clock.now();
     let scoring_file = chosen_rules(&engine, &settings, &surroundings, scoring_file)
         .map_err(StartError::Settings)?;
