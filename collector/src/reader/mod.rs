@@ -105,11 +105,11 @@ impl Lists {
             inner.days.take_outbox(entry, record.time, offset);
         }
         if let Body::Step(step) = &record.body
-            && let Step::Erase { names } = &step.step
+            && let (Step::Erase { names }, Some(part)) = (&step.step, &step.lead)
         {
-            let test = step.lead.as_ref().is_some_and(|part| inner.is_test(part.lead));
+            let test = inner.is_test(part.lead);
             inner.forget(names);
-            if let Some(part) = step.lead.as_ref().filter(|_| !test) {
+            if !test {
                 inner.days.take_part(part, (record.time, position), offset);
             }
             return;
@@ -362,8 +362,9 @@ pub fn run(app: &Arc<App>, lists: &Lists, mut follower: Follower, stop: &AtomicB
 
 #[cfg(test)]
 mod tests {
-    use engine::hit::Hit;
-    use engine::record::Question as Kind;
+    use engine::hit::{Claim, Hit};
+    use engine::identity::Assurance;
+    use engine::record::{LeadPart, Question as Kind};
 
     use super::*;
 
@@ -423,6 +424,38 @@ mod tests {
         assert_eq!(open(&lists), [(8, vec![(C, 1, 8)])], "not again for the records 6 and 7");
         hit(&lists, 10, &[asks(B)]);
         assert_eq!(open(&lists), [(8, vec![(C, 1, 8)]), (10, vec![(B, 1, 10)])]);
+    }
+
+    #[test]
+    fn who_was_erased_is_in_no_list_and_who_came_again_is_not_forgotten_by_a_browser_s_record() {
+        let lists = Lists::default();
+        hit(&lists, 5, &[asks(B)]);
+        let says = |number: u64| {
+            let attributes = [("name".to_owned(), "田中".to_owned())].into();
+            let claim = Some(Claim { attributes, ..Claim::default() });
+            let hears = [None, Some(Assurance::Claimed)];
+            let lead = Some(LeadPart { lead: A, hears, ..LeadPart::default() });
+            let hit = Hit { claim, ..Hit::default() };
+            let body = Body::Hit(Box::new(HitRecord { hit, lead, ..HitRecord::default() }));
+            let record = Record { time: Timestamp(number), version: 1, body };
+            lists.evolve(&record, Position(number), &Catalog::default());
+        };
+        let erase = |number: u64, lead: Option<LeadPart>| {
+            let step = Step::Erase { names: vec![A] };
+            let body = Body::Step(Box::new(StepRecord { step, lead, ..StepRecord::default() }));
+            let record = Record { time: Timestamp(number), version: 1, body };
+            lists.evolve(&record, Position(number), &Catalog::default());
+        };
+        says(6);
+        assert_eq!(lists.search("田中", None).len(), 1);
+        erase(7, Some(LeadPart { lead: A, ..LeadPart::default() }));
+        assert_eq!(
+            (lists.search("田中", None), lists.ids(), open(&lists)),
+            (vec![], vec![], vec![])
+        );
+        says(8);
+        erase(9, None);
+        assert_eq!(lists.search("田中", None).len(), 1, "a browser forgot, and nobody else");
     }
 
     #[test]
