@@ -13,6 +13,7 @@ pub mod cookie;
 pub mod demo;
 pub mod facts;
 pub mod feedback;
+pub mod followers;
 pub mod ids;
 pub mod ingest;
 pub mod install;

@@ -115,6 +115,13 @@ impl AlertId {
         AlertId(format!("msg_{}", String::from_utf8_lossy(&digits)))
     }
 
+    /// Reads an id; nothing if it has not the form that they have.
+    pub fn parse(text: &str) -> Option<AlertId> {
+        let digits = text.strip_prefix("msg_")?;
+        let plain = digits.len() == 22 && digits.bytes().all(|it| it.is_ascii_alphanumeric());
+        plain.then(|| AlertId(text.to_owned()))
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,6 +1,8 @@
 //! How often a signed link may still name a person. A link that is passed around, or opened by
 //! machine again and again, stops doing so; where it leads stays as it was.
 
+pub mod saved;
+
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

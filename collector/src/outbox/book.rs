@@ -2,6 +2,8 @@
 //! by replay. Its lines are small and there is one for each entry of the journal, which has some
 //! kilobytes: what bounds the journal bounds the book.
 
+pub mod saved;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included, Unbounded};
 

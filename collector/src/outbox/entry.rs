@@ -319,7 +319,7 @@ impl Attempt {
 
     /// Puts the plain answer back, as far as the key is there.
     pub fn open(&mut self, unseal: impl FnOnce(&[u8]) -> Option<Vec<u8>>) {
-        let sealed = from_base64(&std::mem::take(&mut self.answer_sealed));
+        let sealed = from_base64(&self.answer_sealed);
         let sealed = sealed.filter(|it| !it.is_empty());
         if let Some(answer) = sealed.and_then(|it| unseal(&it)) {
             self.answer = base64(&answer);

@@ -35,7 +35,7 @@ const MEETING_KEPT: Duration = Duration::from_hours(48);
 
 /// When each lead is to be met, as sales last said.
 #[derive(Debug, Default)]
-pub(super) struct Meetings(BTreeMap<LeadId, Timestamp>);
+pub(super) struct Meetings(pub(super) BTreeMap<LeadId, Timestamp>);
 
 /// What was gathered, in this process.
 #[derive(Debug, Default)]

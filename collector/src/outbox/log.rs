@@ -1,5 +1,7 @@
 //! What the admin side, and the outbox itself, see of what was told so far.
 
+pub mod saved;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -42,7 +44,9 @@ pub struct Held {
 impl Log {
     /// The newest lines first.
     pub fn lines(&self, most: usize) -> Vec<Attempt> {
-        locked(&self.lines).iter().rev().take(most).cloned().collect()
+        let lines = locked(&self.lines);
+        let shown = |line: &Attempt| Attempt { answer_sealed: String::new(), ..line.clone() };
+        lines.iter().rev().take(most).map(shown).collect()
     }
 
     /// Adds a line.
@@ -76,9 +80,10 @@ impl Log {
     pub(super) fn forget(&self, leads: &[LeadId]) {
         let mut lines = locked(&self.lines);
         let book = self.book();
-        for line in lines.iter_mut().filter(|line| !line.answer.is_empty()) {
+        for line in lines.iter_mut() {
             if book.lead(&line.alert).is_some_and(|lead| leads.contains(&lead)) {
                 line.answer.clear();
+                line.answer_sealed.clear();
             }
         }
         drop(book);

@@ -2,6 +2,8 @@
 //! digest. Everything in it follows from the entries of the journal, so that a restart counts and
 //! lists nothing twice and nothing less.
 
+pub mod saved;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use engine::id::{LeadId, Position};

@@ -201,6 +201,21 @@ pub(super) fn orders_of(queued: &Queued, unseal: &Unseal<'_>) -> Vec<Order> {
     queued.bodies.iter().filter_map(order).collect()
 }
 
+/// The messages that an entry has delivery send, as far as they can still be read.
+pub fn messages_of(entry: &Entry, unseal: &Unseal<'_>) -> Vec<Message> {
+    match entry {
+        Entry::Queued(queued) => {
+            let message = |order| match order {
+                Order::Enqueue(message) => Some(message),
+                Order::Overtaken(_) => None,
+            };
+            orders_of(queued, unseal).into_iter().filter_map(message).collect()
+        }
+        Entry::Digest(digest) => message_of(digest, unseal).into_iter().collect(),
+        Entry::Attempt(_) | Entry::Disabled { .. } => Vec::new(),
+    }
+}
+
 /// The message that a digest is, of the lines that can still be read; nothing, if none can.
 pub(super) fn message_of(entry: &Digest, unseal: &Unseal<'_>) -> Option<Message> {
     let line = |item: &Item| {

@@ -2,6 +2,8 @@
 //! counts on the day on which what it answers was told. Rebuilt by replay; people under a test
 //! key are in none of it.
 
+pub mod saved;
+
 use std::collections::BTreeMap;
 
 use engine::alert::AlertKind;

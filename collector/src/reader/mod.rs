@@ -3,6 +3,7 @@
 
 pub mod days;
 mod line;
+pub mod saved;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};

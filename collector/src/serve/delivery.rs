@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use engine::id::Position;
+use engine::time::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 use super::{Parts, StartError};
@@ -14,11 +15,11 @@ use crate::outbox::entry::{Attempt, Entry};
 use crate::webhook::breaker::Rest;
 use crate::webhook::client::{Client, Resolver, Timeouts};
 use crate::webhook::driver::{self, Command, JournalStopped, Notice, World};
-use crate::webhook::queue::{EndpointSettings, Figures, Limits, Mode, Queue};
+use crate::webhook::queue::{EndpointSettings, Figures, Input, Limits, Mode, Queue};
 use crate::webhook::{AttemptRecord, Delivery, EndpointId};
 
 /// The limits of the queue.
-pub(super) fn queue_limits(settings: &Settings) -> Limits {
+fn queue_limits(settings: &Settings) -> Limits {
     let webhooks = &settings.webhooks;
     Limits {
         endpoints_max: webhooks.endpoints_max,
@@ -27,6 +28,17 @@ pub(super) fn queue_limits(settings: &Settings) -> Limits {
         bodies_bytes_max: webhooks.bodies_bytes_max,
         body_bytes_max: webhooks.body_bytes_max,
     }
+}
+
+/// A queue that is loading and knows the endpoints.
+pub(super) fn loading_queue(endpoints: &[Endpoint], settings: &Settings, now: Timestamp) -> Queue {
+    let mut queue = Queue::new(queue_limits(settings));
+    for endpoint in endpoints {
+        if let Some(known) = endpoint_settings(endpoint, settings, false) {
+            queue.step(Input::EndpointChanged(known), now);
+        }
+    }
+    queue
 }
 
 /// An endpoint as the queue knows it.

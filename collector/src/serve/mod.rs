@@ -22,7 +22,7 @@ use engine::id::Position;
 use engine::time::Timestamp;
 use tokio::sync::{broadcast, mpsc, watch};
 
-use self::delivery::{driver_endpoint, spawn_driver};
+use self::delivery::{driver_endpoint, loading_queue, spawn_driver};
 use self::listen::{Listening, listen};
 pub use self::publish::{name_sites, publish, publish_first};
 use self::recovery::{Recovered, recover};
@@ -411,8 +411,7 @@ fn start_threads(
     let (reading, lists) = (Arc::clone(app), Arc::clone(&parts.lists));
     thread("reader", Box::new(move |stop| reader::run(&reading, &lists, follower, stop)))?;
     let timing = Arc::clone(app);
-    let (kept, store) = (Arc::clone(app), parts.snapshots);
-    thread("snapshots", Box::new(move |stop| snapshots::run(&kept, &store, stop)))?;
+    thread("snapshots", keeping(app, parts.snapshots, Arc::clone(&parts.endpoints)))?;
     thread("timers", Box::new(move |stop| run_timers(&timing, stop)))?;
     if let Some(dir) = parts.dir {
         let watching = Reloading {
@@ -428,6 +427,19 @@ fn start_threads(
         thread("reload", Box::new(move |stop| watching.run(stop)))?;
     }
     Ok(threads)
+}
+
+/// Takes snapshots.
+fn keeping(
+    app: &Arc<App>,
+    store: snapshots::Store,
+    endpoints: Arc<ArcSwap<Vec<Endpoint>>>,
+) -> Box<dyn FnOnce(&AtomicBool) + Send> {
+    let app = Arc::clone(app);
+    Box::new(move |stop| {
+        let queue = || loading_queue(&endpoints.load(), &app.settings, app.clock.now());
+        snapshots::run(&app, &store, &queue, stop);
+    })
 }
 
 impl Running {

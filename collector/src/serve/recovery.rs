@@ -5,14 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use engine::alert::{AlertId, Cause};
-use engine::catalog::Catalog;
 use engine::engine::Engine;
-use engine::record::{Body, Record};
+use engine::id::Position;
+use engine::record::Record;
 
-use super::delivery::{endpoint_settings, queue_limits};
+use super::delivery::loading_queue;
 use super::{Options, StartError};
 use crate::clock::Clock;
 use crate::config::{Durability, Endpoint, Settings};
+use crate::followers::Followers;
 use crate::install::Install;
 use crate::journal::committer::Now;
 use crate::journal::disk::RealDisk;
@@ -21,11 +22,11 @@ use crate::link::uses::LinkUses;
 use crate::outbox::{Log, Replayed};
 use crate::reader::Lists;
 use crate::seal::Sealer;
-use crate::snapshots::file::{Fault, Snapshot};
+use crate::snapshots::file::{Fault, Kind, Snapshot};
 use crate::snapshots::{self, Store};
 use crate::store::KeyedDisk;
 use crate::timeline::unseal_with;
-use crate::webhook::queue::{Input, Queue};
+use crate::webhook::queue::Queue;
 
 /// What recovery rebuilds.
 pub(super) struct Recovered {
@@ -116,22 +117,13 @@ impl Recovery<'_> {
             let took_ms = clock.boot_ms() - began_ms;
             tracing::info!(visitors, leads, bytes = snapshot.bytes, took_ms, "a snapshot is read");
         }
-        let lists = Lists::default();
-        let link_uses = LinkUses::default();
-        let log = Log::default();
-        let mut replayed = Replayed::default();
-        let mut queue = Queue::new(queue_limits(settings));
-        for endpoint in self.endpoints {
-            if let Some(known) = endpoint_settings(endpoint, settings, false) {
-                queue.step(Input::EndpointChanged(known), clock.now());
-            }
-        }
+        let (mut followers, followed) = self.followers(snapshot)?;
+        let from = snapshot.map_or(Position::NONE, |snapshot| snapshot.head.from.min(followed));
         let mut failed = None;
-        let mut catalog = Catalog::default();
         let unseal = |lead, sealed: &[u8]| self.sealer.unseal(lead, sealed);
         let alert_id = |cause: &Cause<'_>| AlertId::derive(&self.install.alert, cause);
         let began_ms = clock.boot_ms();
-        let (journal, found) = self.open_journal(&mut |entry| {
+        let (journal, found) = self.open_journal(from.next(), &mut |entry| {
             let mut record = match Record::decode(entry.bytes) {
                 Ok(record) => record,
                 Err(error) => {
@@ -141,13 +133,9 @@ impl Recovery<'_> {
             };
             unseal_with(&mut record, unseal);
             engine.evolve(&record, entry.position);
-            if matches!(record.body, Body::Published(_) | Body::Named(_)) {
-                catalog = engine.catalog();
+            if entry.position > followed {
+                followers.evolve(&record, (entry.position, entry.incarnation), &unseal, &alert_id);
             }
-            lists.evolve(&record, entry.position, &catalog);
-            link_uses.evolve(&record);
-            let place = (entry.position, entry.incarnation);
-            replayed.evolve(&mut queue, &record, place, &unseal, &alert_id, &log);
         })?;
         if let Some((position, why)) = failed {
             return Err(Failed::Start(StartError::Record(position, why)));
@@ -158,12 +146,38 @@ impl Recovery<'_> {
         for lost in &found.lost {
             tracing::error!(?lost, "records were lost, and their loss accepted");
         }
+        let Followers { lists, link_uses, replayed, queue, log, .. } = followers;
+        if followed != Position::NONE {
+            remember(&lists, &engine);
+        }
         let snapshots = store.clone();
         Ok(Recovered { engine, journal, found, lists, link_uses, replayed, queue, log, snapshots })
     }
 
+    /// What the followers knew, and the last record of that. What cannot be used of it costs
+    /// that the whole journal is read.
+    fn followers(&self, snapshot: Option<&Snapshot>) -> Result<(Followers, Position), Fault> {
+        let queue = || loading_queue(self.endpoints, self.settings, self.clock.now());
+        let saved = match snapshot {
+            Some(snapshot) => snapshot.only(Kind::Followers)?.map(|bytes| (bytes, snapshot.end)),
+            None => None,
+        };
+        let Some((bytes, end)) = saved else {
+            return Ok((Followers::new(queue()), Position::NONE));
+        };
+        let unseal = |lead, sealed: &[u8]| self.sealer.unseal(lead, sealed);
+        Ok(match Followers::load(&bytes, queue(), &unseal) {
+            Ok(followers) => (followers, end.followed),
+            Err(why) => {
+                tracing::warn!(%why, "the whole journal is read for its followers");
+                (Followers::new(queue()), Position::NONE)
+            }
+        })
+    }
+
     fn open_journal(
         &self,
+        from: Position,
         each: &mut dyn FnMut(Entry<'_>),
     ) -> Result<(Journal, Found), StartError> {
         let disk = KeyedDisk::open(self.data.join("journal"), Arc::clone(self.sealer));
@@ -174,6 +188,7 @@ impl Recovery<'_> {
         options.pending_bytes_max = settings.limits.pending_bytes_max;
         options.lossy = settings.journal.durability == Durability::Lossy;
         options.accept_loss = self.options.accept_loss;
+        options.replay_from = from;
         let hooks = Hooks {
             now: Box::new(hook_clock()),
             poisoned: Box::new(|why| {
@@ -182,6 +197,15 @@ impl Recovery<'_> {
             }),
         };
         Journal::open(Arc::new(disk), &options, hooks, each).map_err(StartError::Journal)
+    }
+}
+
+/// What people search by is not in a snapshot: it is what is known of each lead.
+fn remember(lists: &Lists, engine: &Engine) {
+    for id in lists.ids() {
+        for said in engine.entry(id).iter().flat_map(|lead| &lead.content.said) {
+            lists.remember(id, &said.attributes);
+        }
     }
 }
 

@@ -10,16 +10,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use engine::alert::{AlertId, Cause};
 use engine::attribute::Attributes;
 use engine::engine::Engine;
 use engine::id::{LeadId, Position, Slot};
+use engine::record::Record;
 use engine::snapshot::{Slots, load_catalog, save_catalog};
 
 use crate::app::App;
 use crate::config;
+use crate::followers::Followers;
 use crate::journal::EVOLVE;
 use crate::journal::disk::Disk;
 use crate::seal::{Sealer, attributes_from_bytes};
+use crate::timeline::unseal_with;
+use crate::webhook::queue::Queue;
 
 use self::file::{End, Fault, Head, Kind, Snapshot, Writing, ordinal_of};
 
@@ -60,6 +65,8 @@ pub struct Figures {
 pub enum Failed {
     /// It could not be written, or not be read back.
     File(Fault),
+    /// The journal could not be followed.
+    Journal(String),
     /// The journal ended, or its disk is so slow that it was given up.
     NotDurable,
 }
@@ -68,6 +75,7 @@ impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(fault) => fault.fmt(f),
+            Self::Journal(why) => write!(f, "the journal could not be followed: {why}"),
             Self::NotDurable => f.write_str("what it knows of did not become durable"),
         }
     }
@@ -114,8 +122,11 @@ impl Store {
     }
 }
 
+/// Makes a queue that is loading and knows the endpoints of now.
+pub type NewQueue<'a> = dyn Fn() -> Queue + Send + 'a;
+
 /// Takes a snapshot of everything, while hits go on. Says what it holds and its bytes.
-pub fn take(app: &App, store: &Store) -> Result<(End, u64), Failed> {
+pub fn take(app: &App, store: &Store, queue: &NewQueue<'_>) -> Result<(End, u64), Failed> {
     store.tidy()?;
     let created = app.clock.now();
     let from = app.journal.pushed();
@@ -140,9 +151,46 @@ pub fn take(app: &App, store: &Store) -> Result<(End, u64), Failed> {
     if !app.journal.wait_durable(end.until, DURABLE_WITHIN) {
         return Err(Failed::NotDurable);
     }
+    let followers = follow(app, store, queue, end.until)?;
+    writing.part(Kind::Followers, 0, &followers.save())?;
+    end.followed = end.until;
     let bytes = writing.finish(end)?;
     store.tidy()?;
     Ok((end, bytes))
+}
+
+/// What the journal's followers know at a record that is durable: what they knew at the snapshot
+/// before, moved on. The running ones are asked nothing, and wait for nobody.
+fn follow(
+    app: &App,
+    store: &Store,
+    queue: &NewQueue<'_>,
+    until: Position,
+) -> Result<Followers, Failed> {
+    let unseal = |lead: LeadId, sealed: &[u8]| app.sealer.unseal(lead, sealed);
+    let alert_id = |cause: &Cause<'_>| AlertId::derive(&app.install.alert, cause);
+    let known = store.names()?.into_iter().find_map(|name| {
+        let snapshot = store.open(&name).ok()?;
+        let bytes = snapshot.only(Kind::Followers).ok()??;
+        let followers = Followers::load(&bytes, queue(), &unseal).ok()?;
+        (snapshot.end.followed <= until).then_some((followers, snapshot.end.followed))
+    });
+    let (mut followers, mut at) =
+        known.unwrap_or_else(|| (Followers::new(queue()), Position::NONE));
+    let mut follower = app.journal.follow(at.next());
+    while at < until {
+        let entry = follower.next_blocking(LOOK_EVERY);
+        let entry = entry.map_err(|error| Failed::Journal(error.to_string()))?;
+        let Some(entry) = entry else {
+            return Err(Failed::NotDurable);
+        };
+        let record = Record::decode(entry.bytes);
+        let mut record = record.map_err(|error| Failed::Journal(error.to_string()))?;
+        unseal_with(&mut record, unseal);
+        at = entry.position;
+        followers.evolve(&record, (at, entry.incarnation), &unseal, &alert_id);
+    }
+    Ok(followers)
 }
 
 /// Puts everything that a snapshot holds back into an empty engine, slots in parallel.
@@ -172,7 +220,7 @@ pub fn restore(snapshot: &Snapshot, engine: &Engine, sealer: &Sealer) -> Result<
 }
 
 /// Takes one snapshot after another, as the settings say and as is asked for, until told to stop.
-pub fn run(app: &App, store: &Store, stop: &AtomicBool) {
+pub fn run(app: &App, store: &Store, queue: &NewQueue<'_>, stop: &AtomicBool) {
     let settings = &app.settings.snapshots;
     let mut last = Last { at_ms: app.clock.boot_ms(), written: 0, position: app.journal.pushed() };
     while !stop.load(Ordering::Acquire) && !app.journal.has_ended() {
@@ -183,7 +231,7 @@ pub fn run(app: &App, store: &Store, stop: &AtomicBool) {
                 written: app.journal.figures().written_bytes,
                 position: app.journal.pushed(),
             };
-            note(app, &take(app, store), last.at_ms);
+            note(app, &take(app, store, queue), last.at_ms);
         }
         thread::sleep(LOOK_EVERY);
     }

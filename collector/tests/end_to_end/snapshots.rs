@@ -28,6 +28,14 @@ fn files(server: &Server) -> Vec<PathBuf> {
     files
 }
 
+/// How many records each start replayed.
+fn records_replayed(server: &Server) -> Vec<u64> {
+    let log = server.log();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let starts = lines.filter(|line| line["fields"]["message"] == "replayed");
+    starts.filter_map(|line| line["fields"]["records"].as_u64()).collect()
+}
+
 fn hash(server: &Server) -> Value {
     server.get("/api/state")["hash"].clone()
 }
@@ -51,15 +59,24 @@ fn goes_on(server: &Server, number: u64, email: &str) {
 #[test]
 fn a_start_restores_the_snapshot_and_replays_what_came_after() {
     let (mut server, receiver) = lived();
+    receiver.wait_about(TANAKA, 1);
+    wait_for("the delivery", || (server.figure("mikomi_deliveries_pending") == 0).then_some(()));
     snapshot(&server);
     goes_on(&server, 8, OTHER);
-    let (before, lead) = (hash(&server), server.lead_by(TANAKA));
+    // What its followers know: who is found, what was told, counted and delivered.
+    let shown = |server: &Server| {
+        let paths = ["/api/leads?q=tanaka", "/api/figures", "/api/deliveries", "/api/alerts"];
+        paths.map(|path| server.get(path))
+    };
+    let (before, was) = (hash(&server), shown(&server));
     server.kill();
     server.restart();
     assert_eq!(hash(&server), before);
     assert!(server.log().contains("a snapshot is read"), "{}", server.log());
-    assert_eq!(server.lead_by(TANAKA)["exact"], lead["exact"]);
+    assert_eq!(shown(&server), was);
     assert_eq!(server.lead_by(OTHER)["name"], "鈴木 一");
+    let replayed = records_replayed(&server);
+    assert!(replayed.len() == 2 && (1..10).contains(&replayed[1]), "{replayed:?}");
     // It goes on, too: nobody is told twice, and what is new is told.
     server.to("2026-12-24 06:00");
     receiver.wait_about(TANAKA, 2);

@@ -15,6 +15,7 @@
 
 mod endpoints;
 mod needless;
+pub mod saved;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
