@@ -67,6 +67,13 @@ impl Install {
         }
     }
 
+    /// Reads those of a folder that has them; draws none.
+    pub fn read(folder: &Path) -> Result<Install, InstallError> {
+        let path = folder.join(FILE);
+        let text = fs::read_to_string(&path).map_err(|error| InstallError::Io(path.clone(), error));
+        parse(&text?).ok_or(InstallError::Damaged(path))
+    }
+
     fn of(keys: &[[u8; 16]; NAMES.len()]) -> Install {
         let [id, identity, mac, seal, visitor, alert] = keys.map(Key);
         let cookie = CookieKeys { id: 1, mac, seal };

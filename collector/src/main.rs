@@ -142,6 +142,22 @@ enum Command {
         #[arg(long)]
         now: Option<u64>,
     },
+    /// Look at everything in a data folder, without changing it, also beside a server that runs:
+    /// every checksum, record, pointer, key and sum. Ends with 1 if anything is wrong.
+    Verify {
+        /// Only bytes and records; do not work out what came of them.
+        #[arg(long)]
+        no_replay: bool,
+        /// One JSON object, for machines.
+        #[arg(long)]
+        json: bool,
+        /// A receipt to be proved on the disk; may be given again.
+        #[arg(long, value_name = "RECEIPT")]
+        receipt: Vec<String>,
+        /// A file of receipts, one a line.
+        #[arg(long, value_name = "FILE")]
+        receipts: Option<PathBuf>,
+    },
     /// Make a token for the admin side.
     Token {
         /// What it allows: admin everything, alerts to read the feed of alerts and nothing else.
@@ -212,6 +228,9 @@ fn main() -> ExitCode {
         Command::Replay { shards, now } => {
             say(command::data_folder(&options).and_then(|it| command::replay(&it, shards, now)))
         }
+        Command::Verify { no_replay, json, receipt, receipts } => {
+            verify(&options, no_replay, json, (receipt, receipts))
+        }
         Command::Token { role } => {
             // The command line takes no other word.
             let role = Role::parse(&role).unwrap_or(Role::Alerts);
@@ -274,6 +293,29 @@ fn greeting(running: &Running) -> String {
 fn say(outcome: Result<String, command::CommandError>) -> Result<(), String> {
     let text = outcome.map_err(|error| error.to_string())?;
     writeln!(io::stdout(), "{text}").map_err(|error| error.to_string())
+}
+
+/// Says what is wrong, and that something is.
+fn verify(
+    options: &Options,
+    no_replay: bool,
+    json: bool,
+    (mut receipts, file): (Vec<String>, Option<PathBuf>),
+) -> Result<(), String> {
+    if let Some(file) = file {
+        let text = std::fs::read_to_string(&file);
+        let text = text.map_err(|error| format!("{}: {error}", file.display()))?;
+        receipts.extend(text.lines().map(str::trim).filter(|it| !it.is_empty()).map(str::to_owned));
+    }
+    let data = command::data_folder(options).map_err(|error| error.to_string())?;
+    let wanted = collector::verify::Options { no_replay, receipts };
+    let report = collector::verify::verify(&data, &wanted).map_err(|error| error.to_string())?;
+    let text = if json { report.json().to_string() } else { report.text() };
+    writeln!(io::stdout(), "{text}").map_err(|error| error.to_string())?;
+    match report.wrong {
+        0 => Ok(()),
+        wrong => Err(format!("{}: {wrong} things are wrong", data.display())),
+    }
 }
 
 fn sample(options: &Options, wish: &command::SampleWish) -> Result<(), String> {

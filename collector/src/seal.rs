@@ -163,16 +163,7 @@ impl Sealer {
     /// Unseals; nothing if the person's key is gone or the payload is not theirs.
     pub fn unseal(&self, lead: LeadId, sealed: &[u8]) -> Option<Vec<u8>> {
         let key = *self.locked().keys.get(&lead)?;
-        let (format, rest) = sealed.split_first()?;
-        if *format != FORMAT {
-            return None;
-        }
-        let (nonce, body) = rest.split_first_chunk::<NONCE_BYTES>()?;
-        let mut body = body.to_vec();
-        let nonce = Nonce::assume_unique_for_key(*nonce);
-        let plain = cipher(&key).open_in_place(nonce, aad(lead), &mut body).ok()?.len();
-        body.truncate(plain);
-        Some(body)
+        unseal_with(&key, lead, sealed)
     }
 
     /// Makes every key drawn so far durable. Called before a batch that may use them is written.
@@ -233,6 +224,68 @@ fn entry_of(lead: LeadId, key: &[u8; 32]) -> [u8; ENTRY_BYTES] {
     let checksum = crc32c::crc32c(&entry[..40]);
     entry[40..].copy_from_slice(&checksum.to_le_bytes());
     entry
+}
+
+/// The keys of a data folder, only looked at.
+pub struct Keys {
+    keys: BTreeMap<LeadId, [u8; 32]>,
+    /// Bytes of the log.
+    pub bytes: usize,
+    /// Bytes of whole entries before the first that is short or does not match.
+    pub valid: usize,
+    /// Whether an entry stands there that does not match, and that no crash leaves.
+    pub damaged: bool,
+}
+
+impl Keys {
+    /// Reads the log; a folder without one has no keys.
+    pub fn read(folder: &Path) -> io::Result<Keys> {
+        let bytes = match fs::read(folder.join("keys").join("subjects.log")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            read => read?,
+        };
+        let mut keys = BTreeMap::new();
+        let mut entries = bytes.chunks(ENTRY_BYTES);
+        let read = |entry: &[u8]| (entry.len() == ENTRY_BYTES).then(|| read_entry(entry))?;
+        let sound = entries.by_ref().map_while(read);
+        keys.extend(sound);
+        let mut found = Keys { keys, bytes: bytes.len(), valid: 0, damaged: false };
+        let sound = bytes.chunks(ENTRY_BYTES).take_while(|entry| read(entry).is_some());
+        found.valid = sound.count() * ENTRY_BYTES;
+        let rest = bytes[found.valid..].chunks(ENTRY_BYTES);
+        // What a crash leaves is short, or of a file that grew before it was written.
+        let torn = |entry: &[u8]| entry.len() < ENTRY_BYTES || entry.iter().all(|it| *it == 0);
+        found.damaged = rest.into_iter().any(|entry| !torn(entry));
+        Ok(found)
+    }
+
+    /// Whether there is one of a person's.
+    pub fn has(&self, lead: LeadId) -> bool {
+        self.keys.contains_key(&lead)
+    }
+
+    /// How many people have one.
+    pub fn people(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Opens a payload that was sealed for a person.
+    pub fn unseal(&self, lead: LeadId, sealed: &[u8]) -> Option<Vec<u8>> {
+        unseal_with(self.keys.get(&lead)?, lead, sealed)
+    }
+}
+
+fn unseal_with(key: &[u8; 32], lead: LeadId, sealed: &[u8]) -> Option<Vec<u8>> {
+    let (format, rest) = sealed.split_first()?;
+    if *format != FORMAT {
+        return None;
+    }
+    let (nonce, body) = rest.split_first_chunk::<NONCE_BYTES>()?;
+    let mut body = body.to_vec();
+    let nonce = Nonce::assume_unique_for_key(*nonce);
+    let plain = cipher(key).open_in_place(nonce, aad(lead), &mut body).ok()?.len();
+    body.truncate(plain);
+    Some(body)
 }
 
 fn read_entry(entry: &[u8]) -> Option<(LeadId, [u8; 32])> {

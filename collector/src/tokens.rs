@@ -96,6 +96,21 @@ pub fn create(folder: &Path, ids: &Ids, role: Role) -> io::Result<String> {
     Ok(token)
 }
 
+/// The lines of a data folder's tokens that are none, from 1.
+pub fn strange_lines(folder: &Path) -> io::Result<Vec<usize>> {
+    let text = match fs::read_to_string(folder.join(FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        read => read?,
+    };
+    let fine = |line: &str| {
+        let (hash, role) = line.split_once(' ').unwrap_or((line, Role::Admin.name()));
+        let digit = |it: u8| it.is_ascii_digit() || (b'a'..=b'f').contains(&it);
+        hash.len() == 64 && hash.bytes().all(digit) && Role::parse(role).is_some()
+    };
+    let lines = text.lines().enumerate().filter(|(_, line)| !fine(line));
+    Ok(lines.map(|(at, _)| at + 1).collect())
+}
+
 fn read(path: &Path) -> BTreeMap<String, Role> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let token = |line: &str| {

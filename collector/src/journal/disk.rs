@@ -7,7 +7,7 @@ use std::any::Any;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The file that a second process finds locked.
@@ -94,12 +94,7 @@ impl Disk for RealDisk {
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.directory)? {
-            // A name that is not UTF-8 is not ours.
-            names.extend(entry?.file_name().into_string().ok());
-        }
-        Ok(names)
+        names_in(&self.directory)
     }
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
@@ -130,6 +125,59 @@ impl Disk for RealDisk {
     fn sync_directory(&self) -> io::Result<()> {
         File::open(&self.directory)?.sync_all()
     }
+}
+
+/// A directory that is only looked at: whoever has it may go on, and nothing can be changed.
+#[derive(Debug)]
+pub struct ReadOnlyDisk {
+    directory: PathBuf,
+}
+
+impl ReadOnlyDisk {
+    /// Of a directory, which need not be there.
+    pub fn new(directory: impl Into<PathBuf>) -> ReadOnlyDisk {
+        ReadOnlyDisk { directory: directory.into() }
+    }
+}
+
+impl Disk for ReadOnlyDisk {
+    fn lock(&self) -> io::Result<Box<dyn Any + Send + Sync>> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        names_in(&self.directory)
+    }
+
+    fn create(&self, _: &str, _: u64) -> io::Result<Arc<dyn DiskFile>> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        // The operating system refuses every write to it.
+        Ok(Arc::new(RealFile { file: File::open(self.directory.join(name))? }))
+    }
+
+    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn remove(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+}
+
+fn names_in(directory: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        // A name that is not UTF-8 is not ours.
+        names.extend(entry?.file_name().into_string().ok());
+    }
+    Ok(names)
 }
 
 #[derive(Debug)]

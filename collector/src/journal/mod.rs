@@ -10,6 +10,7 @@ pub mod errors;
 mod files;
 pub mod read;
 pub mod recovery;
+pub mod scan;
 pub mod segment;
 pub mod tail;
 

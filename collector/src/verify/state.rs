@@ -1,0 +1,145 @@
+//! What came of the records: replayed twice with maps divided differently, every granted row
+//! where a record says it is, every first hit where another says it stands, and every ledger
+//! adding up to its score.
+
+use engine::engine::Engine;
+use engine::explain::explain;
+use engine::id::Position;
+use engine::ledger::{Regrant, Row};
+use engine::record::{Body, Record};
+use engine::time::Timestamp;
+
+use super::records::Firsts;
+use super::{Report, State, at};
+use crate::journal::scan::{Finding, Scanned};
+use crate::past::{Past, PastError, Step, When};
+
+/// Into how many parts the maps are divided, the one time and the other.
+const SHARDS: [usize; 2] = [1_024, 2];
+
+/// Replays and judges.
+pub(super) fn check(past: &Past, until: Position, firsts: &Firsts, report: &mut Report) {
+    let mut hashes = [0; 2];
+    let mut at_ms = Timestamp(0);
+    for (round, shards) in SHARDS.into_iter().enumerate() {
+        let engine = Engine::new(shards);
+        let mut latest = Timestamp(0);
+        let mut found = Vec::new();
+        let replayed = replay(past, &engine, until, &mut |step, when| {
+            if when == When::After && round == 0 {
+                latest = latest.max(step.record.time);
+                firsts_stand(step, firsts, &mut found);
+                regrants_stand(step, &engine, &mut found);
+            }
+        });
+        for finding in found {
+            report.wrong(finding);
+        }
+        if let Err(error) = replayed {
+            return report.wrong_file("replay", "journal", None, error.to_string());
+        }
+        if round == 0 {
+            at_ms = latest;
+            ledgers(&engine, at_ms, report);
+        }
+        hashes[round] = engine.state_hash(at_ms);
+    }
+    if hashes[0] != hashes[1] {
+        let about = format!("{:032x} and {:032x}", hashes[0], hashes[1]);
+        report.wrong_file("state_hash", "journal", None, about);
+    }
+}
+
+fn replay(
+    past: &Past,
+    engine: &Engine,
+    until: Position,
+    each: &mut dyn FnMut(&Step<'_>, When),
+) -> Result<Scanned, PastError> {
+    past.replay(engine, until, &mut |_, _| true, each)
+}
+
+/// A first hit is recorded on its own before it is embedded.
+fn firsts_stand(step: &Step<'_>, firsts: &Firsts, found: &mut Vec<Finding>) {
+    let position = step.entry.position;
+    let Some(visitor) = firsts.get(&position) else {
+        return;
+    };
+    let stands = match &step.record.body {
+        Body::Hit(hit) => hit.hit.visitor == Some(*visitor) && hit.visit.is_none(),
+        _ => false,
+    };
+    if !stands {
+        let about = format!("a later record says that the first hit of {visitor} stands here");
+        found.push(at("first_hit", &step.place, position, about));
+    }
+}
+
+/// A row that is granted something else has to be there.
+fn regrants_stand(step: &Step<'_>, engine: &Engine, found: &mut Vec<Finding>) {
+    let position = step.entry.position;
+    let mut judge = |regrants: &[Regrant], rows: &[Row], whose: &str| {
+        for regrant in regrants {
+            let own = if regrant.position == Position::NONE { position } else { regrant.position };
+            if !rows.iter().any(|row| row.position == own && row.order == regrant.order) {
+                let about = format!("{whose} has no row of {}, order {}", own.0, regrant.order);
+                found.push(at("regrant", &step.place, position, about));
+            }
+        }
+    };
+    if let Some(part) = step.record.lead_part().filter(|part| !part.regrants.is_empty())
+        && let Some(lead) = engine.entry(part.lead)
+    {
+        judge(&part.regrants, &lead.content.rows, "the lead");
+    }
+    let (visitor, regrants) = regrants_of_visitor(step.record);
+    if let Some(visitor) = visitor.filter(|_| !regrants.is_empty())
+        && let Some(visitor) = engine.visitor(visitor, step.record.time)
+    {
+        judge(regrants, &visitor.rows, "the visitor");
+    }
+}
+
+fn regrants_of_visitor(record: &Record) -> (Option<engine::id::VisitorId>, &[Regrant]) {
+    match &record.body {
+        Body::Hit(hit) => {
+            (hit.hit.visitor, hit.visit.as_ref().map_or(&[][..], |visit| &visit.regrants))
+        }
+        Body::Step(step) => step
+            .visit
+            .as_ref()
+            .map_or((None, &[][..]), |visit| (Some(visit.visitor), &visit.regrants)),
+        Body::Due(_) | Body::Published(_) | Body::Named(_) | Body::Outbox(_) => (None, &[]),
+    }
+}
+
+/// Law 3: the rows shown add up to the score shown, exactly.
+fn ledgers(engine: &Engine, now: Timestamp, report: &mut Report) {
+    let versions = engine.catalog().versions;
+    let mut checked = 0;
+    for id in engine.lead_ids() {
+        let Some(lead) = engine.entry(id) else {
+            continue;
+        };
+        let Some(terms) = versions.at(now, lead.rescored) else {
+            continue;
+        };
+        checked += 1;
+        let score = engine::lead::score_of(&lead, terms).value(now);
+        let explained = explain(&lead.content.rows, terms, now);
+        let shares: i64 = explained
+            .shares
+            .iter()
+            .filter(|(row, _)| terms.is_in_total(row.category))
+            .map(|(_, share)| share.0)
+            .sum();
+        if shares != score.0 || explained.score != score {
+            let about =
+                format!("{id}: rows of {shares}, shown {}, score {}", explained.score.0, score.0);
+            report.wrong_file("ledger", "journal", None, about);
+        }
+    }
+    let (visitors, leads) = engine.sizes();
+    let hash = engine.state_hash(now);
+    report.state = Some(State { hash, at_ms: now.0, visitors, leads, ledgers: checked });
+}
