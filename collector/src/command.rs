@@ -1,34 +1,25 @@
 //! The commands that are not the server itself: check, rules test, sample, notice, tail, export,
-//! forget, explain, replay, token.
+//! forget, explain, token. Those that read a data folder by themselves have their own files.
 
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use engine::alert::AlertKind;
-use engine::engine::Engine;
-use engine::id::{LeadId, Position};
-use engine::record::Record;
+use engine::id::LeadId;
 use http_body_util::{BodyExt, Full};
 use hyper::header::{AUTHORIZATION, HOST};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::clock::Clock;
 use crate::config::{DEFAULT_STORIES, nearest};
 use crate::ids::Ids;
-use crate::install::Install;
-use crate::journal::committer::Now;
-use crate::journal::disk::RealDisk;
-use crate::journal::{Hooks, Journal, Options as JournalOptions};
 use crate::notice;
 use crate::outbox::look::{Form, Lang};
 use crate::sample::{self, For};
-use crate::seal::Sealer;
 use crate::serve::{self, Options};
 use crate::stories;
-use crate::timeline::unseal_with;
 use crate::tokens::{self, Role};
 use crate::webhook::MessageId;
 
@@ -379,50 +370,4 @@ fn write_lines(pending: &mut Vec<u8>, output: &mut dyn Write) -> io::Result<()> 
         }
     }
     output.flush()
-}
-
-/// Replays a journal that no server has open, and says what came of it.
-pub fn replay(data: &Path, shards: usize, now: Option<u64>) -> Result<String, CommandError> {
-    let failed =
-        |error: &dyn fmt::Display| CommandError::Data(format!("{}: {error}", data.display()));
-    if !data.join("install.keys").exists() {
-        return Err(failed(&"there is no installation here"));
-    }
-    let install = Install::open(data, &Ids::default()).map_err(|error| failed(&error))?;
-    let sealer = Sealer::open(data).map_err(|error| failed(&error))?;
-    let disk = RealDisk::open(data.join("journal")).map_err(|error| failed(&error))?;
-    let clock = Clock::system();
-    let until = now.map_or_else(|| clock.now(), engine::time::Timestamp);
-    let hooks = Hooks {
-        now: Box::new(move || Now { wall_ms: clock.now().0, boot_ms: clock.boot_ms() }),
-        poisoned: Box::new(|_| {}),
-    };
-    let engine = Engine::new(shards);
-    let mut wrong = None;
-    let options = JournalOptions::new(install.id.0);
-    let (journal, found) = Journal::open(std::sync::Arc::new(disk), &options, hooks, |entry| {
-        match Record::decode(entry.bytes) {
-            Ok(mut record) => {
-                unseal_with(&mut record, |lead, sealed| sealer.unseal(lead, sealed));
-                engine.evolve(&record, entry.position);
-            }
-            Err(error) => {
-                wrong.get_or_insert((entry.position, error));
-            }
-        }
-    })
-    .map_err(|error| failed(&error))?;
-    if let Some((Position(position), error)) = wrong {
-        return Err(failed(&format!("record {position}: {error}")));
-    }
-    let _ = journal.stop();
-    let (visitors, leads) = engine.sizes();
-    let outcome = serde_json::json!({
-        "records": found.records,
-        "visitors": visitors,
-        "leads": leads,
-        "hash": format!("{:032x}", engine.state_hash(until)),
-        "now_ms": until.0,
-    });
-    Ok(outcome.to_string())
 }

@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod backup;
 pub mod clock;
 pub mod command;
 pub mod config;
@@ -31,6 +32,7 @@ pub mod patience;
 pub mod privacy;
 pub mod reader;
 pub mod receipt;
+pub mod replay;
 pub mod response;
 pub mod route;
 pub mod sample;

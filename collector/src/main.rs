@@ -3,13 +3,14 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use collector::serve::{Options, Running};
 use collector::tokens::Role;
-use collector::{command, demo, serve};
+use collector::{backup, command, demo, replay, serve};
+use engine::id::LeadId;
 use engine::time::Timestamp;
 use mimalloc::MiMalloc;
 use tracing_subscriber::EnvFilter;
@@ -133,12 +134,27 @@ enum Command {
         #[arg(long, default_value = "ja")]
         lang: String,
     },
-    /// Replay the journal of a data folder that no server has open, and print its state hash.
+    /// Replay the journal of a data folder, and print its state hash. It changes nothing.
     Replay {
+        /// Up to a record (its position), or to what was known at a moment (ISO 8601 with an
+        /// offset, or @ and milliseconds since 1970).
+        #[arg(long, value_name = "POSITION|TIME")]
+        until: Option<String>,
+        /// A line for what each record did to this lead.
+        #[arg(long, value_name = "ID")]
+        lead: Option<String>,
+        /// A line for each record.
+        #[arg(long)]
+        trace: bool,
+        /// Decide each hit again with the rules that were in force, and say where this program
+        /// would decide otherwise.
+        #[arg(long)]
+        recheck: bool,
         /// Locks each map is divided into; the hash does not depend on it.
         #[arg(long, default_value_t = 1024)]
         shards: usize,
-        /// The moment the hash is taken at, in milliseconds since 1970; now if not stated.
+        /// The moment the hash is taken at, in milliseconds since 1970; that of --until, or now, if
+        /// not stated.
         #[arg(long)]
         now: Option<u64>,
     },
@@ -157,6 +173,22 @@ enum Command {
         /// A file of receipts, one a line.
         #[arg(long, value_name = "FILE")]
         receipts: Option<PathBuf>,
+    },
+    /// Copy the data folder, also of a server that runs, to one that is empty or not there. The
+    /// copy is read through before it gets its name.
+    Backup {
+        /// Where to.
+        #[arg(value_name = "FOLDER")]
+        to: PathBuf,
+    },
+    /// Put a backup back into a data folder that is empty or not there.
+    Restore {
+        /// The backup.
+        #[arg(value_name = "BACKUP")]
+        from: PathBuf,
+        /// The data folder that is given up: who was erased there since the backup is erased again.
+        #[arg(long, value_name = "FOLDER")]
+        erasures_from: Option<PathBuf>,
     },
     /// Make a token for the admin side.
     Token {
@@ -225,8 +257,14 @@ fn main() -> ExitCode {
             done.map_err(|error| error.to_string())
         }
         Command::Notice { lang } => say(command::notice(&options, &lang)),
-        Command::Replay { shards, now } => {
-            say(command::data_folder(&options).and_then(|it| command::replay(&it, shards, now)))
+        Command::Replay { until, lead, trace, recheck, shards, now } => {
+            let now = now.map(Timestamp);
+            let wish = replay::Wish { shards, now, trace, ..replay::Wish::default() };
+            replayed(&options, wish, (until, lead, recheck))
+        }
+        Command::Backup { to } => backed_up(&options, &to),
+        Command::Restore { from, erasures_from } => {
+            restored(&options, &from, erasures_from.as_deref())
         }
         Command::Verify { no_replay, json, receipt, receipts } => {
             verify(&options, no_replay, json, (receipt, receipts))
@@ -292,6 +330,58 @@ fn greeting(running: &Running) -> String {
 
 fn say(outcome: Result<String, command::CommandError>) -> Result<(), String> {
     let text = outcome.map_err(|error| error.to_string())?;
+    writeln!(io::stdout(), "{text}").map_err(|error| error.to_string())
+}
+
+fn replayed(
+    options: &Options,
+    wish: replay::Wish,
+    (until, lead, recheck): (Option<String>, Option<String>, bool),
+) -> Result<(), String> {
+    let until = until.map(|text| {
+        let parsed = replay::Until::parse(&text);
+        parsed.ok_or_else(|| format!("--until {text:?}: neither a position nor a moment"))
+    });
+    let lead = lead.map(|text| {
+        LeadId::parse(&text).ok_or_else(|| format!("--lead {text:?}: not the id of a lead"))
+    });
+    let recheck = recheck.then(|| serve::load(options).map(|(_, _, surroundings)| surroundings));
+    let recheck = recheck.transpose().map_err(|problems| {
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    })?;
+    let data = command::data_folder(options).map_err(|error| error.to_string())?;
+    let wish = replay::Wish { until: until.transpose()?, lead: lead.transpose()?, recheck, ..wish };
+    let mut output = io::BufWriter::new(io::stdout());
+    replay::replay(&data, &wish, &mut output).map_err(|error| error.to_string())?;
+    output.flush().map_err(|error| error.to_string())
+}
+
+fn backed_up(options: &Options, to: &Path) -> Result<(), String> {
+    let data = command::data_folder(options).map_err(|error| error.to_string())?;
+    let copied = backup::backup(&data, to).map_err(|error| error.to_string())?;
+    let backup::Copied { files, bytes, until, incarnation, took_ms, .. } = copied;
+    let text = format!(
+        "{}: {files} files, {bytes} bytes, every record up to position {}, incarnation \
+         {incarnation}; after {:.1} s",
+        to.display(),
+        until.0,
+        took_ms as f64 / 1e3,
+    );
+    writeln!(io::stdout(), "{text}").map_err(|error| error.to_string())
+}
+
+fn restored(options: &Options, from: &Path, erasures: Option<&Path>) -> Result<(), String> {
+    let data = command::data_folder(options).map_err(|error| error.to_string())?;
+    let copied = backup::restore(from, &data, erasures).map_err(|error| error.to_string())?;
+    let backup::Copied { files, bytes, until, incarnation, erasures, took_ms } = copied;
+    let text = format!(
+        "{}: {files} files, {bytes} bytes, every record up to position {}; {erasures} erasures \
+         added. The next start begins incarnation {}; after {:.1} s",
+        data.display(),
+        until.0,
+        incarnation + 1,
+        took_ms as f64 / 1e3,
+    );
     writeln!(io::stdout(), "{text}").map_err(|error| error.to_string())
 }
 

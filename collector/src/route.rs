@@ -15,6 +15,7 @@ use crate::feedback::{self, Desk};
 use crate::ingest::beacon::BeaconLimits;
 use crate::ingest::{self, RawHit, Reject, Sender, Taken, beacon, click, pixel};
 use crate::privacy::{has_gpc, is_prefetch};
+use crate::receipt::Receipt;
 use crate::response::{self, Form};
 use crate::server::{Body, BodyError, BodyTimeouts, Peer, ServerCounters, plain, read_body};
 
@@ -24,6 +25,22 @@ pub const SCRIPT: &str = include_str!("script/m.js");
 const OPT_OUT: &str = "mikomi_optout";
 /// How long a page token is good for.
 const TOKEN_MS: u64 = 30 * 60 * 1_000;
+
+/// The header that the load token comes in.
+const LOAD_TOKEN: &str = "mikomi-load-token";
+/// The header that asks for a receipt, and that it comes in.
+const RECEIPT: &str = "mikomi-receipt";
+
+/// What a sender is told of where their hits stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LoadWish {
+    /// Nothing: they have no load token.
+    Nothing,
+    /// The position of the last one.
+    Position,
+    /// A receipt too.
+    Receipt,
+}
 
 /// What the collector's handler holds.
 #[derive(Clone)]
@@ -151,7 +168,8 @@ impl Collector {
             return response::answer(Form::Pixel, Ok(&Taken::default()));
         }
         let sender = self.sender(request.headers(), peer, query.len());
-        self.take(Form::Pixel, &sender, hits, peer).await
+        let wish = self.load_wish(request.headers(), query);
+        self.take(Form::Pixel, (&sender, wish), hits, peer).await
     }
 
     async fn beacon(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
@@ -187,7 +205,10 @@ impl Collector {
         };
         let sender = self.sender(&parts.headers, peer, body.len());
         match beacon::parse(&body, &limits) {
-            Ok(hits) => self.take(Form::Beacon, &sender, hits, peer).await,
+            Ok(hits) => {
+                let wish = self.load_wish(&parts.headers, "");
+                self.take(Form::Beacon, (&sender, wish), hits, peer).await
+            }
             Err(reject) => {
                 let line = || ingest::refused_line(&self.app, sender.address, reject, "");
                 self.app.tell(line);
@@ -201,7 +222,7 @@ impl Collector {
     async fn take(
         &self,
         form: Form,
-        sender: &Sender,
+        (sender, wish): (&Sender, LoadWish),
         hits: Vec<Result<RawHit, Reject>>,
         peer: Peer,
     ) -> Response<Body> {
@@ -211,12 +232,50 @@ impl Collector {
             Err(reject) => Err(reject),
         };
         let mut response = match &taken {
-            Ok(taken) => response::answer(form, Ok(taken)),
+            Ok(taken) => {
+                let mut response = response::answer(form, Ok(taken));
+                self.tell_where(&mut response, taken, wish);
+                response
+            }
             Err(reject) => self.refuse(form, *reject),
         };
         self.set_cookie(&mut response, taken.ok().and_then(|taken| taken.cookie), &peer);
         self.allow(&mut response, sender.origin.as_deref());
         response
+    }
+
+    /// What a sender with the load token wants to be told. Nobody else is told anything.
+    fn load_wish(&self, headers: &HeaderMap, query: &str) -> LoadWish {
+        let token = self.app.settings.collector.load_token.as_ref();
+        let given = headers.get(LOAD_TOKEN).map(HeaderValue::as_bytes);
+        let good = token.zip(given).is_some_and(|(token, given)| token.matches(given));
+        let asked = headers.get(RECEIPT).is_some_and(|value| value == "1")
+            || query.split('&').any(|pair| pair == "receipt=1");
+        match (good, asked) {
+            (false, _) => LoadWish::Nothing,
+            (true, false) => LoadWish::Position,
+            (true, true) => LoadWish::Receipt,
+        }
+    }
+
+    /// Where the last record of a request stands, which is durable by now.
+    fn tell_where(&self, response: &mut Response<Body>, taken: &Taken, wish: LoadWish) {
+        let Some(position) = taken.position.filter(|_| wish != LoadWish::Nothing) else {
+            return;
+        };
+        let headers = response.headers_mut();
+        headers.insert("mikomi-position", HeaderValue::from(position.0));
+        headers.insert("mikomi-received-ms", HeaderValue::from(taken.received.0));
+        if wish != LoadWish::Receipt {
+            return;
+        }
+        // When it was answered before it is durable, there is nothing to prove.
+        if let Ok(batch) = self.app.journal.batch_of(position) {
+            let receipt = Receipt { position, batch }.sign(&self.app.install.alert);
+            if let Ok(receipt) = HeaderValue::from_str(&receipt) {
+                headers.insert(RECEIPT, receipt);
+            }
+        }
     }
 
     /// A short-lived token for pages where no cookie is kept: bound to the site's key and the

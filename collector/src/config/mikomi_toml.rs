@@ -9,8 +9,8 @@ use super::Surroundings;
 use super::crm_link::CrmLink;
 use super::problem::Problems;
 use super::settings::{
-    Admin, Collector, Cookie, Durability, Journal, Limits, Privacy, Rate, RulesFrom, SecureCookie,
-    Settings, Snapshots, TlsFiles, Webhooks,
+    Admin, Collector, Cookie, Durability, Journal, Limits, Privacy, Rate, RulesFrom, Secret,
+    SecureCookie, Settings, Snapshots, TlsFiles, Webhooks,
 };
 use super::sites::read_sites;
 use super::table::{Environment, Field, Source, Table};
@@ -21,6 +21,8 @@ const TIMEOUT_MS_MAX: i64 = 3_600_000;
 const RATE_MAX: i64 = 1_000_000_000;
 /// The longest wait between two attempts of a webhook: a week.
 const RETRY_MS_MAX: i64 = 604_800_000;
+/// Nobody guesses so long a token.
+const LOAD_TOKEN_BYTES_MIN: usize = 24;
 
 /// Reads mikomi.toml, `text` over `defaults`. Without a text the defaults are all there is.
 pub(super) fn read(
@@ -257,6 +259,7 @@ fn read_collector(table: Table<'_>, surroundings: &Surroundings) -> Option<Colle
     let write = timeout(&table, "write_ms");
     let linger = timeout(&table, "linger_ms");
     let stop = timeout(&table, "stop_ms");
+    let load_token = load_token(&table, surroundings);
     in_order(&table, ("body_gap_ms", body_gap), ("body_ms", body));
     in_order(&table, ("body_ms", body), ("request_ms", request));
     in_order(
@@ -282,7 +285,28 @@ fn read_collector(table: Table<'_>, surroundings: &Surroundings) -> Option<Colle
         write: write?,
         linger: linger?,
         stop: stop?,
+        load_token,
     })
+}
+
+/// One secret at most; an empty name is none.
+fn load_token(table: &Table<'_>, surroundings: &Surroundings) -> Option<Secret> {
+    let named = |key| table.get(key).filter(|field| field.text() != Some(""));
+    let (file, variable) = (named("load_token_file"), named("load_token_env"));
+    let mut found = None;
+    for (field, texts) in surroundings.secrets(file, variable) {
+        for text in texts {
+            if text.len() < LOAD_TOKEN_BYTES_MIN || !text.bytes().all(|it| it.is_ascii_graphic()) {
+                field.problem(format!(
+                    "a load token has at least {LOAD_TOKEN_BYTES_MIN} letters, digits and signs"
+                ));
+            } else if found.is_some() {
+                field.problem("there is one load token at most");
+            }
+            found = Some(Secret(text));
+        }
+    }
+    found
 }
 
 fn read_admin(table: Table<'_>, surroundings: &Surroundings) -> Option<Admin> {

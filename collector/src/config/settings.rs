@@ -74,6 +74,8 @@ pub struct Collector {
     pub linger: Duration,
     /// For requests in hand when told to stop.
     pub stop: Duration,
+    /// Whoever sends it is told where their hits stand in the journal, if it is stated.
+    pub load_token: Option<Secret>,
 }
 
 /// The door for people with a token.

@@ -84,6 +84,8 @@ impl Sender {
 /// What became of a request's hits.
 #[derive(Debug, Default)]
 pub struct Taken {
+    /// When the request was accepted.
+    pub received: Timestamp,
     /// Hits recorded, now or before.
     pub kept: usize,
     /// Hits dropped, with the first reason.
@@ -181,13 +183,14 @@ impl<'a> Batch<'a> {
         if app.full.journal.load(Ordering::Relaxed) {
             return Err(Reject::JournalFull);
         }
+        let now = app.clock.now();
         Ok(Batch {
             app,
             sender,
             in_force: app.scoring.load_full(),
-            now: app.clock.now(),
+            now,
             reserved: app.journal.reserve(hits, bytes + hits * RECORD_OVERHEAD_BYTES)?,
-            taken: Taken::default(),
+            taken: Taken { received: now, ..Taken::default() },
         })
     }
 

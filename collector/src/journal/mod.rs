@@ -256,6 +256,14 @@ impl Journal {
         Ok(self.shared.library.read(position)?.1)
     }
 
+    /// The checksum of the batch that holds a durable record.
+    pub fn batch_of(&self, position: Position) -> Result<u32, ReadError> {
+        if position > self.durable() || position.ordinal() == 0 {
+            return Err(ReadError::NotDurable);
+        }
+        self.shared.library.batch_of(position)
+    }
+
     /// Whether nothing more will become durable.
     pub fn has_ended(&self) -> bool {
         self.shared.tail.has_ended()

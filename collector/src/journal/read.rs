@@ -310,6 +310,12 @@ impl Library {
         Ok(index)
     }
 
+    /// The checksum of the batch that holds a durable record.
+    pub(super) fn batch_of(&self, position: Position) -> Result<u32, ReadError> {
+        let batch = self.locate(position, None)?.batch;
+        if batch.first() <= position { Ok(batch.crc()) } else { Err(ReadError::Lost) }
+    }
+
     /// One durable record, and the incarnation it was written under.
     pub(super) fn read(&self, position: Position) -> Result<(Vec<u8>, u32), ReadError> {
         let located = self.locate(position, None)?;

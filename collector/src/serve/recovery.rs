@@ -11,6 +11,7 @@ use engine::record::Record;
 
 use super::delivery::loading_queue;
 use super::{Options, StartError};
+use crate::backup;
 use crate::clock::Clock;
 use crate::config::{Durability, Endpoint, Settings};
 use crate::followers::Followers;
@@ -189,6 +190,7 @@ impl Recovery<'_> {
         options.lossy = settings.journal.durability == Durability::Lossy;
         options.accept_loss = self.options.accept_loss;
         options.replay_from = from;
+        options.new_incarnation = backup::is_restored(self.data);
         let hooks = Hooks {
             now: Box::new(hook_clock()),
             poisoned: Box::new(|why| {
@@ -196,7 +198,11 @@ impl Recovery<'_> {
                 std::process::exit(EXIT_POISONED);
             }),
         };
-        Journal::open(Arc::new(disk), &options, hooks, each).map_err(StartError::Journal)
+        let opened = Journal::open(Arc::new(disk), &options, hooks, each);
+        if options.new_incarnation && opened.is_ok() {
+            backup::begun(self.data).map_err(StartError::Keys)?;
+        }
+        opened.map_err(StartError::Journal)
     }
 }
 

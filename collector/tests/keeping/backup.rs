@@ -1,0 +1,248 @@
+//! A copy of a folder that lives is whole or has no name, and comes back as what it was.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use collector::backup::{BackupError, ManifestFault, backup, restore};
+use collector::past::erasure;
+use collector::verify::{Options, verify};
+use engine::id::LeadId;
+use engine::time::Timestamp;
+use serde_json::json;
+
+use crate::support::browser::Browser;
+use crate::support::receiver::Receiver;
+use crate::support::server::Server;
+use crate::support::wait_for;
+use crate::{copy, lived, told};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_mikomi");
+
+/// Visits until told to stop.
+fn under_load(server: &Server, then: impl FnOnce()) {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for number in 0..2 {
+            let stop = &stop;
+            scope.spawn(move || {
+                let mut browser = Browser::returning(server, 5_000 + number);
+                let mut sent = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    browser.page(&format!("/load/{number}/{sent}"), "");
+                    sent += 1;
+                }
+            });
+        }
+        then();
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+/// Puts another data folder in the place of a server's that has stopped.
+fn replace(server: &Server, with: &Path) {
+    fs::rename(server.data(), server.data().with_extension("old")).unwrap();
+    fs::rename(with, server.data()).unwrap();
+}
+
+fn alert_of(receiver: &Receiver, email: &str, count: usize) -> String {
+    receiver.wait_about(email, count).pop().unwrap().header("webhook-id").to_owned()
+}
+
+#[test]
+fn a_backup_under_load_comes_back_as_the_state_of_its_last_record_in_a_new_incarnation() {
+    // Given a copy taken while hits arrive, and a life that goes on.
+    let (mut server, receiver) = lived();
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("copy");
+    let mut copied = None;
+    under_load(&server, || copied = Some(backup(&server.data(), &to).unwrap()));
+    let copied = copied.unwrap();
+    assert!(copied.files > 5 && copied.bytes > 10_000, "{copied:?}");
+    let mut buyer = Browser::returning(&server, 77);
+    buyer.form("b@quote.example", &json!({}), "/thanks/contact/ok", "");
+    let once = alert_of(&receiver, "b@quote.example", 1);
+    server.stop();
+    let now = server.now().to_string();
+    let until = copied.until.0.to_string();
+    let then = told(&server, &["replay", "--now", &now, "--until", &until]);
+    // When it is put back and started.
+    let back = folder.path().join("back");
+    assert_eq!(restore(&to, &back, None).unwrap().until, copied.until);
+    let report = verify(&back, &Options::default()).unwrap();
+    assert!(report.is_healthy(), "{}", report.text());
+    replace(&server, &back);
+    let again = told(&server, &["replay", "--now", &now]);
+    assert_eq!((&again["hash"], &again["records"]), (&then["hash"], &then["records"]));
+    server.restart();
+    // Then it is what it was, one incarnation on, and what happens anew has an id of its own.
+    assert_eq!(server.get("/api/state")["hash"], then["hash"]);
+    let mut buyer = Browser::returning(&server, 78);
+    buyer.form("b@quote.example", &json!({}), "/thanks/contact/ok", "");
+    assert_ne!(alert_of(&receiver, "b@quote.example", 2), once);
+    server.stop();
+    let report = verify(&server.data(), &Options::default()).unwrap();
+    assert!(report.is_healthy(), "{}", report.text());
+    assert_eq!(report.journal.incarnation, copied.incarnation + 1);
+    // The next start is an ordinary one.
+    server.restart();
+    server.stop();
+    let report = verify(&server.data(), &Options::default()).unwrap();
+    assert_eq!(report.journal.incarnation, copied.incarnation + 1);
+}
+
+#[test]
+fn nothing_is_written_over_and_the_command_says_how_much_was_copied() {
+    let (server, _receiver) = lived();
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("copy");
+    let path = to.to_str().unwrap();
+    let (text, well) = server.command(&["backup", path]);
+    assert!(well && text.contains("every record up to position"), "{text}");
+    let (text, well) = server.command(&["backup", path]);
+    assert!(!well && text.contains("is not empty: nothing is written over"), "{text}");
+    // Nor by the way back.
+    let (text, well) = server.command(&["restore", path]);
+    assert!(!well && text.contains("is not empty: nothing is written over"), "{text}");
+    // An empty folder will do.
+    let empty = folder.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    restore(&to, &empty, None).unwrap();
+    assert!(verify(&empty, &Options::default()).unwrap().is_healthy());
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(|it| it.unwrap().path()) {
+        if entry.is_dir() {
+            all.extend(files(&entry));
+        } else {
+            all.push(entry);
+        }
+    }
+    all
+}
+
+#[test]
+fn a_backup_with_any_file_damaged_or_missing_is_refused_by_name() {
+    let (server, _receiver) = lived();
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("copy");
+    backup(&server.data(), &to).unwrap();
+    let back = folder.path().join("back");
+    for file in files(&to) {
+        let bytes = fs::read(&file).unwrap();
+        let is_manifest = file.ends_with("manifest");
+        for at in [0, bytes.len() / 2, bytes.len().saturating_sub(1)] {
+            if at >= bytes.len() {
+                continue;
+            }
+            let mut edited = bytes.clone();
+            edited[at] ^= 1;
+            fs::write(&file, edited).unwrap();
+            match restore(&to, &back, None) {
+                Err(BackupError::Differs(named)) => assert_eq!(named, file),
+                Err(BackupError::Manifest(..)) => assert!(is_manifest, "{}", file.display()),
+                other => panic!("{} byte {at}: {other:?}", file.display()),
+            }
+        }
+        fs::remove_file(&file).unwrap();
+        match restore(&to, &back, None) {
+            Err(BackupError::Missing(named)) => assert_eq!(named, file),
+            Err(BackupError::Manifest(_, ManifestFault::Missing)) => assert!(is_manifest),
+            other => panic!("{} missing: {other:?}", file.display()),
+        }
+        fs::write(&file, bytes).unwrap();
+        assert!(!back.exists() && !folder.path().join("back.restore.new").exists());
+    }
+    restore(&to, &back, None).unwrap();
+}
+
+#[test]
+fn a_damaged_journal_is_not_copied_as_if_it_were_sound() {
+    let (mut server, _receiver) = lived();
+    server.stop();
+    let file = crate::forge::logs(&server.data()).remove(0);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[200] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("copy");
+    let refused = backup(&server.data(), &to);
+    assert!(matches!(refused, Err(BackupError::Damaged(_))), "{refused:?}");
+    assert!(!to.exists());
+}
+
+#[test]
+fn a_backup_that_was_cut_off_has_no_name_and_is_not_put_back() {
+    let (mut server, _receiver) = lived();
+    server.stop();
+    let folder = tempfile::tempdir().unwrap();
+    let (mut whole, mut cut) = (0, 0);
+    for round in 0..12_u32 {
+        let to = folder.path().join(format!("copy{round}"));
+        let beside = folder.path().join(format!("copy{round}.backup.new"));
+        let mut child = Command::new(BINARY)
+            .arg("--data")
+            .arg(server.data())
+            .arg("backup")
+            .arg(&to)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Ended at another moment each time: when so many files are there.
+        wait_for("some of the copy", || {
+            let there = if beside.exists() { files_there(&beside) } else { 0 };
+            (there > round as usize || to.exists()).then_some(())
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let back = folder.path().join(format!("back{round}"));
+        if to.exists() {
+            whole += 1;
+            restore(&to, &back, None).unwrap();
+            assert!(verify(&back, &Options::default()).unwrap().is_healthy());
+        } else {
+            cut += 1;
+            let refused = restore(&beside, &back, None);
+            // Only the name may be missing; then every file is there.
+            if refused.is_ok() {
+                assert!(verify(&back, &Options::default()).unwrap().is_healthy());
+            }
+        }
+        // What was left does not stand in the way.
+        if !to.exists() {
+            backup(&server.data(), &to).unwrap();
+            assert!(!beside.exists());
+        }
+    }
+    assert!(cut > 0, "{whole} whole, {cut} cut");
+}
+
+fn files_there(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| if entry.path().is_dir() { files_there(&entry.path()) } else { 1 }).sum()
+}
+
+#[test]
+fn who_was_erased_since_the_backup_is_in_the_ledger_of_what_is_put_back() {
+    let (mut server, _receiver) = lived();
+    server.stop();
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = server.data().join("keys/erased.log");
+    let entries =
+        |leads: &[u64]| leads.iter().flat_map(|it| erasure(LeadId(*it), Timestamp(*it))).collect();
+    let entries: Vec<Vec<u8>> = vec![entries(&[1]), entries(&[1, 2, 3])];
+    fs::write(&ledger, &entries[0]).unwrap();
+    let to = folder.path().join("copy");
+    backup(&server.data(), &to).unwrap();
+    // Given two more who were erased in the folder that is given up, and half an entry.
+    let old = folder.path().join("old");
+    copy(&server.data(), &old);
+    fs::write(old.join("keys/erased.log"), [&entries[1][..], &[7; 9]].concat()).unwrap();
+    let back = folder.path().join("back");
+    assert_eq!(restore(&to, &back, Some(&old)).unwrap().erasures, 2);
+    assert_eq!(fs::read(back.join("keys/erased.log")).unwrap(), entries[1]);
+}
