@@ -25,10 +25,7 @@ use support::receiver::Receiver;
 use support::server::{Server, Setup};
 use support::story::{TANAKA, drain, story_two};
 
-/// Segments of a few batches, so that there are several.
-const SMALL_SEGMENTS: &str = "[journal]\nsegment_bytes = 16384\n";
-
-/// A server with one receiver and small segments, and these further lines of its settings.
+/// A server with one receiver, and these further lines of its settings.
 fn small(collector: &str, files: Vec<(String, String)>) -> (Server, Receiver) {
     let receiver = Receiver::start();
     let mut setup =
@@ -36,7 +33,6 @@ fn small(collector: &str, files: Vec<(String, String)>) -> (Server, Receiver) {
     let door = "[collector]\n";
     assert!(setup.mikomi.starts_with(door));
     setup.mikomi = setup.mikomi.replacen(door, &format!("{door}{collector}\n"), 1);
-    setup.mikomi = setup.mikomi.replacen("[[site]]", &format!("{SMALL_SEGMENTS}[[site]]"), 1);
     setup.files = files;
     (Server::start(&setup.with_admin_url()), receiver)
 }
@@ -53,9 +49,12 @@ fn lived() -> (Server, Receiver) {
         somebody.page("/pricing/", "");
         somebody.identify(&format!("p{number}@sample.example"), &json!({ "name": "山田" }));
         somebody.page("/case/line", "");
+        // Every start begins a segment.
+        if number % 3 == 0 {
+            server.kill();
+            server.restart();
+        }
     }
-    server.kill();
-    server.restart();
     her.page("/case/line", "");
     her.identify("t@other.example", &json!({}));
     drain(&server, &receiver, 1);

@@ -476,8 +476,11 @@ fn a_loss_that_was_accepted_is_said_and_not_told_as_damage_again() {
     let (file, batches) = middle(&server.data());
     flip(&file, batches[1].0 + 50);
     assert!(!look(&server.data()).is_healthy());
-    let mut serve = server.asking(&["serve", "--any-port", "--accept-loss"]);
-    let mut child = serve.stdout(std::process::Stdio::null()).spawn().unwrap();
+    let mut serve = std::process::Command::new(env!("CARGO_BIN_EXE_mikomi"));
+    serve.arg("--config").arg(server.config()).arg("--data").arg(server.data());
+    serve.args(["serve", "--any-port", "--accept-loss"]);
+    serve.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut child = serve.spawn().unwrap();
     wait_for("the loss to be accepted", || {
         let files = fs::read_dir(server.data().join("journal")).unwrap();
         let mut names = files.map(|it| it.unwrap().file_name().into_string().unwrap());
