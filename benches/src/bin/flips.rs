@@ -99,7 +99,7 @@ fn tell(what: &str, image: &Image, segment_bytes: u64, flips: &[(String, usize)]
                     let outcome = recovered(&flipped, segment_bytes);
                     let mut counts = counts.lock().unwrap();
                     match outcome {
-                        Outcome::Refuses(_) => counts.refused += 1,
+                        Outcome::Refuses => counts.refused += 1,
                         Outcome::Starts(found, same) if (found, same) == (records, sum) => {
                             counts.harmless += 1;
                         }

@@ -98,7 +98,7 @@ fn cut_everywhere(seed: u64, counts: &mut Counts) {
                     let same = ends.iter().find(is).is_some_and(|found| found.1 >= kept.1);
                     counts.lost += u64::from(!same);
                 }
-                Outcome::Refuses(_) => counts.refused += 1,
+                Outcome::Refuses => counts.refused += 1,
                 Outcome::Panics => counts.panics += 1,
             }
         }

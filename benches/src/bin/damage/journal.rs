@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use collector::journal::committer::Now;
 use collector::journal::disk::{Disk, DiskFile};
 use collector::journal::recovery::recover;
-use collector::journal::{Hooks, Journal, OpenError, Options};
+use collector::journal::{Hooks, Journal, Options};
 use engine::id::Position;
 
 const INSTALL: [u8; 16] = *b"an installation!";
@@ -167,7 +167,7 @@ pub enum Outcome {
     /// It starts with these records: how many, and a checksum of them and their positions.
     Starts(u64, u32),
     /// It refuses by name.
-    Refuses(OpenError),
+    Refuses,
     /// It panicked.
     Panics,
 }
@@ -186,7 +186,7 @@ pub fn recovered(image: &BTreeMap<String, Vec<u8>>, segment_bytes: u64) -> Outco
     }));
     match tried {
         Ok(Ok((records, sum))) => Outcome::Starts(records, sum),
-        Ok(Err(error)) => Outcome::Refuses(error),
+        Ok(Err(_)) => Outcome::Refuses,
         Err(_) => Outcome::Panics,
     }
 }
