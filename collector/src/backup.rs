@@ -16,7 +16,8 @@ use engine::id::Position;
 
 use crate::clock::Clock;
 use crate::journal::scan::{Finding, Seen};
-use crate::past::{self, Past, PastError, erasure, is_damage, read_erased};
+use crate::ledger::{ENTRY_BYTES, entry_of};
+use crate::past::{Past, PastError, is_damage, read_erased};
 
 pub use self::manifest::ManifestFault;
 use self::manifest::{Entry, FILE as MANIFEST, Manifest, hash_file};
@@ -386,8 +387,7 @@ fn merge_erasures(old: &Path, data: &Path) -> Result<usize, BackupError> {
     let (known, valid, _) = of(data)?;
     let (theirs, ..) = of(old)?;
     let new = theirs.iter().filter(|(lead, time)| known.get(lead).is_none_or(|it| it < time));
-    let new: Vec<[u8; past::ERASED_ENTRY_BYTES]> =
-        new.map(|(lead, time)| erasure(*lead, *time)).collect();
+    let new: Vec<[u8; ENTRY_BYTES]> = new.map(|(lead, time)| entry_of(*lead, *time)).collect();
     if new.is_empty() {
         return Ok(0);
     }

@@ -90,7 +90,8 @@ fn appended(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-fn entry_of(lead: LeadId, time: Timestamp) -> [u8; ENTRY_BYTES] {
+/// The bytes of an entry.
+pub fn entry_of(lead: LeadId, time: Timestamp) -> [u8; ENTRY_BYTES] {
     let mut entry = [0; ENTRY_BYTES];
     entry[..8].copy_from_slice(&lead.0.to_le_bytes());
     entry[8..16].copy_from_slice(&time.0.to_le_bytes());
@@ -99,7 +100,8 @@ fn entry_of(lead: LeadId, time: Timestamp) -> [u8; ENTRY_BYTES] {
     entry
 }
 
-fn read_entry(entry: &[u8]) -> Option<(LeadId, Timestamp)> {
+/// Reads an entry; nothing if it does not match its checksum.
+pub fn read_entry(entry: &[u8]) -> Option<(LeadId, Timestamp)> {
     let (body, checksum) = entry.split_at(16);
     let number = |bytes: &[u8]| Some(u64::from_le_bytes(bytes.try_into().ok()?));
     let checksum = u32::from_le_bytes(checksum.try_into().ok()?);

@@ -16,15 +16,13 @@ use engine::snapshot::{Slots, load_catalog};
 use engine::time::Timestamp;
 
 use crate::install::{Install, InstallError};
-use crate::journal::disk::ReadOnlyDisk;
+use crate::journal::disk::{Disk as _, ReadOnlyDisk};
 use crate::journal::scan::{Finding, Place, Scanned, Seen, scan};
 use crate::journal::{EVOLVE, Entry};
+use crate::ledger::{ENTRY_BYTES, read_entry};
 use crate::seal::{Keys, attributes_from_bytes};
 use crate::snapshots::file::{Fault, Kind, Snapshot, ordinal_of};
 use crate::timeline::unseal_with;
-
-/// Bytes of an entry of `keys/erased.log`.
-pub const ERASED_ENTRY_BYTES: usize = 20;
 
 /// A data folder.
 pub struct Past {
@@ -187,7 +185,6 @@ impl Past {
             let digits = name.strip_prefix("segment-")?.strip_suffix(".log")?;
             u64::from_str_radix(digits, 16).ok()
         };
-        use crate::journal::disk::Disk as _;
         let names = self.disk.list()?;
         Ok(Position::new(0, names.iter().filter_map(|name| first(name)).min().unwrap_or(1)))
     }
@@ -228,31 +225,13 @@ pub fn read_erased(data: &Path) -> io::Result<(BTreeMap<LeadId, Timestamp>, usiz
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         read => read?,
     };
-    let entries = bytes.chunks_exact(ERASED_ENTRY_BYTES).map_while(read_erasure);
+    let entries = bytes.chunks_exact(ENTRY_BYTES).map_while(read_entry);
     let mut erased = BTreeMap::new();
     let mut valid = 0;
     for (lead, time) in entries {
         let known: &mut Timestamp = erased.entry(lead).or_default();
         *known = time.max(*known);
-        valid += ERASED_ENTRY_BYTES;
+        valid += ENTRY_BYTES;
     }
     Ok((erased, valid, bytes.len()))
-}
-
-fn read_erasure(entry: &[u8]) -> Option<(LeadId, Timestamp)> {
-    let (lead, rest) = entry.split_first_chunk::<8>()?;
-    let (time, rest) = rest.split_first_chunk::<8>()?;
-    let checksum = u32::from_le_bytes(rest.try_into().ok()?);
-    let sound = crc32c::crc32c(&entry[..16]) == checksum;
-    sound.then(|| (LeadId(u64::from_le_bytes(*lead)), Timestamp(u64::from_le_bytes(*time))))
-}
-
-/// An entry of `keys/erased.log`.
-pub fn erasure(lead: LeadId, time: Timestamp) -> [u8; ERASED_ENTRY_BYTES] {
-    let mut entry = [0; ERASED_ENTRY_BYTES];
-    entry[..8].copy_from_slice(&lead.0.to_le_bytes());
-    entry[8..16].copy_from_slice(&time.0.to_le_bytes());
-    let checksum = crc32c::crc32c(&entry[..16]);
-    entry[16..].copy_from_slice(&checksum.to_le_bytes());
-    entry
 }

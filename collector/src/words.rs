@@ -59,7 +59,8 @@ pub fn unseal(step: &mut StepRecord, open: impl Fn(LeadId, &[u8]) -> Option<Vec<
     (step.actor, step.reason) = (word("actor"), word("reason"));
 }
 
-fn parts(reason: &str) -> Option<(LeadId, Vec<u8>)> {
+/// For whom words are sealed, and what; nothing if they stand there as they are.
+pub fn parts(reason: &str) -> Option<(LeadId, Vec<u8>)> {
     let (lead, sealed) = reason.strip_prefix(SEALED)?.split_once(':')?;
     Some((LeadId(u64::from_str_radix(lead, 16).ok()?), STANDARD.decode(sealed).ok()?))
 }

@@ -37,8 +37,8 @@ fn small(collector: &str, files: Vec<(String, String)>) -> (Server, Receiver) {
     (Server::start(&setup.with_admin_url()), receiver)
 }
 
-/// A life: strangers, a person who becomes hot, one who is joined to her, a power cut, late hits
-/// that settle rows anew, and messages that were delivered.
+/// A life: strangers, people, one who becomes hot, another name of hers, one who is erased, power
+/// cuts, and messages that were delivered.
 fn lived() -> (Server, Receiver) {
     let (mut server, receiver) = small("", Vec::new());
     let mut her = story_two(&server);
@@ -58,6 +58,11 @@ fn lived() -> (Server, Receiver) {
     her.page("/case/line", "");
     her.identify("t@other.example", &json!({}));
     drain(&server, &receiver, 1);
+    let erased = server.lead_id("p4@sample.example");
+    server.step("/api/erase", json!({ "lead": erased }));
+    server.kill();
+    server.restart();
+    drain(&server, &receiver, 2);
     (server, receiver)
 }
 

@@ -1,13 +1,13 @@
 //! Every record: does it decode, do its pointers lead where they say, is everything it names
 //! known, does every message of the outbox have a record that told it, does what is sealed open?
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use engine::alert::{AlertId, Cause};
 use engine::hit::Hit;
 use engine::id::{LeadId, Position, VisitorId};
 use engine::ledger::Row;
-use engine::record::{Body, LeadPart, Name, NameKind, Record, Step};
+use engine::record::{Body, LeadPart, Name, NameKind, Record, Step, StepRecord};
 use engine::time::Timestamp;
 
 use super::{Report, at};
@@ -16,6 +16,7 @@ use crate::journal::scan::{Finding, Place};
 use crate::outbox::entry::{Digest, Entry as Outbox, Queued, from_base64};
 use crate::outbox::messages;
 use crate::past::Past;
+use crate::words;
 
 /// A visitor who was away for so long begins anew.
 const VISITOR_LIFE_MS: u64 = 400 * 24 * 60 * 60 * 1_000;
@@ -36,12 +37,15 @@ pub(super) struct Records<'a> {
     leads: HashMap<LeadId, Position>,
     // alert's id -> the record that tells it
     told: HashMap<String, Position>,
-    queued: HashSet<String>,
+    // message's id -> whose it is, if it is about one person
+    queued: HashMap<String, Option<LeadId>>,
     firsts: Firsts,
     rules: BTreeSet<u16>,
     version: u32,
-    // person without a key -> first payload, and how many
-    keyless: BTreeMap<LeadId, (Finding, u64)>,
+    /// Who was erased, by the journal.
+    erased: BTreeSet<LeadId>,
+    // person whose payloads do not open -> the first, and how many
+    closed: BTreeMap<LeadId, (Finding, u64)>,
 }
 
 impl<'a> Records<'a> {
@@ -53,11 +57,12 @@ impl<'a> Records<'a> {
             visitors: HashMap::new(),
             leads: HashMap::new(),
             told: HashMap::new(),
-            queued: HashSet::new(),
+            queued: HashMap::new(),
             firsts: Firsts::new(),
             rules: BTreeSet::new(),
             version: 0,
-            keyless: BTreeMap::new(),
+            erased: BTreeSet::new(),
+            closed: BTreeMap::new(),
         }
     }
 
@@ -100,8 +105,13 @@ impl<'a> Records<'a> {
 
     /// The first hits that records embed, and what can be said only at the end.
     pub(super) fn finish(self, report: &mut Report) -> Firsts {
-        for (lead, (finding, more)) in self.keyless {
-            let about = format!("{lead} has no key and was not erased; {more} payloads are lost");
+        for (lead, (finding, count)) in self.closed {
+            if self.erased.contains(&lead) {
+                report.sealed.1 += count;
+                continue;
+            }
+            let why = if finding.name == "sealed" { "does not open it" } else { "is not there" };
+            let about = format!("the key of {lead}, who was not erased, {why}; {count} payloads");
             report.wrong(Finding { about, ..finding });
         }
         self.firsts
@@ -122,6 +132,14 @@ impl<'a> Records<'a> {
         position: Position,
         found: &mut Vec<(&'static str, String)>,
     ) {
+        // Of who is erased the chain ends.
+        let ends = match &record.body {
+            Body::Step(StepRecord { step: Step::Erase { names }, .. }) => {
+                self.erased.extend(names);
+                true
+            }
+            _ => false,
+        };
         if let Some((visitor, previous)) = record.previous_of_visitor() {
             let known = self.visitors.insert(visitor, (position, record.time));
             let anew = known.is_some_and(|(_, last)| {
@@ -129,7 +147,8 @@ impl<'a> Records<'a> {
                     && record.time.since(last).as_millis() as u64 >= VISITOR_LIFE_MS
             });
             let last = known.map_or(Position::NONE, |(last, _)| last);
-            if previous != last && !anew && !self.may_be_gone(previous, last) {
+            let ended = ends && previous == Position::NONE;
+            if previous != last && !anew && !ended && !self.may_be_gone(previous, last) {
                 let about =
                     format!("the visitor's last record is {}, and it names {}", last.0, previous.0);
                 found.push(("visitor_pointer", about));
@@ -137,7 +156,8 @@ impl<'a> Records<'a> {
         }
         if let Some(part) = record.lead_part() {
             let last = self.leads.insert(part.lead, position).unwrap_or_default();
-            if part.previous != last && !self.may_be_gone(part.previous, last) {
+            let ended = ends && part.previous == Position::NONE;
+            if part.previous != last && !ended && !self.may_be_gone(part.previous, last) {
                 let about = format!(
                     "the lead's last record is {}, and it names {}",
                     last.0, part.previous.0
@@ -215,18 +235,18 @@ impl<'a> Records<'a> {
                     let about = format!("{} is not told by record {}", queued.alert, queued.cause);
                     found.push(("outbox_cause", about));
                 }
-                self.queued.insert(queued.alert);
+                self.queued.insert(queued.alert.clone(), queued.lead_id());
             }
             Outbox::Digest(digest) => {
                 for alert in digest.items.iter().filter_map(|item| item.alert.as_ref()) {
-                    if all && !self.queued.contains(alert) {
+                    if all && !self.queued.contains_key(alert) {
                         found.push(("outbox_cause", format!("{alert} was never queued")));
                     }
                 }
-                self.queued.insert(digest.alert);
+                self.queued.insert(digest.alert, None);
             }
             Outbox::Attempt(attempt) => {
-                if all && !self.queued.contains(&attempt.alert) {
+                if all && !self.queued.contains_key(&attempt.alert) {
                     found.push(("outbox_attempt", format!("{} was never queued", attempt.alert)));
                 }
             }
@@ -241,7 +261,8 @@ impl<'a> Records<'a> {
         report: &mut Report,
         found: &mut Vec<(&'static str, String)>,
     ) {
-        for (lead, bytes) in payloads(record) {
+        let answer = answer_sealed(record, &self.queued);
+        for (lead, bytes) in payloads(record).into_iter().chain(answer) {
             let Some(bytes) = bytes else {
                 found.push(("sealed", format!("what is sealed for {lead} is not base 64")));
                 continue;
@@ -251,11 +272,10 @@ impl<'a> Records<'a> {
                 report.sealed.0 += 1;
             } else if gone {
                 report.sealed.1 += 1;
-            } else if self.past.keys.has(lead) {
-                found.push(("sealed", format!("the key of {lead} does not open it")));
             } else {
-                let finding = || at("key_missing", place, position, String::new());
-                self.keyless.entry(lead).or_insert_with(|| (finding(), 0)).1 += 1;
+                let name = if self.past.keys.has(lead) { "sealed" } else { "key_missing" };
+                let finding = || at(name, place, position, String::new());
+                self.closed.entry(lead).or_insert_with(|| (finding(), 0)).1 += 1;
             }
         }
     }
@@ -290,19 +310,24 @@ fn payloads(record: &Record) -> Vec<(LeadId, Option<Vec<u8>>)> {
                 }
             }
         }
-        Body::Step(record) => match &record.step {
-            Step::Feedback(feedback) => add(feedback.origin, &feedback.sealed),
-            Step::TakeIn(parcel) => {
-                let content = &parcel.content;
-                for feedback in &content.feedback {
-                    add(feedback.origin, &feedback.sealed);
-                }
-                for said in content.said.iter().chain(&content.aside.said) {
-                    add(said.under, &said.sealed);
-                }
+        Body::Step(record) => {
+            if let Some((lead, sealed)) = words::parts(&record.reason) {
+                add(lead, &sealed);
             }
-            _ => {}
-        },
+            match &record.step {
+                Step::Feedback(feedback) => add(feedback.origin, &feedback.sealed),
+                Step::TakeIn(parcel) => {
+                    let content = &parcel.content;
+                    for feedback in &content.feedback {
+                        add(feedback.origin, &feedback.sealed);
+                    }
+                    for said in content.said.iter().chain(&content.aside.said) {
+                        add(said.under, &said.sealed);
+                    }
+                }
+                _ => {}
+            }
+        }
         Body::Outbox(bytes) => match Outbox::decode(bytes) {
             Some(Outbox::Queued(queued)) => return sealed_bodies(&queued),
             Some(Outbox::Digest(digest)) => return sealed_lines(&digest),
@@ -311,6 +336,22 @@ fn payloads(record: &Record) -> Vec<(LeadId, Option<Vec<u8>>)> {
         Body::Due(_) | Body::Published(_) | Body::Named(_) => {}
     }
     all
+}
+
+/// A receiver's answer, sealed for whoever the message is about.
+fn answer_sealed(
+    record: &Record,
+    queued: &HashMap<String, Option<LeadId>>,
+) -> Option<(LeadId, Option<Vec<u8>>)> {
+    let Body::Outbox(bytes) = &record.body else {
+        return None;
+    };
+    let Some(Outbox::Attempt(attempt)) = Outbox::decode(bytes) else {
+        return None;
+    };
+    let lead = (*queued.get(&attempt.alert)?)?;
+    let sealed = !attempt.answer_sealed.is_empty();
+    sealed.then(|| (lead, from_base64(&attempt.answer_sealed)))
 }
 
 fn sealed_bodies(queued: &Queued) -> Vec<(LeadId, Option<Vec<u8>>)> {

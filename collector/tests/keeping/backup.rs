@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use collector::backup::{BackupError, ManifestFault, backup, restore};
-use collector::past::erasure;
+use collector::ledger::entry_of;
 use collector::verify::{Options, verify};
 use engine::id::LeadId;
 use engine::time::Timestamp;
@@ -233,7 +233,7 @@ fn who_was_erased_since_the_backup_is_in_the_ledger_of_what_is_put_back() {
     let folder = tempfile::tempdir().unwrap();
     let ledger = server.data().join("keys/erased.log");
     let entries =
-        |leads: &[u64]| leads.iter().flat_map(|it| erasure(LeadId(*it), Timestamp(*it))).collect();
+        |leads: &[u64]| leads.iter().flat_map(|it| entry_of(LeadId(*it), Timestamp(*it))).collect();
     let entries: Vec<Vec<u8>> = vec![entries(&[1]), entries(&[1, 2, 3])];
     fs::write(&ledger, &entries[0]).unwrap();
     let to = folder.path().join("copy");

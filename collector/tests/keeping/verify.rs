@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use collector::journal::segment::{Header, Index};
-use collector::past::erasure;
+use collector::ledger::entry_of;
 use collector::verify::{Options, Report, verify};
 use engine::id::{LeadId, Position, RuleId};
 use engine::ledger::Regrant;
@@ -199,7 +199,7 @@ fn bytes_planted<'a>() -> Vec<(&'static str, Plant<'a>)> {
         (
             "erased_entry",
             Box::new(|data| {
-                let mut entry = erasure(LeadId(1), Timestamp(1));
+                let mut entry = entry_of(LeadId(1), Timestamp(1));
                 entry[3] ^= 1;
                 fs::write(data.join("keys/erased.log"), entry).unwrap();
             }),
