@@ -151,6 +151,7 @@ pub(super) fn standing(lead: LeadId, engine: &Engine, now: Timestamp) -> Value {
     let Some(terms) = versions.at(now, known.rescored) else {
         return Value::Null;
     };
-    let score = explain(&known.content.rows, terms, now).score;
-    json!({ "id": head.to_string(), "exact": score.0 as f64 / 1e3, "rows": known.content.rows.len() })
+    let rows = &known.content.rows;
+    let exact = explain(rows, terms, now).score.0 as f64 / 1e3;
+    json!({ "id": head.to_string(), "exact": exact, "rows": rows.len() })
 }

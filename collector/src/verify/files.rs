@@ -1,13 +1,17 @@
 //! The files beside the journal: keys of people, erasures, tokens, snapshots.
 
 use crate::past::{Past, read_erased};
+use crate::snapshots::file::{Fault, Snapshot};
 use crate::tokens;
 
 use super::Report;
 use crate::journal::scan::Finding;
 
+/// A snapshot, and what is wrong with it.
+pub(super) type Opened = (String, Result<Snapshot, Fault>);
+
 /// Looks at each.
-pub(super) fn check(past: &Past, report: &mut Report) {
+pub(super) fn check(past: &Past, snapshots: Vec<Opened>, report: &mut Report) {
     keys(past, report);
     erasures(past, report);
     match tokens::strange_lines(&past.data) {
@@ -19,7 +23,7 @@ pub(super) fn check(past: &Past, report: &mut Report) {
         }
         Err(error) => report.wrong_file("token", "admin.tokens", None, error.to_string()),
     }
-    for (name, opened) in past.snapshots() {
+    for (name, opened) in snapshots {
         let file = format!("snapshots/{name}");
         let fault = match opened {
             Ok(snapshot) if snapshot.head.from > report.journal.last => {

@@ -217,6 +217,8 @@ pub fn verify(data: &Path, options: &Options) -> Result<Report, PastError> {
     let mut report = Report::default();
     let mut past = Past::open(data)?;
     let mut receipts = Receipts::read(&options.receipts, &past.install.alert, &mut report);
+    // Before the journal, which has everything that they know of.
+    let snapshots = past.snapshots();
     // Bytes alone first, so that the speed told is theirs.
     report.journal = past.scan(&mut |seen| match seen {
         Seen::Wrong(finding) => report.wrong(finding),
@@ -228,7 +230,7 @@ pub fn verify(data: &Path, options: &Options) -> Result<Report, PastError> {
     receipts.finish(&mut report);
     // A key is on the disk before the batch that needs it.
     past.read_keys().map_err(|error| PastError::Disk(data.join("keys"), error))?;
-    files::check(&past, &mut report);
+    files::check(&past, snapshots, &mut report);
     let until = report.journal.last;
     let mut records = Records::new(&past, report.journal.first);
     let mut failed = BTreeSet::new();
@@ -238,6 +240,7 @@ pub fn verify(data: &Path, options: &Options) -> Result<Report, PastError> {
                 failed.insert(entry.position);
             }
         }
+        Seen::Record(entry, _) => records.note_erased(&entry),
         Seen::Wrong(finding) if crate::past::is_damage(&finding) => records.lost_some(),
         Seen::Note(finding) if finding.name == "accepted_loss" => records.lost_some(),
         _ => {}

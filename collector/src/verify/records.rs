@@ -7,7 +7,7 @@ use engine::alert::{AlertId, Cause};
 use engine::hit::Hit;
 use engine::id::{LeadId, Position, VisitorId};
 use engine::ledger::Row;
-use engine::record::{Body, LeadPart, Name, NameKind, Record, Step, StepRecord};
+use engine::record::{Body, LeadPart, Name, NameKind, Record, Step};
 use engine::time::Timestamp;
 
 use super::{Report, at};
@@ -103,6 +103,25 @@ impl<'a> Records<'a> {
         true
     }
 
+    /// Somebody may be erased while this is looked at: their keys are gone then.
+    pub(super) fn note_erased(&mut self, entry: &Entry<'_>) {
+        if let Ok(record) = Record::decode(entry.bytes) {
+            self.erasure(&record);
+        }
+    }
+
+    /// Notes whom a record erases. Whether it does.
+    fn erasure(&mut self, record: &Record) -> bool {
+        let Body::Step(step) = &record.body else {
+            return false;
+        };
+        let Step::Erase { names } = &step.step else {
+            return false;
+        };
+        self.erased.extend(names);
+        true
+    }
+
     /// The first hits that records embed, and what can be said only at the end.
     pub(super) fn finish(self, report: &mut Report) -> Firsts {
         for (lead, (finding, count)) in self.closed {
@@ -133,13 +152,7 @@ impl<'a> Records<'a> {
         found: &mut Vec<(&'static str, String)>,
     ) {
         // Of who is erased the chain ends.
-        let ends = match &record.body {
-            Body::Step(StepRecord { step: Step::Erase { names }, .. }) => {
-                self.erased.extend(names);
-                true
-            }
-            _ => false,
-        };
+        let ends = self.erasure(record);
         if let Some((visitor, previous)) = record.previous_of_visitor() {
             let known = self.visitors.insert(visitor, (position, record.time));
             let anew = known.is_some_and(|(_, last)| {
