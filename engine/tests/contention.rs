@@ -182,6 +182,55 @@ fn replay_of_what_many_threads_did_gives_the_same_state() {
     }
 }
 
+#[test]
+fn who_is_erased_while_others_speak_of_them_leaves_nothing_from_before() {
+    const HITS: usize = 200;
+    let start = at("2026-12-01 09:00");
+    for seed in seeds(12) {
+        let threads = 2 + (seed as usize % 7);
+        let shared = Shared::new([2, 8, 1_024][seed as usize % 3], mixed().build(1));
+        run(&shared, threads, move |shared, number| {
+            let mut chance = Chance::new(seed << 8 | number as u64);
+            for step in 0..HITS {
+                let now = start.plus(Duration::from_mins(20 * step as u64));
+                let [one, other] = [(); 2].map(|()| lead_of(MAILS[chance.below(3) as usize]));
+                match chance.below(25) {
+                    0 => drop(shared.step(now, |engine, why, it| engine.erase(one, why, it))),
+                    1 => {
+                        drop(shared.step(now, |engine, why, it| engine.merge(one, other, why, it)))
+                    }
+                    2 => shared.advance(now),
+                    _ => drop(shared.ingest(&small_hit(&mut chance, now, 4))),
+                }
+            }
+        });
+        let end = start.plus(Duration::from_hours(24 * 60));
+        shared.advance(end);
+        shared.replays_alike(end, seed);
+        let engine = &shared.engine;
+        assert!(!engine.erasures().is_empty(), "seed {seed}: nobody was erased");
+        for (name, (erased, _)) in engine.erasures() {
+            let Some(lead) = engine.lead(name) else {
+                continue;
+            };
+            let content = &lead.content;
+            let own = content.members.iter().filter(|member| member.id == name);
+            assert!(own.into_iter().all(|it| it.first_position > erased), "seed {seed}");
+            let said = content.said.iter().filter(|said| said.origin == name);
+            assert!(said.into_iter().all(|it| it.position > erased), "seed {seed}");
+        }
+        for number in 0..4 {
+            let Some(held) = engine.visitor(browser(number), end) else {
+                continue;
+            };
+            for name in held.named_ones() {
+                let erased = engine.erasure(name).map(|(position, _)| position);
+                assert!(erased < Some(held.last_position), "seed {seed}: browser {number}");
+            }
+        }
+    }
+}
+
 /// Does what eight people at eight desks may do to the same few people at once.
 fn act(shared: &Shared, chance: &mut Chance, now: Timestamp) {
     let person = |chance: &mut Chance| -> LeadId {
