@@ -59,6 +59,7 @@ use crate::seal::SealError;
 use crate::timeline;
 use crate::webhook::MessageId;
 use crate::webhook::driver::Command;
+use crate::words;
 
 /// Records of a lead looked at for "recent" and "history".
 const TIMELINE_MAX: usize = 500;
@@ -130,7 +131,13 @@ impl Outbox {
                 return;
             };
             match next {
-                Some((place, Some(Ok(record)))) => self.follow(&record, place),
+                Some((place, Some(Ok(mut record)))) => {
+                    if let Body::Step(step) = &mut record.body {
+                        // Why a message is taken back stands in it.
+                        words::unseal(step, |lead, sealed| app.sealer.unseal(lead, sealed));
+                    }
+                    self.follow(&record, place);
+                }
                 Some((_, Some(Err(error)))) => {
                     tracing::error!(%error, "the outbox passes over a record");
                 }

@@ -45,7 +45,7 @@ fn scene_of(kind: AlertKind, word: &str, rules: &ScoringFile) -> Scene {
     let said: Attributes =
         SHOWN.iter().map(|name| ((*name).to_owned(), cut(VALUE_BYTES_MAX))).collect();
     scene.lead.content.said.push(Said {
-        time: scene.lead.content.said.last().unwrap().time,
+        time: scene.lead.content.said.last().map(|said| said.time).unwrap_or_default(),
         identity: Assurance::Verified,
         attributes_by: Assurance::Verified,
         by: cut(64).into(),
