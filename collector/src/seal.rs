@@ -2,7 +2,8 @@
 //! `keys/subjects.log`. Dropping a person's key makes every copy of what it sealed unreadable.
 //!
 //! Who is erased has no key any more: the log is written anew without it, beside the old one, and
-//! takes its place at once. From when it is said until it is done nothing is sealed for them.
+//! takes its place at once. Until all that erases them is done nothing is sealed for them: a new
+//! key would be dropped with the old one by a start that goes on with it.
 //!
 //! A sealed payload is `1 | nonce (12) | ChaCha20-Poly1305 of the payload`, the person's lead id
 //! being authenticated beside it. A key log entry is `lead (8) | key (32) | CRC32C (4)`.
@@ -87,13 +88,12 @@ impl Sealer {
         Ok(Sealer { log: Mutex::new(log), ids: Ids::default(), folder })
     }
 
-    /// From now on nothing is sealed for these leads, until their keys are gone or it is called
-    /// off.
+    /// From now on nothing is sealed for these leads, until they are open again.
     pub fn close(&self, leads: &[LeadId]) {
         self.locked().closing.extend(leads);
     }
 
-    /// They are not erased after all.
+    /// They may have new keys: all that erases them is done, or they are not erased after all.
     pub fn reopen(&self, leads: &[LeadId]) {
         self.locked().closing.retain(|lead| !leads.contains(lead));
     }
@@ -141,7 +141,6 @@ impl Sealer {
             log.failed = synced.is_err();
             synced?;
         }
-        log.closing.retain(|lead| !leads.contains(lead));
         Ok(())
     }
 
@@ -385,6 +384,8 @@ mod tests {
         assert_eq!(keys.seal(LeadId(1), b"y"), Err(SealError), "not while it is being erased");
         keys.forget(&[LeadId(1), LeadId(3)]).unwrap();
         assert_eq!(keys.unseal(LeadId(1), &gone), None);
+        assert_eq!(keys.seal(LeadId(1), b"y"), Err(SealError), "nor before all of it is done");
+        keys.reopen(&[LeadId(1)]);
         let later = keys.seal(LeadId(4), b"z").unwrap();
         let again = keys.seal(LeadId(1), b"anew").unwrap();
         keys.sync().unwrap();

@@ -57,13 +57,16 @@ fn erase_with(
     Ok(erased)
 }
 
-/// Drops the keys of names that were erased, and then notes them in the ledger.
+/// Drops the keys of names that were erased, and then notes them in the ledger. Only then may they
+/// have others.
 fn finish(app: &App, ledger: &mut Ledger, names: &[LeadId], time: Timestamp) -> Result<(), Failed> {
     let done = app.sealer.forget(names).and_then(|()| ledger.add(names, time));
     done.map_err(|error| {
         tracing::error!(%error, "a person is erased and their key is not gone; start again");
         Failed::Keys
-    })
+    })?;
+    app.sealer.reopen(names);
+    Ok(())
 }
 
 /// The same of all that the journal knows and the ledger does not.

@@ -309,8 +309,9 @@ fn a_stop_before_the_keys_are_gone_is_finished_by_the_next_start() {
     let keys = fs::read(server.data().join("keys/subjects.log")).unwrap();
     server.restart();
     server.step("/api/erase", json!({ "lead": lead, "reason": "she asked" }));
+    wait_for("it is told", || (erased(&good, &lead).len() == 1).then_some(()));
     server.kill();
-    // The record is on the disk, and nothing after it is.
+    // As if the record had been the last thing on the disk.
     fs::write(server.data().join("keys/subjects.log"), &keys).unwrap();
     fs::write(server.data().join("keys/erased.log"), b"").unwrap();
     assert!(readable(&server.data()).contains(CANARY), "her key is there");
@@ -319,7 +320,7 @@ fn a_stop_before_the_keys_are_gone_is_finished_by_the_next_start() {
     let ledger = fs::read(server.data().join("keys/erased.log")).unwrap();
     assert_eq!(ledger.len(), 20);
     settle(&server, &good, 2);
-    wait_for("it is told", || (erased(&good, &lead).len() == 1).then_some(()));
+    assert_eq!(erased(&good, &lead).len(), 1, "told once");
 }
 
 #[test]
