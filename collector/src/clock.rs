@@ -2,7 +2,7 @@
 //! believed until it has held, since one second of a wrong year would fade every score.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use engine::time::Timestamp;
@@ -70,6 +70,28 @@ impl Watch {
         self.suspect.is_some()
     }
 
+    /// Doubts what the clocks show, and goes on from a moment that is known to have been.
+    pub fn doubt(&mut self, known: Timestamp, (wall_ms, boot_ms): (u64, u64)) {
+        self.offset_ms = known.0 as i64 - boot_ms as i64;
+        self.suspect = Some((wall_ms as i64 - boot_ms as i64, boot_ms));
+    }
+
+    /// An operator's word: what the clocks show is right. By how much time moves, in
+    /// milliseconds.
+    pub fn believe_now(&mut self, wall_ms: u64, boot_ms: u64) -> i64 {
+        let shown = wall_ms as i64 - boot_ms as i64;
+        let moved = shown - self.offset_ms;
+        self.believe(shown);
+        moved
+    }
+
+    /// By how much the wall clock is ahead of the time that is gone by, in milliseconds, and when
+    /// (boot time) that will be believed; nothing while there is no doubt.
+    pub fn doubted(&self) -> Option<(i64, u64)> {
+        let (offset, since) = self.suspect?;
+        Some((offset - self.offset_ms, since + HOLD.as_millis() as u64))
+    }
+
     fn believe(&mut self, offset_ms: i64) {
         self.offset_ms = offset_ms;
         self.suspect = None;
@@ -94,8 +116,7 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &self.source {
             Source::System { booted } => {
-                let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-                watch.step(wall_ms(), booted.elapsed().as_millis() as u64)
+                self.watch().step(wall_ms(), booted.elapsed().as_millis() as u64)
             }
             Source::Test { now_ms, .. } => Timestamp(now_ms.load(Ordering::SeqCst)),
         }
@@ -115,7 +136,40 @@ impl Clock {
 
     /// Whether the wall clock has jumped and is not believed yet.
     pub fn is_in_doubt(&self) -> bool {
-        self.watch.lock().unwrap_or_else(PoisonError::into_inner).is_in_doubt()
+        self.watch().is_in_doubt()
+    }
+
+    /// By how much the wall clock is ahead of the time that is gone by, in milliseconds, and in
+    /// how many milliseconds that will be believed; nothing while there is no doubt.
+    pub fn doubted(&self) -> Option<(i64, u64)> {
+        let (ahead_ms, believed_at) = self.watch().doubted()?;
+        Some((ahead_ms, believed_at.saturating_sub(self.boot_ms())))
+    }
+
+    /// Hears when the last thing known happened, before the start. A wall clock that shows an
+    /// earlier moment, by more than `JUMP`, has been set back: time goes on from what is known
+    /// until that is believed.
+    pub fn remember(&self, known: Timestamp) {
+        let Source::System { .. } = &self.source else {
+            return; // whoever sets a test clock knows what it shows
+        };
+        let (wall_ms, boot_ms) = (wall_ms(), self.boot_ms());
+        if known.0 > wall_ms + JUMP.as_millis() as u64 {
+            self.watch().doubt(known, (wall_ms, boot_ms));
+        }
+    }
+
+    /// An operator's word: what the wall clock shows is right, at once. By how much time moves,
+    /// in milliseconds.
+    pub fn believe(&self) -> i64 {
+        match &self.source {
+            Source::System { .. } => self.watch().believe_now(wall_ms(), self.boot_ms()),
+            Source::Test { .. } => 0,
+        }
+    }
+
+    fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets a test clock, never back; a system clock cannot be set.
@@ -167,6 +221,91 @@ mod tests {
         assert!(watch.is_in_doubt());
         assert_eq!(watch.step(WALL + 2 * MINUTE, 2 * MINUTE), Timestamp(WALL + 2 * MINUTE));
         assert!(!watch.is_in_doubt());
+    }
+
+    #[test]
+    fn an_hour_back_is_waited_out_and_time_never_goes_back_meanwhile() {
+        let hour = 60 * MINUTE;
+        let mut watch = Watch::new(WALL, 0);
+        let mut before = Timestamp(0);
+        for minute in 1..=10 {
+            let now = watch.step(WALL - hour + minute * MINUTE, minute * MINUTE);
+            assert!(now > before && watch.is_in_doubt(), "minute {minute}");
+            assert_eq!(watch.doubted(), Some((-(hour as i64), 11 * MINUTE)));
+            before = now;
+        }
+        let now = watch.step(WALL - hour + 11 * MINUTE, 11 * MINUTE);
+        assert_eq!((now, watch.doubted()), (Timestamp(WALL - hour + 11 * MINUTE), None));
+    }
+
+    #[test]
+    fn ten_years_ahead_are_believed_at_an_operator_s_word_and_not_before() {
+        let years = 10 * 365 * 24 * 60 * MINUTE;
+        let mut watch = Watch::new(WALL, 0);
+        assert_eq!(watch.step(WALL + years + MINUTE, MINUTE), Timestamp(WALL + MINUTE));
+        assert!(watch.is_in_doubt());
+        assert_eq!(watch.believe_now(WALL + years + 2 * MINUTE, 2 * MINUTE), years as i64);
+        let now = watch.step(WALL + years + 3 * MINUTE, 3 * MINUTE);
+        assert_eq!((now, watch.is_in_doubt()), (Timestamp(WALL + years + 3 * MINUTE), false));
+    }
+
+    #[test]
+    fn a_clock_that_is_slewed_for_days_is_followed_and_never_doubted() {
+        // 500 parts in a million, the fastest that NTP slews: 43 seconds a day, both ways
+        for ahead in [true, false] {
+            let mut watch = Watch::new(WALL, 0);
+            for minute in 1..=30 * 24 * 60 {
+                let (boot, slewed) = (minute * MINUTE, minute * MINUTE / 2_000);
+                let wall = if ahead { WALL + boot + slewed } else { WALL + boot - slewed };
+                assert_eq!(watch.step(wall, boot), Timestamp(wall), "minute {minute}");
+                assert!(!watch.is_in_doubt());
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_jumps_to_and_fro_is_never_believed() {
+        let mut watch = Watch::new(WALL, 0);
+        for minute in 1..=60 {
+            let hours = if minute % 8 < 4 { 1 } else { 3 };
+            let wall = WALL + hours * 60 * MINUTE + minute * MINUTE;
+            assert_eq!(watch.step(wall, minute * MINUTE), Timestamp(WALL + minute * MINUTE));
+            assert!(watch.is_in_doubt());
+        }
+    }
+
+    #[test]
+    fn what_is_known_to_have_been_is_not_in_the_future_of_a_start() {
+        // given a machine that starts in 1970, and a record of 2026
+        let mut watch = Watch::new(5_000, 0);
+        watch.doubt(Timestamp(WALL), (5_000, 0));
+        // then time goes on from the record, and the clock is right only when it has held
+        assert_eq!(watch.step(5_000 + MINUTE, MINUTE), Timestamp(WALL + MINUTE));
+        assert!(watch.is_in_doubt());
+        assert_eq!(watch.step(5_000 + 10 * MINUTE, 10 * MINUTE), Timestamp(5_000 + 10 * MINUTE));
+        // or when it is put right, which is as sudden
+        let mut watch = Watch::new(5_000, 0);
+        watch.doubt(Timestamp(WALL), (5_000, 0));
+        assert_eq!(watch.step(WALL + 2 * MINUTE, MINUTE), Timestamp(WALL + 2 * MINUTE));
+        assert!(!watch.is_in_doubt());
+    }
+
+    #[test]
+    fn a_start_before_the_last_record_is_doubted_until_somebody_says_so() {
+        let clock = Clock::system();
+        let now = clock.now();
+        clock.remember(now.plus(JUMP / 2));
+        assert!(!clock.is_in_doubt(), "within what clocks differ by");
+        let known = now.plus(Duration::from_hours(1));
+        clock.remember(known);
+        assert!(clock.is_in_doubt() && clock.now() >= known);
+        let (ahead_ms, left_ms) = clock.doubted().unwrap();
+        assert!(
+            ahead_ms < -3_500_000 && left_ms <= HOLD.as_millis() as u64,
+            "{ahead_ms} {left_ms}"
+        );
+        assert!(clock.believe() < -3_500_000);
+        assert!(!clock.is_in_doubt() && clock.now() < known);
     }
 
     #[test]

@@ -362,6 +362,9 @@ impl Collector {
             plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: replaying or stopping\n")
         } else if self.app.clock.is_in_doubt() {
             plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: the clock has jumped\n")
+        } else if self.app.journal.is_disk_full() {
+            // What is known is still shown and told; it ends by itself when there is space.
+            plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: the disk is full\n")
         } else if let Some(why) = self.app.stalled.reason() {
             // Hits are still taken and kept; but nobody is told of them.
             let text = format!("not ready: {why}\n");

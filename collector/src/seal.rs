@@ -20,6 +20,7 @@ use engine::id::LeadId;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 use crate::ids::Ids;
+use crate::journal::committer::is_no_space;
 
 const FORMAT: u8 = 1;
 const NONCE_BYTES: usize = 12;
@@ -43,6 +44,8 @@ struct KeyLog {
     keys: BTreeMap<LeadId, [u8; 32]>,
     /// Leads that are being erased: nothing is sealed for them until their keys are gone.
     closing: BTreeSet<LeadId>,
+    /// Of whole entries.
+    bytes: u64,
     /// Entries written and not synced yet.
     dirty: bool,
     /// A write or sync failed: no key may be used any more.
@@ -51,11 +54,22 @@ struct KeyLog {
 
 /// Why nothing could be sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SealError;
+pub enum SealError {
+    /// The disk has no space for a new key. Ends by itself when it has some.
+    DiskFull,
+    /// The person is being erased. Ends by itself when all that erases them is done.
+    Erasing,
+    /// The log of personal keys failed; it is trusted again after a restart only.
+    Failed,
+}
 
 impl fmt::Display for SealError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the log of personal keys cannot be written")
+        f.write_str(match self {
+            Self::DiskFull => "the disk has no space for a personal key",
+            Self::Erasing => "the person is being erased",
+            Self::Failed => "the log of personal keys cannot be written",
+        })
     }
 }
 
@@ -84,7 +98,7 @@ impl Sealer {
         }
         file.set_len(valid as u64)?;
         let closing = BTreeSet::new();
-        let log = KeyLog { file, keys, closing, dirty: false, failed: false };
+        let log = KeyLog { file, keys, closing, bytes: valid as u64, dirty: false, failed: false };
         Ok(Sealer { log: Mutex::new(log), ids: Ids::default(), folder })
     }
 
@@ -137,6 +151,7 @@ impl Sealer {
             fs::rename(&new, &path)?;
             // Whoever has the old file open would add to what nobody finds any more.
             (log.file, log.keys, log.dirty) = (file, kept, false);
+            log.bytes = bytes.len() as u64;
             let synced = File::open(&self.folder).and_then(|folder| folder.sync_all());
             log.failed = synced.is_err();
             synced?;
@@ -154,7 +169,7 @@ impl Sealer {
         let mut body = payload.to_vec();
         cipher(&key)
             .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad(lead), &mut body)
-            .map_err(|_| SealError)?;
+            .map_err(|_| SealError::Failed)?;
         sealed.extend_from_slice(&body);
         Ok(sealed)
     }
@@ -183,20 +198,19 @@ impl Sealer {
     fn key_or_new(&self, lead: LeadId) -> Result<[u8; 32], SealError> {
         let mut log = self.locked();
         if log.closing.contains(&lead) {
-            return Err(SealError);
+            return Err(SealError::Erasing);
         }
         if let Some(key) = log.keys.get(&lead) {
             return Ok(*key);
         }
         if log.failed {
-            return Err(SealError);
+            return Err(SealError::Failed);
         }
         let key: [u8; 32] = self.ids.bytes();
-        if log.file.write_all(&entry_of(lead, &key)).is_err() {
-            // Half an entry may stand there; whatever came after it would be unreadable.
-            log.failed = true;
-            return Err(SealError);
+        if let Err(error) = log.file.write_all(&entry_of(lead, &key)) {
+            return Err(log.cut(&error));
         }
+        log.bytes += ENTRY_BYTES as u64;
         log.dirty = true;
         log.keys.insert(lead, key);
         Ok(key)
@@ -285,6 +299,16 @@ fn unseal_with(key: &[u8; 32], lead: LeadId, sealed: &[u8]) -> Option<Vec<u8>> {
     let plain = cipher(key).open_in_place(nonce, aad(lead), &mut body).ok()?.len();
     body.truncate(plain);
     Some(body)
+}
+
+impl KeyLog {
+    /// After a failed write half an entry may stand there, and whatever came after it would be
+    /// unreadable. Where only space was lacking it is cut off, and the log is as it was.
+    fn cut(&mut self, error: &io::Error) -> SealError {
+        let whole = self.file.set_len(self.bytes);
+        self.failed = whole.is_err() || !is_no_space(error);
+        if self.failed { SealError::Failed } else { SealError::DiskFull }
+    }
 }
 
 fn read_entry(entry: &[u8]) -> Option<(LeadId, [u8; 32])> {
@@ -381,10 +405,18 @@ mod tests {
         let [gone, stays] = [1, 2].map(|lead| keys.seal(LeadId(lead), b"x").unwrap());
         let key = fs::read(&path).unwrap()[8..40].to_vec();
         keys.close(&[LeadId(1)]);
-        assert_eq!(keys.seal(LeadId(1), b"y"), Err(SealError), "not while it is being erased");
+        assert_eq!(
+            keys.seal(LeadId(1), b"y"),
+            Err(SealError::Erasing),
+            "not while it is being erased"
+        );
         keys.forget(&[LeadId(1), LeadId(3)]).unwrap();
         assert_eq!(keys.unseal(LeadId(1), &gone), None);
-        assert_eq!(keys.seal(LeadId(1), b"y"), Err(SealError), "nor before all of it is done");
+        assert_eq!(
+            keys.seal(LeadId(1), b"y"),
+            Err(SealError::Erasing),
+            "nor before all of it is done"
+        );
         keys.reopen(&[LeadId(1)]);
         let later = keys.seal(LeadId(4), b"z").unwrap();
         let again = keys.seal(LeadId(1), b"anew").unwrap();
@@ -411,6 +443,28 @@ mod tests {
         let keys = Sealer::open(folder.path()).unwrap();
         assert_eq!(keys.unseal(LeadId(1), &sealed), None);
         assert!(keys.is_empty());
+    }
+
+    #[test]
+    fn a_full_disk_refuses_a_new_key_and_cuts_off_the_half_that_it_took() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = Sealer::open(folder.path()).unwrap();
+        let sealed = keys.seal(LeadId(1), b"a").unwrap();
+        // given a disk that took half an entry
+        keys.locked().file.write_all(&[7; ENTRY_BYTES / 2]).unwrap();
+        let said = keys.locked().cut(&io::ErrorKind::StorageFull.into());
+        assert_eq!(said, SealError::DiskFull);
+        // then with space again the log goes on where it was
+        keys.seal(LeadId(2), b"b").unwrap();
+        keys.sync().unwrap();
+        drop(keys);
+        let keys = Sealer::open(folder.path()).unwrap();
+        assert_eq!(keys.locked().keys.len(), 2);
+        assert_eq!(keys.unseal(LeadId(1), &sealed).unwrap(), b"a");
+        // and after any other error no key is given out any more
+        assert_eq!(keys.locked().cut(&io::ErrorKind::Other.into()), SealError::Failed);
+        assert_eq!(keys.seal(LeadId(3), b"c"), Err(SealError::Failed));
+        assert!(keys.sync().is_err(), "and no batch is written that might need one");
     }
 
     #[test]

@@ -682,6 +682,108 @@ fn a_stop_on_a_full_disk_tells_whoever_waits_and_does_not_hang() {
     assert_eq!(journal.stop(), Err(Poisoned::DiskFull));
 }
 
+/// A journal with a reserve on a disk that has space for nothing more, and what it holds.
+fn full_with_a_reserve(sim: &SimDisk) -> (Journal, Options, Vec<Position>) {
+    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+    let options = Options { reserve_bytes: 64 * 1024, ..options() };
+    let (journal, _) = open(&disk, &options).unwrap();
+    assert_eq!(journal.figures().reserve_bytes, 64 * 1024);
+    sim.limit(Some(sim.used()));
+    let mut pushed = Vec::new();
+    loop {
+        match journal.reserve(1, 500) {
+            Ok(mut reserved) => pushed.push(reserved.push(&[7; 500])),
+            Err(full) => break assert_eq!(full, Full::DiskFull),
+        }
+        thread::yield_now();
+    }
+    (journal, options, pushed)
+}
+
+#[test]
+fn on_a_full_disk_the_reserve_waits_for_the_stop_and_is_enough_for_all_that_was_taken() {
+    // given a full disk, and records that were taken and not written
+    let sim = SimDisk::new();
+    let (journal, options, pushed) = full_with_a_reserve(&sim);
+    let last = pushed[pushed.len() - 1];
+    assert!(journal.durable() < last && journal.is_disk_full());
+    assert!(sim.list().unwrap().contains(&"reserve".to_owned()), "hits do not get it");
+    // when a stop begins
+    journal.wind_down();
+    journal.wait_blocking(last).unwrap();
+    // then also what the outbox says meanwhile is written
+    let said = push(&journal, &[8; 3_000]);
+    journal.wait_blocking(said).unwrap();
+    assert_eq!(journal.figures().reserve_bytes, 0);
+    assert_eq!(journal.stop(), Ok(said));
+    drop(journal);
+    // and the next start, with space again, has everything and makes the reserve anew
+    sim.limit(None);
+    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+    let (journal, records) = open(&disk, &options).unwrap();
+    assert_eq!(records.len() as u64, said.ordinal());
+    assert_eq!(journal.figures().reserve_bytes, 64 * 1024);
+}
+
+#[test]
+fn a_stop_that_finds_no_space_even_in_the_reserve_refuses_instead_of_hanging() {
+    let sim = SimDisk::new();
+    let (journal, options, pushed) = full_with_a_reserve(&sim);
+    // given somebody else who takes what the reserve gives back
+    sim.limit(Some(0));
+    journal.wind_down();
+    let full = loop {
+        match journal.reserve(1, 500) {
+            Ok(reserved) => drop(reserved),
+            Err(Full::DiskFull) => thread::yield_now(),
+            Err(full) => break full,
+        }
+    };
+    assert_eq!(full, Full::Stopping);
+    assert!(journal.is_refusing_for_good());
+    assert_eq!(journal.stop(), Err(Poisoned::DiskFull));
+    assert_eq!(journal.wait_blocking(pushed[pushed.len() - 1]), Err(Poisoned::DiskFull));
+    drop(journal);
+    sim.limit(None);
+    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+    let (_, records) = open(&disk, &options).unwrap();
+    assert!(records.len() < pushed.len(), "only what was acknowledged");
+}
+
+#[test]
+fn a_start_on_a_full_disk_uses_the_reserve_refuses_hits_and_makes_it_again_when_space_returns() {
+    // given a process that was killed on a full disk
+    let sim = SimDisk::new();
+    let disk: Arc<dyn Disk> = Arc::new(sim.clone());
+    let options = Options { reserve_bytes: 4_096, ..options() };
+    let (journal, _) = open(&disk, &options).unwrap();
+    journal.wait_blocking(push(&journal, b"before")).unwrap();
+    drop(journal);
+    sim.limit(Some(sim.used()));
+    // when it starts again
+    let (journal, records) = open(&disk, &options).unwrap();
+    // then what was acknowledged is there, and new records are refused as soon as it is known
+    assert_eq!(records, [(1, b"before".to_vec())]);
+    assert_eq!(journal.figures().reserve_bytes, 0);
+    let mut last = at(1);
+    let full = loop {
+        match journal.reserve(1, 500) {
+            Ok(mut reserved) => last = reserved.push(&[7; 500]),
+            Err(full) => break full,
+        }
+        thread::yield_now();
+    };
+    assert_eq!(full, Full::DiskFull);
+    // and with space it goes on by itself
+    sim.limit(None);
+    journal.wait_blocking(last).unwrap();
+    assert_eq!(journal.stop(), Ok(last));
+    drop(journal);
+    let (journal, records) = open(&disk, &options).unwrap();
+    assert_eq!(records.len() as u64, last.ordinal());
+    assert_eq!(journal.figures().reserve_bytes, 4_096);
+}
+
 #[test]
 fn after_a_failed_sync_nobody_is_acknowledged_and_the_process_is_told_to_exit() {
     let sim = SimDisk::new();

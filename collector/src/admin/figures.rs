@@ -174,6 +174,16 @@ impl Admin {
             ("mikomi_deliveries_pending", "Messages waiting or in flight.", queue.pending as u64),
             ("mikomi_deliveries_dead", "Dead letters kept.", queue.dead as u64),
             (
+                "mikomi_disk_full",
+                "1 while the disk has no space and hits are refused.",
+                u64::from(journal.disk_full),
+            ),
+            (
+                "mikomi_journal_reserve_bytes",
+                "Kept free for a stop on a full disk; 0 while there is no space for it.",
+                journal.reserve_bytes,
+            ),
+            (
                 "mikomi_clock_in_doubt",
                 "1 while a jump of the clock is not believed.",
                 u64::from(app.clock.is_in_doubt()),
@@ -203,6 +213,7 @@ impl Admin {
             ),
             ("mikomi_journal_commits_total", "Groups made durable.", journal.commits),
             ("mikomi_journal_refused_total", "Reservations refused.", journal.refused),
+            ("mikomi_disk_full_total", "Times that the disk became full.", journal.disk_full_times),
             ("mikomi_journal_over_reserved_total", "Records above their reservation.", over),
             (
                 "mikomi_journal_read_errors_total",

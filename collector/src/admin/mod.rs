@@ -354,6 +354,19 @@ impl Admin {
                 let _ = self.commands.send(Command::Look).await;
                 Ok(answer(&json!({ "schema": 1, "now": iso(self.app.clock.now()) })))
             }
+            "/api/clock" => {
+                let wish = Wish::read(&body, &["believe"])?;
+                if wish.flag("believe")? != Some(true) {
+                    return Err(Refusal::Malformed("\"believe\": true is all there is to say"));
+                }
+                let moved_ms = self.app.clock.believe();
+                tracing::warn!(moved_ms, "the clock is believed by an operator's word");
+                // The delivery task sleeps by a clock of its own. It ends only when we do.
+                let _ = self.commands.send(Command::Look).await;
+                Ok(answer(&json!({
+                    "schema": 1, "now": iso(self.app.clock.now()), "moved_ms": moved_ms,
+                })))
+            }
             path => self.operate(path, body).await,
         }
     }

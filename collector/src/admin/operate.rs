@@ -55,6 +55,10 @@ impl Admin {
             }
             _ => return Err(Refusal::NotFound),
         };
+        if self.app.journal.is_disk_full() && path != "/api/mail-links" {
+            // It would wait for space, and hold a thread that those who only look need.
+            return Err(Refusal::Unavailable);
+        }
         self.run(move |app| act(app, &body)).await
     }
 

@@ -383,6 +383,7 @@ fn read_journal(table: Table<'_>) -> Option<Journal> {
         .need("segment_bytes")
         // The format counts a segment's bytes in 32 bits.
         .and_then(|field| field.whole(1 << 20..=1 << 30));
+    let reserve_bytes = table.need("reserve_bytes").and_then(|field| field.whole(0..=1 << 30));
     table.finish();
     Some(Journal {
         dir: dir?,
@@ -391,6 +392,7 @@ fn read_journal(table: Table<'_>) -> Option<Journal> {
             _ => Durability::Durable,
         },
         segment_bytes: segment_bytes? as u64,
+        reserve_bytes: reserve_bytes? as u64,
     })
 }
 

@@ -166,6 +166,8 @@ pub struct Journal {
     pub durability: Durability,
     /// One file.
     pub segment_bytes: u64,
+    /// Kept free for a stop on a full disk; 0: nothing.
+    pub reserve_bytes: u64,
 }
 
 /// When a snapshot is taken: whichever comes first, if there is anything new.

@@ -246,7 +246,7 @@ impl Desk {
     /// Takes an answer, and waits until it is on the disk, or the one that it repeats is.
     fn hear(&self, said: Said) -> Result<Option<Unheard>, Refused> {
         let app = &self.app;
-        if !app.is_ready() {
+        if !app.is_ready() || app.journal.is_disk_full() {
             return Err(Refused::Unavailable);
         }
         let sealed = app.sealer.seal(said.about, &attributes_to_bytes(&said.details));

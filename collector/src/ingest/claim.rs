@@ -77,7 +77,7 @@ impl Batch<'_> {
             },
             level: if by_server { raw.level } else { Level::Person },
             attributes,
-            sealed: sealed.map_err(|_| Reject::Poisoned)?,
+            sealed: sealed?,
             kiosk: raw.kiosk && !by_server,
             by_link,
         }))

@@ -5,6 +5,7 @@ use engine::identity::IdentityError;
 use hyper::StatusCode;
 
 use crate::journal::Full;
+use crate::seal::SealError;
 
 /// Why a hit was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +66,10 @@ pub enum Reject {
     VisitorsFull,
     /// As many people as may be in memory.
     LeadsFull,
-    /// More is waiting for the disk than may wait, or the disk is full.
+    /// More is waiting for the disk than may wait.
     Busy,
+    /// The disk has no space. Ends by itself when it has some.
+    DiskFull,
     /// The journal cannot be trusted any more; the process is about to end.
     Poisoned,
     /// Replay is not finished, or the server is stopping.
@@ -92,6 +95,7 @@ impl Reject {
             | Self::VisitorsFull
             | Self::LeadsFull
             | Self::Busy
+            | Self::DiskFull
             | Self::Poisoned
             | Self::NotReady => StatusCode::SERVICE_UNAVAILABLE,
             Self::MalformedJson
@@ -145,6 +149,7 @@ impl Reject {
             Self::VisitorsFull => "visitors_full",
             Self::LeadsFull => "leads_full",
             Self::Busy => "busy",
+            Self::DiskFull => "disk_full",
             Self::Poisoned => "journal_failed",
             Self::NotReady => "not_ready",
         }
@@ -167,13 +172,14 @@ impl Reject {
                 Some(seconds.max(1))
             }
             Self::Busy | Self::NotReady | Self::Poisoned => Some(1),
+            Self::DiskFull => Some(10),
             Self::JournalFull | Self::VisitorsFull | Self::LeadsFull => Some(60),
             _ => None,
         }
     }
 
     /// All reasons, for counters that begin at zero.
-    pub const NAMES: [&'static str; 34] = [
+    pub const NAMES: [&'static str; 35] = [
         "unknown_path",
         "method_not_allowed",
         "unknown_site",
@@ -206,6 +212,7 @@ impl Reject {
         "visitors_full",
         "leads_full",
         "busy",
+        "disk_full",
         "journal_failed",
         "not_ready",
     ];
@@ -214,10 +221,21 @@ impl Reject {
 impl From<Full> for Reject {
     fn from(full: Full) -> Reject {
         match full {
-            Full::Busy | Full::DiskFull => Reject::Busy,
+            Full::Busy => Reject::Busy,
+            Full::DiskFull => Reject::DiskFull,
             Full::TooLarge { .. } => Reject::BodyTooLarge,
             Full::Poisoned => Reject::Poisoned,
             Full::Stopping => Reject::NotReady,
+        }
+    }
+}
+
+impl From<SealError> for Reject {
+    fn from(error: SealError) -> Reject {
+        match error {
+            SealError::DiskFull => Reject::DiskFull,
+            SealError::Erasing => Reject::Busy,
+            SealError::Failed => Reject::Poisoned,
         }
     }
 }

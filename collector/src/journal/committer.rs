@@ -42,11 +42,13 @@ pub enum Fault {
 
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Fault {
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Fault::NoSpace,
-            kind => Fault::Io(kind),
-        }
+        if is_no_space(&error) { Fault::NoSpace } else { Fault::Io(error.kind()) }
     }
+}
+
+/// Whether an error says that there is no space or quota left: it may pass by itself.
+pub fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// What happened.
@@ -62,6 +64,8 @@ pub enum Input {
     Synced(Result<(), Fault>),
     /// Time passed.
     Elapsed,
+    /// A stop begins: what is still pushed is little, and worth the reserve.
+    WindDown,
     /// Nothing more will come.
     Stop,
 }
@@ -106,6 +110,12 @@ pub enum Effect {
     },
     /// The disk has become full, or is so no more.
     DiskFull(bool),
+    /// Give the reserve back to the disk: what is left to write needs its space.
+    ReleaseReserve,
+    /// Make the reserve again, if it is not there: the disk has space.
+    KeepReserve,
+    /// The disk is full, also without the reserve, and the journal is being stopped.
+    NoReserveLeft,
     /// Give back what the last segment did not use.
     Trim {
         /// Bytes to keep.
@@ -128,6 +138,17 @@ enum State {
     Ended,
 }
 
+/// What becomes of the reserve. From `Offered` on segments are as small as they can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reserve {
+    /// It stays, whatever the disk says.
+    Kept,
+    /// A stop has begun: the first lack of space takes it.
+    Offered,
+    /// It was given back.
+    Spent,
+}
+
 /// Commits groups, rolls segments over, seals, meets full and failing disks.
 #[derive(Debug)]
 pub struct Committer {
@@ -139,6 +160,7 @@ pub struct Committer {
     durable: Position,
     proven: bool, // whether the last batch is known durable by something on the disk
     full: bool,
+    reserve: Reserve,
     segment_bytes: u64,
 }
 
@@ -154,6 +176,7 @@ impl Committer {
             durable: before(recovered.index.next),
             proven: true,
             full: false,
+            reserve: Reserve::Kept,
             segment_bytes: options.segment_bytes,
         }
     }
@@ -222,8 +245,19 @@ impl Committer {
                 self.state = State::Unwritten { batch, retry_ms };
                 Vec::new()
             }
-            (State::NoRoom { .. } | State::Unwritten { .. }, Input::Stop) => {
-                vec![Effect::Stopped(Err(Poisoned::DiskFull))]
+            (State::Idle { since_ms }, Input::WindDown) => {
+                self.offer_reserve();
+                self.state = State::Idle { since_ms };
+                Vec::new()
+            }
+            (state @ (State::NoRoom { .. } | State::Unwritten { .. }), Input::WindDown) => {
+                self.try_once_more(state, now)
+            }
+            (state @ (State::NoRoom { .. } | State::Unwritten { .. }), Input::Stop) => {
+                if self.reserve == Reserve::Spent {
+                    return vec![Effect::Stopped(Err(Poisoned::DiskFull))];
+                }
+                self.try_once_more(state, now)
             }
             (state, input) => unreachable!("{input:?} is no answer to {state:?}"),
         }
@@ -247,7 +281,7 @@ impl Committer {
             previous: self.end,
             ..self.header
         };
-        let capacity = self.segment_bytes.max(needed + HEADER_BYTES as u64);
+        let capacity = self.capacity_for(needed);
         self.state = State::Creating(group);
         vec![Effect::Create { header, capacity }]
     }
@@ -257,8 +291,7 @@ impl Committer {
             Ok(()) => {}
             Err(Fault::NoSpace) => {
                 let retry_ms = now.boot_ms + FULL_RETRY_MS;
-                self.state = State::NoRoom { group, retry_ms };
-                return self.note_full(true);
+                return self.no_space(State::NoRoom { group, retry_ms }, now);
             }
             Err(Fault::Io(kind)) => return vec![Effect::Poison(Poisoned::Create(kind))],
         }
@@ -276,12 +309,15 @@ impl Committer {
             proven: HEADER_BYTES as u32,
             ..self.header
         };
-        self.capacity = self.segment_bytes.max((group.batch_bytes() + seal) as u64);
+        self.capacity = self.capacity_for((group.batch_bytes() + seal - HEADER_BYTES) as u64);
         self.end = HEADER_BYTES as u32;
         // The new segment's name proves everything before it.
         self.proven = true;
         let batch = group.finish(self.header.seed(), self.durable, self.chain);
         let mut effects = vec![retire];
+        if self.reserve == Reserve::Kept {
+            effects.push(Effect::KeepReserve);
+        }
         effects.extend(self.write(Arc::new(batch)));
         effects
     }
@@ -302,8 +338,7 @@ impl Committer {
             Err(Fault::NoSpace) => {
                 // Nobody was told of these bytes, so the same ones may be written there again.
                 let retry_ms = now.boot_ms + FULL_RETRY_MS;
-                self.state = State::Unwritten { batch, retry_ms };
-                self.note_full(true)
+                self.no_space(State::Unwritten { batch, retry_ms }, now)
             }
             Err(Fault::Io(kind)) => vec![Effect::Poison(Poisoned::Write(kind))],
         }
@@ -333,6 +368,46 @@ impl Committer {
         vec![Effect::Trim { end: self.end }, Effect::Stopped(Ok(()))]
     }
 
+    /// Bytes of a segment that begins with a batch of so many, the seal after it included.
+    fn capacity_for(&self, batch: u64) -> u64 {
+        let least = batch + HEADER_BYTES as u64;
+        match self.reserve {
+            Reserve::Kept => self.segment_bytes.max(least),
+            Reserve::Offered | Reserve::Spent => least,
+        }
+    }
+
+    /// Waits for space; when a stop has begun, the reserve is the space.
+    fn no_space(&mut self, waiting: State, now: Now) -> Vec<Effect> {
+        let mut effects = self.note_full(true);
+        match self.reserve {
+            Reserve::Kept => self.state = waiting,
+            Reserve::Offered => effects.extend(self.try_once_more(waiting, now)),
+            Reserve::Spent => {
+                self.state = waiting;
+                effects.push(Effect::NoReserveLeft);
+            }
+        }
+        effects
+    }
+
+    fn offer_reserve(&mut self) {
+        if self.reserve == Reserve::Kept {
+            self.reserve = Reserve::Offered;
+        }
+    }
+
+    fn try_once_more(&mut self, waiting: State, now: Now) -> Vec<Effect> {
+        self.reserve = Reserve::Spent;
+        let mut effects = vec![Effect::ReleaseReserve];
+        effects.extend(match waiting {
+            State::NoRoom { group, .. } => self.begin(group, now),
+            State::Unwritten { batch, .. } => self.write(batch),
+            state => unreachable!("{state:?} waits for no space"),
+        });
+        effects
+    }
+
     fn note_full(&mut self, full: bool) -> Vec<Effect> {
         if self.full == full {
             return Vec::new();
@@ -346,13 +421,21 @@ impl Committer {
 pub struct Hands {
     disk: Arc<dyn Disk>,
     file: Arc<dyn DiskFile>,
+    reserve_bytes: u64,
+    reserve: bool, // whether it is there
 }
 
 impl Hands {
     /// On the fresh segment of a recovery.
-    pub fn new(disk: Arc<dyn Disk>, recovered: &Recovered) -> Hands {
+    pub fn new(disk: Arc<dyn Disk>, recovered: &Recovered, options: &Options) -> Hands {
         let file = Arc::clone(&recovered.file);
-        Hands { disk, file }
+        let reserve_bytes = options.reserve_bytes;
+        Hands { disk, file, reserve_bytes, reserve: recovered.reserve }
+    }
+
+    /// Bytes of the reserve, if it is there.
+    pub fn reserve_bytes(&self) -> u64 {
+        if self.reserve { self.reserve_bytes } else { 0 }
     }
 
     /// The outcome to feed back, for the effects that are for the disk and have one.
@@ -377,8 +460,18 @@ impl Hands {
                 let _ = self.file.trim(u64::from(*end));
                 None
             }
+            Effect::ReleaseReserve => {
+                release_reserve(self.disk.as_ref());
+                self.reserve = false;
+                None
+            }
+            Effect::KeepReserve => {
+                self.reserve = self.reserve || make_reserve(self.disk.as_ref(), self.reserve_bytes);
+                None
+            }
             Effect::Publish { .. }
             | Effect::DiskFull(_)
+            | Effect::NoReserveLeft
             | Effect::Poison(_)
             | Effect::Stopped(_) => None,
         }
@@ -390,6 +483,32 @@ impl Hands {
             let _ = file.trim(u64::from(end));
         }
     }
+}
+
+/// The file that keeps space for a stop on a full disk. It holds zeros, and nothing reads it.
+pub const RESERVE_NAME: &str = "reserve";
+
+/// Makes the reserve unless it is there in full; whether it is there then. Only space is at stake.
+pub fn make_reserve(disk: &dyn Disk, bytes: u64) -> bool {
+    if bytes == 0 {
+        release_reserve(disk);
+        return false;
+    }
+    let size = disk.open(RESERVE_NAME).and_then(|file| file.size());
+    if size.is_ok_and(|size| size == bytes) {
+        return true;
+    }
+    let made = disk.create(RESERVE_NAME, bytes).is_ok();
+    if !made {
+        release_reserve(disk);
+    }
+    made
+}
+
+/// Gives the reserve back, if it is there.
+pub fn release_reserve(disk: &dyn Disk) {
+    // What is not there needs no giving back, and a disk that fails will say so at the next write.
+    let _ = disk.remove(RESERVE_NAME);
 }
 
 /// Makes a segment complete and durable under a passing name before it gets its own, so that no

@@ -51,6 +51,8 @@ pub struct Options {
     pub evolve: u16,
     /// Bytes allocated for a segment. Within `SEGMENT_BYTES`.
     pub segment_bytes: u64,
+    /// Bytes of a file that keeps space for a stop on a full disk; 0: none.
+    pub reserve_bytes: u64,
     /// Bytes that may wait for the disk; beyond, `reserve` refuses.
     pub pending_bytes_max: u64,
     /// Bytes one reservation may hold, and so the longest record.
@@ -75,6 +77,7 @@ impl Options {
             install,
             evolve: EVOLVE,
             segment_bytes: 64 * 1024 * 1024,
+            reserve_bytes: 0,
             pending_bytes_max: 64 * 1024 * 1024,
             record_bytes_max: 4 * 1024 * 1024,
             recent_bytes_max: 8 * 1024 * 1024,
@@ -91,6 +94,7 @@ impl Options {
             fine.then_some(()).ok_or(OpenError::Setting { name, bounds })
         };
         within("segment_bytes", self.segment_bytes, SEGMENT_BYTES)?;
+        within("reserve_bytes", self.reserve_bytes, (0, SEGMENT_BYTES.1))?;
         let longest = (1, 256 * 1024 * 1024);
         within("record_bytes_max", self.record_bytes_max as u64, longest)?;
         let pending = (self.record_bytes_max as u64, u64::from(u32::MAX));
@@ -137,6 +141,12 @@ pub struct Figures {
     pub journal_bytes: u64,
     /// Number of segments.
     pub segments: usize,
+    /// Whether the disk is full: nothing is taken until it has space.
+    pub disk_full: bool,
+    /// How often the disk became full since the start.
+    pub disk_full_times: u64,
+    /// Bytes kept free for a stop; less than the setting while the disk has no space for them.
+    pub reserve_bytes: u64,
 }
 
 /// What the threads of one journal share.
@@ -146,6 +156,8 @@ pub struct Shared {
     commits: AtomicU64,
     seals: AtomicU64,
     written_bytes: AtomicU64,
+    disk_full_times: AtomicU64,
+    reserve_bytes: AtomicU64,
 }
 
 /// An open journal. Dropping it stops it in order.
@@ -179,7 +191,7 @@ impl Journal {
         let now = (hooks.now)();
         let recovered = recover(disk.as_ref(), options, now.wall_ms, &mut each)?;
         let committer = Committer::new(&recovered, options, now);
-        let hands = Hands::new(Arc::clone(&disk), &recovered);
+        let hands = Hands::new(Arc::clone(&disk), &recovered, options);
         let durable = committer.durable();
         let shared = Arc::new(Shared {
             tail: Arc::new(Tail::new(durable.next(), durable, options)),
@@ -187,6 +199,8 @@ impl Journal {
             commits: AtomicU64::new(0),
             seals: AtomicU64::new(0),
             written_bytes: AtomicU64::new(0),
+            disk_full_times: AtomicU64::new(0),
+            reserve_bytes: AtomicU64::new(hands.reserve_bytes()),
         });
         let running = Arc::clone(&shared);
         let thread = thread::Builder::new()
@@ -293,7 +307,27 @@ impl Journal {
             pending_bytes: self.shared.tail.pending_bytes(),
             journal_bytes,
             segments,
+            disk_full: self.is_disk_full(),
+            disk_full_times: read(&self.shared.disk_full_times),
+            reserve_bytes: read(&self.shared.reserve_bytes),
         }
+    }
+
+    /// Whether the disk is full and nothing is taken until it has space.
+    pub fn is_disk_full(&self) -> bool {
+        self.shared.tail.is_disk_full()
+    }
+
+    /// Whether nothing will be taken any more: it is being stopped, or the disk failed.
+    pub fn is_refusing_for_good(&self) -> bool {
+        self.shared.tail.is_refusing_for_good()
+    }
+
+    /// A stop begins. Records are taken as before; but should the disk be full, the reserve is
+    /// given back so that they fit, and should that not be enough, they are refused, so that
+    /// nobody waits for space any more.
+    pub fn wind_down(&self) {
+        self.shared.tail.wind_down();
     }
 
     /// Makes durable what was pushed, seals, and ends. Says the last durable position. Later calls
@@ -340,7 +374,14 @@ fn run(
             match effect {
                 Effect::Publish { offset, batch } => shared.publish(offset, &batch),
                 Effect::Retire { next, .. } => shared.library.roll(next),
-                Effect::DiskFull(full) => shared.tail.note_full(full),
+                Effect::DiskFull(full) => {
+                    shared.disk_full_times.fetch_add(u64::from(full), Ordering::Relaxed);
+                    shared.tail.note_full(full);
+                }
+                Effect::ReleaseReserve | Effect::KeepReserve => {
+                    shared.reserve_bytes.store(hands.reserve_bytes(), Ordering::Relaxed);
+                }
+                Effect::NoReserveLeft => shared.tail.refuse_all(),
                 Effect::Poison(poisoned) => {
                     shared.tail.fail(poisoned);
                     (hooks.poisoned)(poisoned);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use engine::id::Position;
 
-use super::committer::create_segment;
+use super::committer::{create_segment, is_no_space, make_reserve, release_reserve};
 use super::disk::{Disk, DiskFile, read_all};
 use super::errors::{Damage, DamageKind, OpenError};
 use super::files::{Names, keep_evidence, read_index, write_index};
@@ -70,6 +70,8 @@ pub struct Recovered {
     pub file: Arc<dyn DiskFile>,
     /// Bytes allocated to it.
     pub capacity: u64,
+    /// Whether the reserve is there.
+    pub reserve: bool,
     /// Where its batches begin; `end`, `chain` and `next` say where writing goes on.
     pub index: Index,
 }
@@ -461,11 +463,12 @@ impl Walk<'_> {
         }
         self.tidy(last, &ending.index, ending.trim, replaced);
         self.remember_losses(replaced)?;
+        let reserve = make_reserve(self.disk, self.options.reserve_bytes);
         self.found.cut_bytes = ending.cut_bytes;
         self.found.segments = self.segments.len();
         self.found.last = before(self.expected);
         self.found.incarnation = incarnation;
-        Ok(Recovered { found: self.found, segments: self.segments, ..fresh })
+        Ok(Recovered { found: self.found, segments: self.segments, reserve, ..fresh })
     }
 
     /// The last segment gets its final length, or makes way for one of the same name.
@@ -500,10 +503,8 @@ impl Walk<'_> {
         }
         header.proven = index.end;
         let room = u64::from(index.end) + BATCH_HEADER_BYTES as u64;
-        let capacity = self.options.segment_bytes.max(room);
         let copied = batch.as_ref().map_or(&[][..], |batch| batch.bytes());
-        let file = create_segment(self.disk, &header, copied, capacity)
-            .map_err(failed("create a segment"))?;
+        let (file, capacity) = self.create_or_squeeze(&header, copied, room)?;
         self.segments.push(SegmentMeta {
             first: header.first,
             end: index.end,
@@ -515,8 +516,28 @@ impl Walk<'_> {
             header,
             file,
             capacity,
+            reserve: false,
             index,
         })
+    }
+
+    /// On a full disk the reserve makes room for a segment as small as it can be: whoever reads,
+    /// and whoever is to be told, need not wait for space.
+    fn create_or_squeeze(
+        &self,
+        header: &Header,
+        copied: &[u8],
+        room: u64,
+    ) -> Result<(Arc<dyn DiskFile>, u64), OpenError> {
+        let capacity = self.options.segment_bytes.max(room);
+        let made = match create_segment(self.disk, header, copied, capacity) {
+            Err(error) if is_no_space(&error) => {
+                release_reserve(self.disk);
+                create_segment(self.disk, header, copied, room).map(|file| (file, room))
+            }
+            made => made.map(|file| (file, capacity)),
+        };
+        made.map_err(failed("create a segment"))
     }
 
     /// Gives unused space back and writes what only saves work. Failing costs nothing.

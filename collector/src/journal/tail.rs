@@ -53,6 +53,7 @@ struct Inner {
     committing: Option<(Position, Arc<Gate>)>, // position after the group's last record
     spare: Vec<Vec<u8>>,
     poisoned: Option<Poisoned>,
+    winding_down: bool, // the committer has not heard of it yet
     stopping: bool,
     committer_waits: bool,
 }
@@ -119,6 +120,7 @@ impl Tail {
                 committing: None,
                 spare: Vec::new(),
                 poisoned: None,
+                winding_down: false,
                 stopping: false,
                 committer_waits: false,
             }),
@@ -289,6 +291,9 @@ impl Tail {
                 inner.committing = Some((group.next(), gate));
                 return Input::Gathered(group);
             }
+            if std::mem::take(&mut inner.winding_down) {
+                return Input::WindDown;
+            }
             if inner.stopping {
                 return Input::Stop;
             }
@@ -334,6 +339,30 @@ impl Tail {
         let (from, to) = if full { (ACCEPTING, DISK_FULL) } else { (DISK_FULL, ACCEPTING) };
         // A stop or a poisoning that came between stays.
         let _ = self.refusing.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Whether records are refused because the disk is full.
+    pub(super) fn is_disk_full(&self) -> bool {
+        self.refusing.load(Ordering::Relaxed) == DISK_FULL
+    }
+
+    /// Whether records are refused and will be until the process ends.
+    pub(super) fn is_refusing_for_good(&self) -> bool {
+        matches!(self.refusing.load(Ordering::Relaxed), POISONED | STOPPING)
+    }
+
+    /// The disk stays full and the journal is being stopped: nobody waits for space any more.
+    pub(super) fn refuse_all(&self) {
+        for from in [ACCEPTING, DISK_FULL] {
+            let (success, failure) = (Ordering::Relaxed, Ordering::Relaxed);
+            let _ = self.refusing.compare_exchange(from, STOPPING, success, failure);
+        }
+    }
+
+    /// Tells the committer that a stop begins.
+    pub(super) fn wind_down(&self) {
+        self.lock().winding_down = true;
+        self.work.notify_one();
     }
 
     /// From now on no position becomes durable; everyone who waits is told.

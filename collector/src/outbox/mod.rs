@@ -212,7 +212,16 @@ impl Outbox {
         while self.app.sealer.is_closing(part.lead) && !self.app.journal.has_ended() {
             thread::sleep(CLOSING_LOOK_EVERY);
         }
-        let queued = match self.freeze(id, record, due, (part, message), &lead) {
+        let frozen = loop {
+            match self.freeze(id, record, due, (part, message), &lead) {
+                // As `push` does: space returns, or the journal ends.
+                Err(SealError::DiskFull) if !self.app.journal.is_refusing_for_good() => {
+                    thread::sleep(LOOK_EVERY);
+                }
+                frozen => break frozen,
+            }
+        };
+        let queued = match frozen {
             Ok(queued) => queued,
             Err(error) => {
                 tracing::error!(%error, "a message cannot be sealed; it is made after a restart");

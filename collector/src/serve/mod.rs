@@ -446,6 +446,8 @@ impl Running {
     /// Stops in order: no new requests, those in hand answered, attempts in flight ended, the
     /// journal sealed. Loses nothing.
     pub fn stop(self) -> Result<Position, crate::journal::Poisoned> {
+        // On a full disk the reserve is there for what comes now.
+        self.app.journal.wind_down();
         // Whoever still asks is told to come again; what was taken is answered.
         let _ = self.stop.send(true);
         self.runtime.block_on(async {

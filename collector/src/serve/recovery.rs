@@ -8,6 +8,7 @@ use engine::alert::{AlertId, Cause};
 use engine::engine::Engine;
 use engine::id::Position;
 use engine::record::Record;
+use engine::time::Timestamp;
 
 use super::delivery::loading_queue;
 use super::{Options, StartError};
@@ -121,6 +122,7 @@ impl Recovery<'_> {
         let (mut followers, followed) = self.followers(snapshot)?;
         let from = snapshot.map_or(Position::NONE, |snapshot| snapshot.head.from.min(followed));
         let mut failed = None;
+        let mut last = snapshot.map_or(Timestamp(0), |snapshot| snapshot.head.created);
         let unseal = |lead, sealed: &[u8]| self.sealer.unseal(lead, sealed);
         let alert_id = |cause: &Cause<'_>| AlertId::derive(&self.install.alert, cause);
         let began_ms = clock.boot_ms();
@@ -132,6 +134,7 @@ impl Recovery<'_> {
                     return;
                 }
             };
+            last = record.time;
             unseal_with(&mut record, unseal);
             engine.evolve(&record, entry.position);
             if entry.position > followed {
@@ -142,6 +145,7 @@ impl Recovery<'_> {
             return Err(Failed::Start(StartError::Record(position, why)));
         }
         agree(snapshot, &found)?;
+        clock.remember(last);
         let took_ms = clock.boot_ms() - began_ms;
         tracing::info!(records = found.records, bytes = found.bytes, took_ms, "replayed");
         for lost in &found.lost {
@@ -190,6 +194,7 @@ impl Recovery<'_> {
         options.lossy = settings.journal.durability == Durability::Lossy;
         options.accept_loss = self.options.accept_loss;
         options.replay_from = from;
+        options.reserve_bytes = settings.journal.reserve_bytes;
         options.new_incarnation = backup::is_restored(self.data);
         let hooks = Hooks {
             now: Box::new(hook_clock()),

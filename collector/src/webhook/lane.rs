@@ -216,6 +216,28 @@ impl Lane {
         taken
     }
 
+    /// Shortens waits that a wrong clock made: no attempt is further away than `latest`, and none
+    /// of a message that was never sent.
+    pub(super) fn wait_at_most_until(&mut self, latest: Timestamp, now: Timestamp) {
+        let mut leads = Vec::new();
+        for (lead, entries) in &mut self.leads {
+            for entry in entries.iter_mut() {
+                let latest = match entry.state {
+                    Delivery::Pending => now.max(entry.message.not_before.unwrap_or(now)),
+                    _ => latest,
+                };
+                if entry.due > latest {
+                    self.due.remove(&(entry.due, entry.arrival, *lead));
+                    entry.due = latest;
+                    leads.push(*lead);
+                }
+            }
+        }
+        for lead in leads {
+            self.line_up(lead);
+        }
+    }
+
     /// Shortens every wait for people beyond a moment.
     pub(super) fn hold_at_most_until(&mut self, latest: Timestamp) {
         let mut leads = Vec::new();

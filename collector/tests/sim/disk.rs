@@ -69,6 +69,8 @@ struct State {
     crashed: bool,
     operations: u64,
     faults: BTreeSet<Fault>,
+    /// Bytes that all files together may have.
+    space: Option<usize>,
 }
 
 /// What goes wrong until it is taken back.
@@ -114,6 +116,16 @@ impl SimDisk {
     /// Operations since the disk was made.
     pub fn operations(&self) -> u64 {
         self.state().operations
+    }
+
+    /// From now on all files together may have so many bytes.
+    pub fn limit(&self, space: Option<usize>) {
+        self.state().space = space;
+    }
+
+    /// Bytes of all files.
+    pub fn used(&self) -> usize {
+        self.state().used()
     }
 
     pub fn set(&self, fault: Fault, on: bool) {
@@ -205,6 +217,18 @@ impl SimDisk {
     }
 }
 
+impl State {
+    fn used(&self) -> usize {
+        self.seen.values().map(|inode| self.inodes[*inode].seen.len()).sum()
+    }
+
+    /// Of so many bytes more, how many there is space for.
+    fn space_for(&self, more: usize) -> usize {
+        let free = self.space.map_or(usize::MAX, |space| space.saturating_sub(self.used()));
+        more.min(free)
+    }
+}
+
 impl Inode {
     fn lose(&mut self, dice: &mut Dice) {
         let mut bytes = self.kept.clone();
@@ -269,6 +293,11 @@ impl Disk for SimDisk {
         }
         let inode = state.inodes.len();
         let size = bytes as usize;
+        // One of that name is cut to nothing first.
+        state.seen.remove(name);
+        if state.space_for(size) < size {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         state.inodes.push(Inode { seen: vec![0; size], sizes: vec![size], ..Inode::default() });
         state.seen.insert(name.into(), inode);
         state.changes.push(Change::Link(name.into(), inode));
@@ -338,12 +367,15 @@ impl DiskFile for SimFile {
         let dying = state.until_crash == Some(0);
         state.crashed = dying;
         state.until_crash = state.until_crash.map(|left| left.saturating_sub(1));
-        let no_space = state.faults.contains(&Fault::NoSpace);
+        let from = offset as usize;
+        let grows = (from + bytes.len()).saturating_sub(state.inodes[self.inode].seen.len());
+        let lacking = grows - state.space_for(grows);
+        let full = state.faults.contains(&Fault::NoSpace);
+        let no_space = full || lacking > 0;
         let fail = state.faults.contains(&Fault::Write);
         let inode = &mut state.inodes[self.inode];
-        let from = offset as usize;
         // A full disk takes a part.
-        let taken = if no_space { bytes.len() / 2 } else { bytes.len() };
+        let taken = if full { bytes.len() / 2 } else { bytes.len() - lacking };
         if inode.seen.len() < from + taken {
             inode.seen.resize(from + taken, 0);
             inode.sizes.push(from + taken);

@@ -41,7 +41,7 @@ impl Process {
         let now = Now::default();
         let process = Process {
             committer: Committer::new(&recovered, options, now),
-            hands: Hands::new(Arc::new(disk.clone()), &recovered),
+            hands: Hands::new(Arc::new(disk.clone()), &recovered, options),
             now,
             full: false,
             poisoned: None,

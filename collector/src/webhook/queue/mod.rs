@@ -352,6 +352,9 @@ impl Queue {
 
     fn loaded(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         self.loading = false;
+        for lane in self.lanes.values_mut() {
+            lane.wait_at_most_until(now.plus(RETRY_AFTER_MAX), now);
+        }
         // Counters tell what this process did, not what it read.
         self.counters = Counters { unmatched: self.counters.unmatched, ..Counters::default() };
         let disabled: Vec<EndpointId> = self

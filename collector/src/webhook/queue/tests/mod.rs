@@ -611,6 +611,28 @@ fn an_endpoint_that_is_down_cannot_take_the_room_of_another() {
 }
 
 #[test]
+fn what_was_queued_by_a_clock_ten_years_ahead_is_sent_when_the_clock_is_right_again() {
+    let ahead = START.plus(Duration::from_hours(10 * 365 * 24));
+    let mut queue = Queue::new(Limits::default());
+    queue.step(Input::EndpointChanged(settings("sfa", Mode::Live)), ahead);
+    // given one that was never tried, and one that failed, ten years from now
+    queue.step(Input::Enqueue(message("sfa", 1, "a")), ahead);
+    queue.step(Input::Enqueue(message("sfa", 2, "b")), ahead);
+    let record = AttemptRecord {
+        endpoint: endpoint_id("sfa"),
+        message: id("b"),
+        attempt: 1,
+        at: ahead,
+        outcome: Outcome::Failed { error: SendError::Deadline, duration_ms: 1 },
+        state: Delivery::Waiting { attempts: 1, until: ahead.plus(Duration::from_secs(5)) },
+    };
+    queue.step(Input::Replayed(record), ahead);
+    // when it is loaded now, the first leaves at once, the second within a day
+    assert_eq!(sent(&queue.step(Input::Loaded, START)), [("sfa", "a", 1)]);
+    assert_eq!(sent(&queue.step(Input::Tick, START.plus(RETRY_AFTER_MAX))), [("sfa", "b", 2)]);
+}
+
+#[test]
 fn nothing_is_sent_while_loading_and_a_wait_from_a_wrong_clock_is_cut_to_a_day() {
     let mut queue = Queue::new(Limits::default());
     queue.step(Input::EndpointChanged(settings("sfa", Mode::Live)), START);
