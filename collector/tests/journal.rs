@@ -6,15 +6,16 @@ mod sim {
     pub mod process;
 }
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use collector::journal::committer::Now;
-use collector::journal::disk::{Disk, RealDisk};
+use collector::journal::disk::{Disk, DiskFile, RealDisk};
 use collector::journal::recovery::recover;
 use collector::journal::segment::{
     BATCH_HEADER_BYTES, Group, HEADER_BYTES, Header, decode_batch, file_name, index_name, seed,
@@ -122,6 +123,7 @@ fn live(disk: &SimDisk, dice: &mut Dice, oracle: &mut Oracle, context: &str) {
     oracle.acknowledged = process.durable();
 }
 
+/// D1, D2, D6, D9.
 #[test]
 fn acknowledged_records_are_there_after_any_crash_even_within_recovery_and_nothing_is_invented() {
     let mut crashes = 0;
@@ -145,6 +147,19 @@ fn acknowledged_records_are_there_after_any_crash_even_within_recovery_and_nothi
     assert!(crashes > 5_000, "the power went only {crashes} times: the test tests nothing");
 }
 
+#[test]
+fn at_every_acknowledgement_what_was_synced_holds_all_that_was_ever_acknowledged() {
+    let disk = SimDisk::new();
+    let (mut process, _, _) = Process::start(&disk, &options()).unwrap();
+    let mut dice = Dice::new(5);
+    for turn in 0..60 {
+        process.commit(&some_records(&mut dice));
+        process.pass(if turn % 7 == 0 { 5 } else { 0 });
+        let (_, left) = recover_all(&disk.only_what_was_synced(), &options()).unwrap();
+        assert_eq!(left.len() as u64, process.durable(), "turn {turn}");
+    }
+}
+
 /// A fixed history with rollover, seals and a clean stop; says what was acknowledged.
 fn history(disk: &SimDisk, oracle: &mut Oracle) {
     let Ok((mut process, _, records)) = Process::start(disk, &options()) else {
@@ -165,6 +180,7 @@ fn history(disk: &SimDisk, oracle: &mut Oracle) {
     process.stop();
 }
 
+/// D2, D8, D9.
 #[test]
 fn a_power_cut_at_every_operation_and_again_at_every_operation_of_recovery_loses_nothing() {
     let whole = SimDisk::new();
@@ -215,6 +231,7 @@ fn batch_offsets(bytes: &[u8], first: Position) -> Vec<usize> {
     offsets
 }
 
+/// D3.
 #[test]
 fn a_tail_torn_at_any_byte_of_the_last_three_batches_is_cut_and_the_whole_batches_stay() {
     let disk = SimDisk::new();
@@ -250,6 +267,7 @@ fn a_tail_torn_at_any_byte_of_the_last_three_batches_is_cut_and_the_whole_batche
     }
 }
 
+/// D4.
 #[test]
 fn every_flipped_bit_of_a_journal_is_refused_by_name_or_harms_no_record() {
     let disk = SimDisk::new();
@@ -316,6 +334,7 @@ fn refused(disk: &SimDisk, options: &Options) -> Damage {
     }
 }
 
+/// D4.
 #[test]
 fn damage_of_what_was_durable_refuses_to_start_and_names_file_bytes_and_positions() {
     let (disk, _) = several_segments();
@@ -436,6 +455,7 @@ fn a_record_that_looks_like_a_batch_is_not_taken_for_proof() {
     assert_eq!(recover_all(&disk, &options()).unwrap().1.len(), 6);
 }
 
+/// D12.
 #[test]
 fn unknown_formats_versions_and_installations_are_refused_by_name() {
     let (disk, _) = several_segments();
@@ -627,6 +647,7 @@ fn follow_all(journal: &Journal, last: u64, done: &AtomicBool) -> BTreeMap<u64, 
     seen
 }
 
+/// D10.
 #[test]
 fn a_second_opener_is_refused_until_the_first_has_gone() {
     let folder = tempfile::tempdir().unwrap();
@@ -645,6 +666,7 @@ fn settings_out_of_bounds_are_refused_by_name() {
     assert!(error.to_string().starts_with("segment_bytes must be between"), "{error}");
 }
 
+/// D5.
 #[test]
 fn a_full_disk_refuses_new_records_keeps_the_accepted_ones_and_goes_on_by_itself() {
     let sim = SimDisk::new();
@@ -700,6 +722,7 @@ fn full_with_a_reserve(sim: &SimDisk) -> (Journal, Options, Vec<Position>) {
     (journal, options, pushed)
 }
 
+/// D5.
 #[test]
 fn on_a_full_disk_the_reserve_waits_for_the_stop_and_is_enough_for_all_that_was_taken() {
     // given a full disk, and records that were taken and not written
@@ -725,6 +748,7 @@ fn on_a_full_disk_the_reserve_waits_for_the_stop_and_is_enough_for_all_that_was_
     assert_eq!(journal.figures().reserve_bytes, 64 * 1024);
 }
 
+/// D5.
 #[test]
 fn a_stop_that_finds_no_space_even_in_the_reserve_refuses_instead_of_hanging() {
     let sim = SimDisk::new();
@@ -750,6 +774,7 @@ fn a_stop_that_finds_no_space_even_in_the_reserve_refuses_instead_of_hanging() {
     assert!(records.len() < pushed.len(), "only what was acknowledged");
 }
 
+/// D5.
 #[test]
 fn a_start_on_a_full_disk_uses_the_reserve_refuses_hits_and_makes_it_again_when_space_returns() {
     // given a process that was killed on a full disk
@@ -784,6 +809,7 @@ fn a_start_on_a_full_disk_uses_the_reserve_refuses_hits_and_makes_it_again_when_
     assert_eq!(journal.figures().reserve_bytes, 4_096);
 }
 
+/// D6.
 #[test]
 fn after_a_failed_sync_nobody_is_acknowledged_and_the_process_is_told_to_exit() {
     let sim = SimDisk::new();
@@ -833,6 +859,109 @@ fn a_thousand_tasks_wait_and_all_are_answered_well_or_all_badly() {
         });
         assert!(answers.iter().all(|well| *well != fail), "fail = {fail}");
     }
+}
+
+/// A disk whose syncs wait until they are let go on.
+struct SlowDisk {
+    sim: SimDisk,
+    held: Arc<(Mutex<bool>, Condvar)>,
+}
+
+struct SlowFile {
+    file: Arc<dyn DiskFile>,
+    held: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl SlowDisk {
+    fn slow(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(SlowFile { file, held: Arc::clone(&self.held) })
+    }
+}
+
+impl Disk for SlowDisk {
+    fn lock(&self) -> io::Result<Box<dyn Any + Send + Sync>> {
+        self.sim.lock()
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.sim.list()
+    }
+
+    fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.slow(self.sim.create(name, bytes)?))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.slow(self.sim.open(name)?))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.sim.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.sim.remove(name)
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        self.sim.sync_directory()
+    }
+}
+
+impl DiskFile for SlowFile {
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let (held, moved) = &*self.held;
+        drop(moved.wait_while(held.lock().unwrap(), |held| *held).unwrap());
+        self.file.sync()
+    }
+
+    fn trim(&self, bytes: u64) -> io::Result<()> {
+        self.file.trim(bytes)
+    }
+
+    fn drop_cache(&self) {
+        self.file.drop_cache();
+    }
+}
+
+/// D7.
+#[test]
+fn a_slow_disk_takes_no_more_than_may_wait_refuses_the_rest_and_loses_nothing() {
+    let (sim, held) = (SimDisk::new(), Arc::new((Mutex::new(false), Condvar::new())));
+    let disk: Arc<dyn Disk> = Arc::new(SlowDisk { sim, held: Arc::clone(&held) });
+    let most = 100_000;
+    let limits = Options { pending_bytes_max: most, record_bytes_max: 1_000, ..options() };
+    let (journal, _) = open(&disk, &limits).unwrap();
+    // given a sync that takes as long as it likes
+    *held.0.lock().unwrap() = true;
+    let mut last = at(0);
+    let full = loop {
+        match journal.reserve(1, 500) {
+            Ok(mut reserved) => last = reserved.push(&[7; 500]),
+            Err(full) => break full,
+        }
+        assert!(journal.figures().pending_bytes <= most);
+    };
+    // then what waits is bounded, and not acknowledged
+    assert_eq!((full, journal.durable()), (Full::Busy, at(0)));
+    assert!(last.ordinal() > 100, "it takes what it may");
+    // and when it ends, everything that was taken is there
+    *held.0.lock().unwrap() = false;
+    held.1.notify_all();
+    journal.wait_blocking(last).unwrap();
+    assert_eq!(journal.stop(), Ok(last));
 }
 
 #[test]
@@ -978,6 +1107,7 @@ fn a_copy_that_recovery_made_is_as_safe_from_silent_loss_as_what_it_was_copied_f
     assert_eq!(refused(&disk, &options()).first, at(6));
 }
 
+/// D6.
 #[test]
 fn a_failed_write_poisons_and_is_never_acknowledged() {
     let disk = SimDisk::new();

@@ -190,6 +190,18 @@ impl SimDisk {
         state.kept.insert(name.into(), inode);
     }
 
+    /// A disk with what this one would have if the power went now and nothing survived that was
+    /// not synced.
+    pub fn only_what_was_synced(&self) -> SimDisk {
+        let copy = SimDisk::new();
+        let state = self.state();
+        for (name, inode) in &state.kept {
+            copy.put(name, state.inodes[*inode].kept.clone());
+        }
+        drop(state);
+        copy
+    }
+
     /// A disk with the same durable files.
     pub fn copy(&self) -> SimDisk {
         let copy = SimDisk::new();
