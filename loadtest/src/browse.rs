@@ -29,7 +29,7 @@ const AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// After the end, for what is not acknowledged, and then for alerts that are still expected.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Hits at most, so that the account fits in memory.
-const HITS_MAX: u64 = 1_000_000;
+const HITS_MAX: u64 = 4_000_000;
 
 /// One hit's story.
 struct Line {
