@@ -203,16 +203,16 @@ impl Copying<'_> {
     fn run(mut self, clock: &Clock) -> Result<Option<Copied>, BackupError> {
         let created = clock.now();
         for name in names(&self.data.join("snapshots"))? {
-            if name.ends_with(".snap") {
+            if name.strip_suffix(".snap").is_some() {
                 // One that was removed meanwhile is not needed.
                 self.copy(&format!("snapshots/{name}"), None)?;
             }
         }
         let mut copied_all = true;
         for name in names(&self.data.join("journal"))? {
-            if name.starts_with("segment-") && name.ends_with(".log") {
+            if name.starts_with("segment-") && name.strip_suffix(".log").is_some() {
                 copied_all &= self.copy(&format!("journal/{name}"), Some(trimmed))?;
-            } else if name.starts_with("accepted-") && !name.ends_with(".new") {
+            } else if name.starts_with("accepted-") && name.strip_suffix(".new").is_none() {
                 copied_all &= self.copy(&format!("journal/{name}"), None)?;
             }
         }

@@ -260,7 +260,7 @@ fn main() -> ExitCode {
         Command::Replay { until, lead, trace, recheck, shards, now } => {
             let now = now.map(Timestamp);
             let wish = replay::Wish { shards, now, trace, ..replay::Wish::default() };
-            replayed(&options, wish, (until, lead, recheck))
+            replayed(&options, &wish, (until, lead, recheck))
         }
         Command::Backup { to } => backed_up(&options, &to),
         Command::Restore { from, erasures_from } => {
@@ -335,7 +335,7 @@ fn say(outcome: Result<String, command::CommandError>) -> Result<(), String> {
 
 fn replayed(
     options: &Options,
-    wish: replay::Wish,
+    wish: &replay::Wish,
     (until, lead, recheck): (Option<String>, Option<String>, bool),
 ) -> Result<(), String> {
     let until = until.map(|text| {
@@ -350,7 +350,12 @@ fn replayed(
         problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     })?;
     let data = command::data_folder(options).map_err(|error| error.to_string())?;
-    let wish = replay::Wish { until: until.transpose()?, lead: lead.transpose()?, recheck, ..wish };
+    let wish = replay::Wish {
+        until: until.transpose()?,
+        lead: lead.transpose()?,
+        recheck,
+        ..wish.clone()
+    };
     let mut output = io::BufWriter::new(io::stdout());
     replay::replay(&data, &wish, &mut output).map_err(|error| error.to_string())?;
     output.flush().map_err(|error| error.to_string())

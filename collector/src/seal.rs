@@ -241,7 +241,7 @@ fn entry_of(lead: LeadId, key: &[u8; 32]) -> [u8; ENTRY_BYTES] {
 
 /// The keys of a data folder, only looked at.
 pub struct Keys {
-    keys: BTreeMap<LeadId, [u8; 32]>,
+    of_people: BTreeMap<LeadId, [u8; 32]>,
     /// Bytes of the log.
     pub bytes: usize,
     /// Bytes of whole entries before the first that is short or does not match.
@@ -262,7 +262,7 @@ impl Keys {
         let read = |entry: &[u8]| (entry.len() == ENTRY_BYTES).then(|| read_entry(entry))?;
         let sound = entries.by_ref().map_while(read);
         keys.extend(sound);
-        let mut found = Keys { keys, bytes: bytes.len(), valid: 0, damaged: false };
+        let mut found = Keys { of_people: keys, bytes: bytes.len(), valid: 0, damaged: false };
         let sound = bytes.chunks(ENTRY_BYTES).take_while(|entry| read(entry).is_some());
         found.valid = sound.count() * ENTRY_BYTES;
         let rest = bytes[found.valid..].chunks(ENTRY_BYTES);
@@ -274,17 +274,17 @@ impl Keys {
 
     /// Whether there is one of a person's.
     pub fn has(&self, lead: LeadId) -> bool {
-        self.keys.contains_key(&lead)
+        self.of_people.contains_key(&lead)
     }
 
     /// How many people have one.
     pub fn people(&self) -> usize {
-        self.keys.len()
+        self.of_people.len()
     }
 
     /// Opens a payload that was sealed for a person.
     pub fn unseal(&self, lead: LeadId, sealed: &[u8]) -> Option<Vec<u8>> {
-        unseal_with(self.keys.get(&lead)?, lead, sealed)
+        unseal_with(self.of_people.get(&lead)?, lead, sealed)
     }
 }
 

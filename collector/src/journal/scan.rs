@@ -362,7 +362,7 @@ impl Scanner<'_> {
         Ok(batch)
     }
 
-    fn take<'b>(&mut self, head: &Head, incarnation: u32, batch: &BatchView<'b>, walk: &mut Walk) {
+    fn take(&mut self, head: &Head, incarnation: u32, batch: &BatchView<'_>, walk: &mut Walk) {
         let offset = batch.offset as u64;
         if batch.synced < self.synced || batch.synced >= batch.first {
             let about = format!(

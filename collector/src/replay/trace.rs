@@ -39,7 +39,7 @@ impl Trace {
         let Some(lead) = self.lead else {
             return;
         };
-        if let Some(part) = step.record.lead_part().filter(|part| self.is_of(lead, part, engine)) {
+        if let Some(part) = step.record.lead_part().filter(|part| Self::is_of(lead, part, engine)) {
             lines.push(format!(
                 "{}  {}  {}",
                 head(step.record, position),
@@ -50,7 +50,7 @@ impl Trace {
     }
 
     /// Whether a part is of the lead, or of whoever has it as a name.
-    fn is_of(&self, lead: LeadId, part: &LeadPart, engine: &Engine) -> bool {
+    fn is_of(lead: LeadId, part: &LeadPart, engine: &Engine) -> bool {
         part.lead == lead || part.lead == engine.head(lead)
     }
 

@@ -236,9 +236,8 @@ pub fn verify(data: &Path, options: &Options) -> Result<Report, PastError> {
     let mut failed = BTreeSet::new();
     past.scan(&mut |seen| match seen {
         Seen::Record(entry, place) if entry.position <= until => {
-            if !records.take(&entry, &place, &mut report) {
-                failed.insert(entry.position);
-            }
+            let decodes = records.take(&entry, &place, &mut report);
+            failed.extend((!decodes).then_some(entry.position));
         }
         Seen::Record(entry, _) => records.note_erased(&entry),
         Seen::Wrong(finding) if crate::past::is_damage(&finding) => records.lost_some(),

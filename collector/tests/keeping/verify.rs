@@ -70,6 +70,7 @@ fn lead_part(record: &mut Record) -> Option<&mut engine::record::LeadPart> {
 }
 
 /// What a failing disk or a careless hand does.
+#[expect(clippy::too_many_lines, reason = "a list")]
 fn bytes_planted<'a>() -> Vec<(&'static str, Plant<'a>)> {
     let in_batch = |at: usize| {
         move |data: &Path| {
@@ -221,6 +222,7 @@ fn bytes_planted<'a>() -> Vec<(&'static str, Plant<'a>)> {
 }
 
 /// What only a program could have written: every checksum is sound.
+#[expect(clippy::too_many_lines, reason = "a list")]
 fn records_planted<'a>() -> Vec<(&'static str, Plant<'a>)> {
     fn plant<'a>(change: impl Fn(&mut Record, Position) -> bool + 'a) -> Plant<'a> {
         Box::new(move |data| forged(data, &change))
