@@ -96,7 +96,10 @@ impl Sealer {
             keys.insert(lead, key);
             valid += ENTRY_BYTES;
         }
-        file.set_len(valid as u64)?;
+        if valid < bytes.len() {
+            // Only then: a second process, soon to be refused, must not cut what the first appends.
+            file.set_len(valid as u64)?;
+        }
         let closing = BTreeSet::new();
         let log = KeyLog { file, keys, closing, bytes: valid as u64, dirty: false, failed: false };
         Ok(Sealer { log: Mutex::new(log), ids: Ids::default(), folder })

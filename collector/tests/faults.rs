@@ -466,11 +466,15 @@ fn live(disk: &SimDisk, world: &mut World, dice: &mut Dice, (is_last, context): 
     for id in world.open.clone() {
         life.take(id, world);
     }
+    // A repetition is told within a day: what is open is sent again before time goes on.
+    life.commit(world, false);
     for turn in 0..20 {
+        if !life.is_alive() {
+            break;
+        }
         if let Some((at, fault)) = trouble {
             disk.set(fault, at == turn);
         }
-        // A repetition is told within a day: what failed is sent again before time goes on.
         world.now += [1_000, 60_000, 86_400_000][dice.below(3) as usize];
         life.advance(world.now());
         life.commit(world, false);

@@ -175,6 +175,7 @@ fn any_replay_makes_the_same_state(server: &mut Server) {
     assert_eq!(server.get("/api/state")["hash"], state["hash"]);
 }
 
+/// D1.
 #[test]
 fn after_each_power_cut_every_acknowledged_hit_is_there_once_and_every_alert_has_one_id() {
     let receiver = Receiver::start();
@@ -252,4 +253,38 @@ fn who_became_due_while_the_server_was_down_is_settled_before_anybody_is_let_in(
     // 60 points halve in 14 days: 40 are left after 14 days * log2(60 / 40) = 8.19 days.
     let days = (instant.as_millisecond() as u64 - at("2026-12-07 10:00")) as f64 / 86_400_000.0;
     assert!((days - 8.189).abs() < 0.01, "{days}");
+}
+
+/// D11.
+#[test]
+fn a_start_before_the_last_record_is_not_ready_until_an_operator_says_what_time_it_is() {
+    // given records of ten years from now, as a machine with a wrong clock wrote them
+    let receiver = Receiver::start();
+    let setup = Setup::new(at("2036-12-07 10:00"), &[receiver.endpoint("sfa", "")]);
+    let mut server = Server::start(&setup);
+    let mut browser = support::browser::Browser::returning(&server, 1);
+    browser.form("a@quote.example", &json!({}), "/thanks/contact/ok", "");
+    receiver.wait_about("a@quote.example", 1);
+    server.wait_delivered(1);
+    server.kill();
+    // when it starts by a clock that is right
+    server.restart_by_the_machine_s_clock();
+    let ready = || Client::new(server.collector()).send("GET", "/readyz", &[], b"").unwrap();
+    assert!(ready().raw().ends_with("not ready: the clock has jumped\n"), "{}", ready().raw());
+    let clock = server.get("/api/clock");
+    assert_eq!(clock["in_doubt"], true);
+    assert!(clock["ahead_ms"].as_i64().unwrap() < 0, "{clock}");
+    assert!(clock["believed_in_ms"].as_u64().unwrap() <= 600_000, "{clock}");
+    assert_eq!(server.figure("mikomi_clock_in_doubt"), 1);
+    assert!(clock["now"].as_str().unwrap().starts_with("2036-12-07"), "time goes on: {clock}");
+    // then an operator's word ends it, and no score is below nothing
+    let said = server.post("/api/clock", &json!({ "believe": true })).json();
+    assert_eq!(
+        said["moved_ms"].as_i64().unwrap() / 1_000,
+        clock["ahead_ms"].as_i64().unwrap() / 1_000
+    );
+    assert_eq!(ready().status, 200);
+    assert_eq!(server.get("/api/clock")["in_doubt"], false);
+    let points = server.lead("a@quote.example")["score"]["points"].as_i64().unwrap();
+    assert!((0..=60).contains(&points), "{points}");
 }

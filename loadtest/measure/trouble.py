@@ -26,7 +26,7 @@ PRESSED = "/pressed"
 
 def powerloss(options):
     """what a simulated disk loses, tears and refuses, of hits and of alerts, by seed"""
-    seeds = 2_000 if options.short else 100_000
+    seeds = 1_200 if options.short else 100_000
     command = ["cargo", "test", "--locked", "--quiet", "-p", "collector", "--test", "faults"]
     if subprocess.run(command + ["--no-run"], cwd=ROOT).returncode != 0:
         raise CannotMeasure("cargo could not build the fault bench")

@@ -254,6 +254,17 @@ impl Admin {
         }
     }
 
+    /// By what time it goes, and whether the machine's clock is doubted.
+    fn time(&self) -> Value {
+        let clock = &self.app.clock;
+        let doubted = clock.doubted();
+        json!({
+            "schema": 1, "now": iso(clock.now()), "in_doubt": doubted.is_some(),
+            "ahead_ms": doubted.map(|(ahead_ms, _)| ahead_ms),
+            "believed_in_ms": doubted.map(|(_, left_ms)| left_ms),
+        })
+    }
+
     fn look(&self, path: &str, query: &Query) -> Result<Response<Body>, Refusal> {
         let view = View::new(&self.app);
         let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
@@ -263,6 +274,7 @@ impl Admin {
             ["api", "leads"] => self.search(query)?,
             ["api", "export", "leads"] => return self.export_leads(query),
             ["api", "leads", "by"] => self.resolve(query)?,
+            ["api", "clock"] => self.time(),
             ["api", "lists"] => self.named_lists(),
             ["api", "figures"] => self.kpi(query)?,
             ["api", "untaken"] => self.untaken(query)?,

@@ -202,6 +202,12 @@ impl Server {
         self.stopped.store(false, Ordering::SeqCst);
     }
 
+    /// The same by the machine's own clock.
+    pub fn restart_by_the_machine_s_clock(&mut self) {
+        self.clock = None;
+        self.restart();
+    }
+
     pub fn collector(&self) -> SocketAddr {
         *self.shared.collector.lock().unwrap()
     }
