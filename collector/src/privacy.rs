@@ -192,7 +192,7 @@ pub fn without_addresses(text: &str) -> String {
         let name = rest[..at].trim_end_matches(is_name).len();
         let after = &rest[at + length..];
         let end = at + length + after.len() - after.trim_start_matches(is_host).len();
-        if name < at && rest[at + length..end].trim_end_matches('.').contains('.') {
+        if name < at && is_domain(&rest[at + length..end]) {
             kept += &rest[..name];
             kept += LEFT_OUT;
         } else {
@@ -201,6 +201,12 @@ pub fn without_addresses(text: &str) -> String {
         rest = &rest[end..];
     }
     kept + rest
+}
+
+/// Whether mail could go there: numbers behind the last dot are a version's, as in `name@1.2.3`.
+fn is_domain(text: &str) -> bool {
+    let last = text.trim_end_matches('.').rsplit_once('.').map_or("", |(_, last)| last);
+    last.len() >= 2 && last.contains(|letter: char| letter.is_ascii_alphabetic())
 }
 
 #[cfg(test)]
@@ -230,6 +236,7 @@ mod tests {
             ("@home and me@work", "@home and me@work"),
             ("price @ 100.5", "price @ 100.5"),
             ("x@y.", "x@y."),
+            ("/npm/jquery@3.7.1/jquery.js", "/npm/jquery@3.7.1/jquery.js"),
         ] {
             assert_eq!(without_addresses(text), kept);
         }

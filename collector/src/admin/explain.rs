@@ -13,8 +13,9 @@ use engine::points::Points;
 use engine::record::{Body, Message, NameKind, Record};
 use serde_json::{Value, json};
 
+use super::past::HISTORY_MAX;
 use super::view::hit;
-use super::{Admin, HISTORY_MAX, Refusal};
+use super::{Admin, Refusal};
 use crate::outbox::message::{iso, points, rule_names};
 use crate::outbox::messages;
 use crate::reader::printable;

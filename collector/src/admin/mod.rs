@@ -11,6 +11,7 @@ mod leads;
 mod live;
 mod operate;
 mod page;
+mod past;
 mod person;
 mod review;
 mod rules;
@@ -27,9 +28,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use engine::engine::StepError;
-use engine::id::{LeadId, Position, VisitorId};
+use engine::id::{LeadId, VisitorId};
 use engine::identity::IdentityKind;
-use engine::lead::Lead;
 use engine::time::Timestamp;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CACHE_CONTROL, CONNECTION, COOKIE, HeaderValue, LOCATION};
@@ -61,10 +61,6 @@ const SESSION: &str = "mikomi_admin";
 const ROWS_MAX: usize = 500;
 /// Records of a timeline.
 const TIMELINE_MAX: usize = 2_000;
-/// Records looked at for a score in the past.
-const HISTORY_MAX: usize = 100_000;
-/// Names followed from one lead to whose name it became.
-const NAMES_FOLLOWED_MAX: usize = 1_000;
 /// Bytes of a request's body.
 const BODY_BYTES_MAX: usize = 64 * 1_024;
 /// Bytes of a request that brings many people.
@@ -403,55 +399,6 @@ impl Admin {
         let asked = self.commands.send(Command::Outstanding(sender)).await;
         asked.map_err(|_| Refusal::Unavailable)?;
         receiver.await.map_err(|_| Refusal::Unavailable)
-    }
-
-    /// The score at a moment: as it was known then, of the entry as its records up to then make
-    /// it; or by what is known now.
-    fn score_at(&self, id: LeadId, query: &Query) -> Result<Value, Refusal> {
-        let view = View::new(&self.app);
-        let now = self.app.clock.now();
-        let at = match query.get("at") {
-            None => now,
-            Some(text) => parse_time(text).ok_or(Refusal::Malformed("at"))?,
-        };
-        match query.get("knowing") {
-            None | Some("then") if at < now => {}
-            None | Some("then" | "now") => {
-                let head = self.app.engine.head(id);
-                let lead = self.app.engine.lead(head).ok_or(Refusal::NotFound)?;
-                return Ok(view.score(head, &lead, (at, now)));
-            }
-            Some(_) => return Err(Refusal::Malformed("knowing")),
-        }
-        let (head, then) = self.as_known(id, at)?;
-        Ok(view.score(head, &then, (at, at)))
-    }
-
-    /// A lead as it was known at a moment, and whose name it was then.
-    fn as_known(&self, name: LeadId, at: Timestamp) -> Result<(LeadId, Lead), Refusal> {
-        let mut id = name;
-        for _ in 0..NAMES_FOLLOWED_MAX {
-            let entry = self.app.engine.entry(id).ok_or(Refusal::NotFound)?;
-            let records = self.history(id, entry.last_position, HISTORY_MAX)?;
-            let then = timeline::replayed(records.iter().filter(|(_, it)| it.time <= at));
-            match then.stub {
-                Some(head) => id = head,
-                None if then.exists() => return Ok((id, then)),
-                None => return Err(Refusal::NotFound),
-            }
-        }
-        Err(Refusal::NotFound)
-    }
-
-    /// All records of a lead's entry up to one. A part of them would show another score as the
-    /// true one.
-    fn history(&self, id: LeadId, last: Position, most: usize) -> Result<Timeline, Refusal> {
-        let records = timeline::of_entry(&self.app, id, last, most);
-        let records = records.map_err(|_| Refusal::Unavailable)?;
-        if records.len() >= most {
-            return Err(Refusal::TooMuch("records of one lead"));
-        }
-        Ok(records)
     }
 
     /// Why there is no such lead.

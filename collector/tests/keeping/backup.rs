@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -16,10 +15,7 @@ use serde_json::json;
 use crate::support::browser::Browser;
 use crate::support::receiver::Receiver;
 use crate::support::server::Server;
-use crate::support::wait_for;
 use crate::{copy, lived, told};
-
-const BINARY: &str = env!("CARGO_BIN_EXE_mikomi");
 
 /// Visits until told to stop.
 fn under_load(server: &Server, then: impl FnOnce()) {
@@ -180,50 +176,43 @@ fn a_backup_that_was_cut_off_has_no_name_and_is_not_put_back() {
     let (mut server, _receiver) = lived();
     server.stop();
     let folder = tempfile::tempdir().unwrap();
-    let (mut whole, mut cut) = (0, 0);
-    for round in 0..12_u32 {
-        let to = folder.path().join(format!("copy{round}"));
-        let beside = folder.path().join(format!("copy{round}.backup.new"));
-        let mut child = Command::new(BINARY)
-            .arg("--data")
-            .arg(server.data())
-            .arg("backup")
-            .arg(&to)
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        // Ended at another moment each time: when so many files are there.
-        wait_for("some of the copy", || {
-            let there = if beside.exists() { files_there(&beside) } else { 0 };
-            (there > round as usize || to.exists()).then_some(())
-        });
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let back = folder.path().join(format!("back{round}"));
-        if to.exists() {
-            whole += 1;
-            restore(&to, &back, None).unwrap();
-            assert!(verify(&back, &Options::default()).unwrap().is_healthy());
-        } else {
-            cut += 1;
-            let refused = restore(&beside, &back, None);
-            // Only the name may be missing; then every file is there.
-            if refused.is_ok() {
-                assert!(verify(&back, &Options::default()).unwrap().is_healthy());
-            }
+    let whole = folder.path().join("whole");
+    backup(&server.data(), &whole).unwrap();
+    let files = files_of(&whole, "");
+    assert!(files.len() > 6, "{files:?}");
+    // Given a copy that ended when so many files were there, the last of them in part,
+    for there in 0..files.len() {
+        let (to, beside) = (folder.path().join("copy"), folder.path().join("copy.backup.new"));
+        for (number, name) in files[..=there].iter().enumerate() {
+            let bytes = fs::read(whole.join(name)).unwrap();
+            let part = if number == there { bytes.len() / 2 } else { bytes.len() };
+            fs::create_dir_all(beside.join(name).parent().unwrap()).unwrap();
+            fs::write(beside.join(name), &bytes[..part]).unwrap();
         }
-        // What was left does not stand in the way.
-        if !to.exists() {
-            backup(&server.data(), &to).unwrap();
-            assert!(!beside.exists());
-        }
+        // then it is not put back,
+        let back = folder.path().join(format!("back{there}"));
+        assert!(restore(&beside, &back, None).is_err(), "{there} files");
+        assert!(!back.exists());
+        // and does not stand in the way of the next.
+        backup(&server.data(), &to).unwrap();
+        assert!(!beside.exists());
+        fs::remove_dir_all(&to).unwrap();
     }
-    assert!(cut > 0, "{whole} whole, {cut} cut");
 }
 
-fn files_there(folder: &Path) -> usize {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| if entry.path().is_dir() { files_there(&entry.path()) } else { 1 }).sum()
+/// The files below a folder, in the order of their names.
+fn files_of(folder: &Path, below: &str) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(folder.join(below)).unwrap().flatten().collect();
+    names.sort_by_key(std::fs::DirEntry::file_name);
+    let name = |entry: &fs::DirEntry| {
+        let name = entry.file_name().into_string().unwrap();
+        if below.is_empty() { name } else { format!("{below}/{name}") }
+    };
+    let found = names.iter().flat_map(|entry| {
+        let name = name(entry);
+        if entry.path().is_dir() { files_of(folder, &name) } else { vec![name] }
+    });
+    found.collect()
 }
 
 #[test]

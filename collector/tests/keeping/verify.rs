@@ -70,7 +70,6 @@ fn lead_part(record: &mut Record) -> Option<&mut engine::record::LeadPart> {
 }
 
 /// What a failing disk or a careless hand does.
-#[expect(clippy::too_many_lines, reason = "a list")]
 fn bytes_planted<'a>() -> Vec<(&'static str, Plant<'a>)> {
     let in_batch = |at: usize| {
         move |data: &Path| {
@@ -114,6 +113,12 @@ fn bytes_planted<'a>() -> Vec<(&'static str, Plant<'a>)> {
                 flip(&file, offset + size - 1);
             }),
         ),
+    ]
+}
+
+/// Damage of whole batches and segments.
+fn segments_planted<'a>() -> Vec<(&'static str, Plant<'a>)> {
+    vec![
         (
             "batch_missing",
             Box::new(|data| {
@@ -177,6 +182,12 @@ fn bytes_planted<'a>() -> Vec<(&'static str, Plant<'a>)> {
                 reheader(&logs(data)[0], |header| header.previous = 512);
             }),
         ),
+    ]
+}
+
+/// Damage of what lies beside the journal's segments.
+fn files_planted<'a>() -> Vec<(&'static str, Plant<'a>)> {
+    vec![
         ("index_damaged", Box::new(|data| flip(&logs(data)[0].with_extension("idx"), 13))),
         (
             "index_wrong",
@@ -222,11 +233,7 @@ fn bytes_planted<'a>() -> Vec<(&'static str, Plant<'a>)> {
 }
 
 /// What only a program could have written: every checksum is sound.
-#[expect(clippy::too_many_lines, reason = "a list")]
 fn records_planted<'a>() -> Vec<(&'static str, Plant<'a>)> {
-    fn plant<'a>(change: impl Fn(&mut Record, Position) -> bool + 'a) -> Plant<'a> {
-        Box::new(move |data| forged(data, &change))
-    }
     vec![
         (
             "batch_synced",
@@ -274,6 +281,16 @@ fn records_planted<'a>() -> Vec<(&'static str, Plant<'a>)> {
                 journal.write();
             }),
         ),
+    ]
+}
+
+fn plant<'a>(change: impl Fn(&mut Record, Position) -> bool + 'a) -> Plant<'a> {
+    Box::new(move |data| forged(data, &change))
+}
+
+/// Records that point, or say, what they must not.
+fn pointers_planted<'a>() -> Vec<(&'static str, Plant<'a>)> {
+    vec![
         (
             "visitor_pointer",
             plant(|record, _| match &mut record.body {
@@ -326,6 +343,12 @@ fn records_planted<'a>() -> Vec<(&'static str, Plant<'a>)> {
                 })
             }),
         ),
+    ]
+}
+
+/// Records that name what there is not.
+fn names_planted<'a>() -> Vec<(&'static str, Plant<'a>)> {
+    vec![
         (
             "rule_unnamed",
             plant(|record, _| {
@@ -408,8 +431,10 @@ fn every_planted_corruption_is_found_by_its_name_and_none_in_a_healthy_folder() 
     let folder = tempfile::tempdir().unwrap();
     // Given each corruption in a copy; then it is found by its name.
     let mut found = BTreeMap::new();
-    for (number, (name, plant)) in bytes_planted().into_iter().chain(records_planted()).enumerate()
-    {
+    let on_disk = [bytes_planted(), segments_planted(), files_planted()];
+    let written = [records_planted(), pointers_planted(), names_planted()];
+    let planted = on_disk.into_iter().chain(written).flatten();
+    for (number, (name, plant)) in planted.enumerate() {
         let data = folder.path().join(format!("{number} {name}"));
         copy(&server.data(), &data);
         plant(&data);
