@@ -36,7 +36,9 @@ def seed(folder, visitors, *more):
 def said(server, message):
     """The last line of the server's log that says so."""
     lines = (server.folder / "server.log").read_text(errors="replace").splitlines()
-    found = [json.loads(line)["fields"] for line in lines if message in line]
+    # What it prints for people stands there, too.
+    found = [json.loads(line)["fields"] for line in lines
+             if line.startswith("{") and message in line]
     return next((fields for fields in reversed(found) if fields["message"] == message), None)
 
 
