@@ -547,36 +547,27 @@ impl Engine {
     /// A hash of everything replay must restore, whatever the shards, threads and order: the
     /// wrapping sum of the 128-bit hashes of all entries.
     pub fn state_hash(&self, now: Timestamp) -> u128 {
+        const STATE: Key = Key(*b"mikomi state  v2");
         let mut bytes = Vec::new();
         self.catalog().canonical(&mut bytes);
         let mut sum = STATE.hash128(&[b"catalog", &bytes]);
         self.visitors.each(|id, visitor| {
             if !visitor.is_expired(now) {
-                sum = sum.wrapping_add(hash_of_visitor(*id, visitor, &mut bytes));
+                bytes.clear();
+                visitor.canonical(&mut bytes);
+                let hash = STATE.hash128(&[b"visitor", &id.0.to_le_bytes(), &bytes]);
+                sum = sum.wrapping_add(hash);
             }
         });
         self.leads.each(|id, lead| {
             if lead.exists() {
-                sum = sum.wrapping_add(hash_of_lead(*id, lead, &mut bytes));
+                bytes.clear();
+                lead.canonical(&mut bytes);
+                sum = sum.wrapping_add(STATE.hash128(&[b"lead", &id.0.to_le_bytes(), &bytes]));
             }
         });
         sum
     }
-}
-
-/// What the state hash is keyed with: a part of the format.
-const STATE: Key = Key(*b"mikomi state  v2");
-
-fn hash_of_visitor(id: VisitorId, visitor: &Visitor, bytes: &mut Vec<u8>) -> u128 {
-    bytes.clear();
-    visitor.canonical(bytes);
-    STATE.hash128(&[b"visitor", &id.0.to_le_bytes(), bytes])
-}
-
-fn hash_of_lead(id: LeadId, lead: &Lead, bytes: &mut Vec<u8>) -> u128 {
-    bytes.clear();
-    lead.canonical(bytes);
-    STATE.hash128(&[b"lead", &id.0.to_le_bytes(), bytes])
 }
 
 /// Longest chain of names followed.

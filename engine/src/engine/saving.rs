@@ -9,7 +9,7 @@ use crate::lead::Unseal;
 use crate::snapshot::{SavedSlot, SlotWriter, Slots, SnapshotError};
 use crate::time::Timestamp;
 
-use super::{Engine, hash_of_lead, hash_of_visitor, written};
+use super::{Engine, SWEEP_MARGIN, written};
 
 /// The keys of everything in memory, by slot. Whatever comes later is in the records after.
 pub struct Keys {
@@ -18,11 +18,6 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// How many visitors and names of leads.
-    pub fn counts(&self) -> (usize, usize) {
-        (self.visitors.len(), self.leads.len())
-    }
-
     fn visitors_of(&self, slot: Slot) -> &[VisitorId] {
         let from = self.visitors.partition_point(|id| id.slot() < slot);
         let until = self.visitors.partition_point(|id| id.slot() <= slot);
@@ -49,18 +44,20 @@ impl Engine {
         keys
     }
 
-    /// Writes down a slot's entries as each is now, but for visitors who are absent at `now`.
+    /// Writes down a slot's entries as each is now, but for visitors whom a sweep at `now` would
+    /// forget: for one who has only just expired, a hit received a moment earlier may still come.
     pub fn save_slot(
         &self,
         slot: Slot,
         keys: &Keys,
         now: Timestamp,
     ) -> Result<SavedSlot, SnapshotError> {
+        let surely = now.minus(SWEEP_MARGIN);
         let mut writer = SlotWriter::default();
         for id in keys.visitors_of(slot) {
             if let Some(visitor) = self.visitors.get(id)
                 && visitor.exists()
-                && !visitor.is_expired(now)
+                && !visitor.is_expired(surely)
             {
                 writer.visitor(*id, &visitor);
             }
@@ -95,23 +92,5 @@ impl Engine {
     pub fn restore_catalog(&self, catalog: Catalog) {
         self.version.store(catalog.version(), Ordering::Release);
         *written(&self.catalog) = catalog;
-    }
-
-    /// The part of a slot in the state hash.
-    pub fn slot_hash(&self, slot: Slot, keys: &Keys, now: Timestamp) -> u128 {
-        let mut sum = 0_u128;
-        let mut bytes = Vec::new();
-        for id in keys.visitors_of(slot) {
-            let visitor = self.visitors.get(id);
-            if let Some(visitor) = visitor.filter(|visitor| !visitor.is_expired(now)) {
-                sum = sum.wrapping_add(hash_of_visitor(*id, &visitor, &mut bytes));
-            }
-        }
-        for id in keys.leads_of(slot) {
-            if let Some(lead) = self.leads.get(id).filter(|lead| lead.exists()) {
-                sum = sum.wrapping_add(hash_of_lead(*id, &lead, &mut bytes));
-            }
-        }
-        sum
     }
 }
