@@ -15,10 +15,10 @@ use tokio::sync::broadcast;
 
 use crate::clock::Clock;
 use crate::config::{DoNotSend, Excluded, Owners, Settings, Site};
+use crate::erasures::Erasures;
 use crate::ids::Ids;
 use crate::install::Install;
 use crate::journal::Journal;
-use crate::ledger::Ledger;
 use crate::limits::{Quota, RateLimits};
 use crate::link::scanners::Scanners;
 use crate::link::uses::LinkUses;
@@ -55,7 +55,7 @@ pub struct App {
     /// Personal payloads.
     pub sealer: Arc<Sealer>,
     /// Who was erased. Held by whoever erases: one at a time.
-    pub ledger: Mutex<Ledger>,
+    pub erasures: Mutex<Erasures>,
     /// The keys of the installation.
     pub install: Install,
     /// Time.

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use engine::id::Position;
 
 use crate::clock::Clock;
+use crate::erasures::{ENTRY_BYTES, entry_of};
 use crate::journal::scan::{Finding, Seen};
-use crate::ledger::{ENTRY_BYTES, entry_of};
 use crate::past::{Past, PastError, is_damage, read_erased};
 
 pub use self::manifest::ManifestFault;
@@ -381,7 +381,7 @@ fn name_it(folder: &Path, to: &Path) -> Result<(), BackupError> {
     File::open(parent).and_then(|it| it.sync_all()).map_err(disk(parent))
 }
 
-/// Adds to a folder's ledger of erasures what another one's tells besides.
+/// Adds to a folder's log of erasures what another one's tells besides.
 fn merge_erasures(old: &Path, data: &Path) -> Result<usize, BackupError> {
     let of = |folder: &Path| read_erased(folder).map_err(disk(&folder.join("keys")));
     let (known, valid, _) = of(data)?;

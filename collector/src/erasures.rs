@@ -1,50 +1,52 @@
-//! The ledger of erasures: who was erased, and when, apart from the journal in
+//! Erasures: who was erased, and when, apart from the journal in
 //! `keys/erased.log`. An older copy of the data that is put back does not know them; what stands
 //! here is done again before anybody is let in.
 //!
 //! An entry is `lead (8) | time in ms (8) | CRC32C of the 16 bytes (4)`, little endian.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use engine::id::LeadId;
 use engine::time::Timestamp;
 
+use crate::seal::appended;
+
 /// Bytes of an entry.
 pub const ENTRY_BYTES: usize = 20;
 
-/// The ledger of a data folder, open to be added to.
-pub struct Ledger {
+/// Those of a data folder, to be added to.
+pub struct Erasures {
     path: PathBuf,
     /// When each name was erased last.
     erased: BTreeMap<LeadId, Timestamp>,
 }
 
-impl Ledger {
-    /// Opens it; a folder without one has an empty one. A torn last entry is cut off: what it
+impl Erasures {
+    /// Opens their log; a folder without one has none. A torn last entry is cut off: what it
     /// tells is in the journal.
-    pub fn open(folder: &Path) -> io::Result<Ledger> {
+    pub fn open(folder: &Path) -> io::Result<Erasures> {
         let folder = folder.join("keys");
         fs::create_dir_all(&folder)?;
         let path = folder.join("erased.log");
         let mut file = appended(&path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        let mut ledger = Ledger { path, erased: BTreeMap::new() };
+        let mut erasures = Erasures { path, erased: BTreeMap::new() };
         let mut valid = 0;
         for entry in bytes.chunks_exact(ENTRY_BYTES) {
             let Some((lead, time)) = read_entry(entry) else {
                 break;
             };
-            ledger.note(lead, time);
+            erasures.note(lead, time);
             valid += ENTRY_BYTES;
         }
         file.set_len(valid as u64)?;
         file.sync_all()?;
         File::open(&folder)?.sync_all()?;
-        Ok(ledger)
+        Ok(erasures)
     }
 
     /// When each name was erased last.
@@ -82,14 +84,6 @@ impl Ledger {
     }
 }
 
-fn appended(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
-}
-
 /// The bytes of an entry.
 pub fn entry_of(lead: LeadId, time: Timestamp) -> [u8; ENTRY_BYTES] {
     let mut entry = [0; ENTRY_BYTES];
@@ -118,22 +112,24 @@ mod tests {
     #[test]
     fn what_was_added_is_there_after_a_restart_and_a_torn_entry_is_not() {
         let folder = tempfile::tempdir().unwrap();
-        let mut ledger = Ledger::open(folder.path()).unwrap();
-        ledger.add(&[LeadId(1), LeadId(2)], Timestamp(50)).unwrap();
-        ledger.add(&[LeadId(2)], Timestamp(40)).unwrap();
-        ledger.add(&[LeadId(2)], Timestamp(90)).unwrap();
+        let mut erasures = Erasures::open(folder.path()).unwrap();
+        erasures.add(&[LeadId(1), LeadId(2)], Timestamp(50)).unwrap();
+        erasures.add(&[LeadId(2)], Timestamp(40)).unwrap();
+        erasures.add(&[LeadId(2)], Timestamp(90)).unwrap();
         let path = folder.path().join("keys/erased.log");
         let bytes = fs::read(&path).unwrap();
         assert_eq!(bytes.len(), 3 * ENTRY_BYTES, "what it knows is not added again");
-        let ledger = Ledger::open(folder.path()).unwrap();
-        assert!(ledger.knows(LeadId(1), Timestamp(50)) && !ledger.knows(LeadId(1), Timestamp(51)));
-        assert!(ledger.knows(LeadId(2), Timestamp(90)));
+        let erasures = Erasures::open(folder.path()).unwrap();
+        assert!(
+            erasures.knows(LeadId(1), Timestamp(50)) && !erasures.knows(LeadId(1), Timestamp(51))
+        );
+        assert!(erasures.knows(LeadId(2), Timestamp(90)));
         fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-        let mut ledger = Ledger::open(folder.path()).unwrap();
-        assert!(!ledger.knows(LeadId(2), Timestamp(90)), "torn");
-        ledger.add(&[LeadId(3)], Timestamp(60)).unwrap();
-        let ledger = Ledger::open(folder.path()).unwrap();
-        assert_eq!(ledger.erased().len(), 3);
-        assert!(ledger.knows(LeadId(3), Timestamp(60)));
+        let mut erasures = Erasures::open(folder.path()).unwrap();
+        assert!(!erasures.knows(LeadId(2), Timestamp(90)), "torn");
+        erasures.add(&[LeadId(3)], Timestamp(60)).unwrap();
+        let erasures = Erasures::open(folder.path()).unwrap();
+        assert_eq!(erasures.erased().len(), 3);
+        assert!(erasures.knows(LeadId(3), Timestamp(60)));
     }
 }

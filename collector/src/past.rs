@@ -15,11 +15,11 @@ use engine::record::Record;
 use engine::snapshot::{Slots, load_catalog};
 use engine::time::Timestamp;
 
+use crate::erasures::{ENTRY_BYTES, read_entry};
 use crate::install::{Install, InstallError};
 use crate::journal::disk::{Disk as _, ReadOnlyDisk};
 use crate::journal::scan::{Finding, Place, Scanned, Seen, scan};
 use crate::journal::{EVOLVE, Entry};
-use crate::ledger::{ENTRY_BYTES, read_entry};
 use crate::seal::{Keys, attributes_from_bytes};
 use crate::snapshots::file::{Fault, Kind, Snapshot, ordinal_of};
 use crate::timeline::unseal_with;

@@ -96,10 +96,7 @@ impl Sealer {
             keys.insert(lead, key);
             valid += ENTRY_BYTES;
         }
-        if valid < bytes.len() {
-            // Only then: a second process, soon to be refused, must not cut what the first appends.
-            file.set_len(valid as u64)?;
-        }
+        file.set_len(valid as u64)?;
         let closing = BTreeSet::new();
         let log = KeyLog { file, keys, closing, bytes: valid as u64, dirty: false, failed: false };
         Ok(Sealer { log: Mutex::new(log), ids: Ids::default(), folder })
@@ -225,7 +222,7 @@ impl Sealer {
 }
 
 /// Opens a file of secrets to read and to append.
-fn appended(path: &Path) -> io::Result<File> {
+pub fn appended(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true);
     #[cfg(unix)]

@@ -20,6 +20,7 @@ use collector::app::{App, Full, Rates};
 use collector::clock::Clock;
 use collector::config::{self, DEFAULT_ENDPOINTS, Endpoint, Files, Loaded, Surroundings};
 use collector::cookie::VisitorCookie;
+use collector::erasures::Erasures;
 use collector::ids::Ids;
 use collector::ingest::{self, RawHit, Sender};
 use collector::install::Install;
@@ -27,7 +28,6 @@ use collector::journal::committer::Now;
 use collector::journal::disk::{Disk, DiskFile};
 use collector::journal::segment::{HEADER_BYTES, decode_frame};
 use collector::journal::{Hooks, Journal, OpenError, Options};
-use collector::ledger::Ledger;
 use collector::link::scanners::Scanners;
 use collector::link::uses::LinkUses;
 use collector::metrics::Metrics;
@@ -483,7 +483,7 @@ impl Life {
             jobs: Mutex::default(),
             engine,
             sealer,
-            ledger: Mutex::new(Ledger::open(folder).unwrap()),
+            erasures: Mutex::new(Erasures::open(folder).unwrap()),
             install,
             clock: Clock::test(*now),
             ids,

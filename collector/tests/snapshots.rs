@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 #[path = "sim/disk.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "every test file is a crate of its own and uses another part")]
 mod disk;
 
 use std::sync::Arc;

@@ -159,11 +159,11 @@ def erase(options):
             after, files = left(server.data)
             kept = sum(key in (server.data / "keys" / "subjects.log").read_bytes()
                        for key in had.values() if key)
-            # Only the ledger of erasures is newer than the copy.
-            ledger = (server.data / "keys" / "erased.log").read_bytes()
+            # Only the log of erasures is newer than the copy.
+            erased = (server.data / "keys" / "erased.log").read_bytes()
             shutil.rmtree(server.data)
             shutil.copytree(copy, server.data)
-            (server.data / "keys" / "erased.log").write_bytes(ledger)
+            (server.data / "keys" / "erased.log").write_bytes(erased)
             good.messages.clear()
             began = time.monotonic()
             server.start()
@@ -180,7 +180,7 @@ def erase(options):
           f"of their mark left, {kept} of their {sum(map(bool, had.values()))} keys")
     print(f"         an erasure is answered in {took[len(took) // 2] * 1000:.0f} ms (the slowest "
           f"{took[-1] * 1000:.0f} ms); all were gone, and receivers told, after {seconds:.2f} s")
-    print(f"         an older copy put back, with the ledger of erasures alone: {restored} bytes "
+    print(f"         an older copy put back, with the log of erasures alone: {restored} bytes "
           f"left, {kept_again} keys; the server was ready after {back:.2f} s")
     for name in sorted(files | more):
         print(f"         left in {name}")

@@ -9,6 +9,7 @@ mod reload;
 mod timers;
 
 use std::fmt;
+use std::fs::{self, File, TryLockError};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,11 +35,11 @@ use crate::clock::Clock;
 use crate::config::{
     self, Around, Endpoint, Files, Loaded, Problem, RulesFrom, ScoringFile, Settings, Surroundings,
 };
+use crate::erasures::Erasures;
 use crate::feedback::Desk;
 use crate::ids::Ids;
 use crate::install::{Install, InstallError};
 use crate::journal::{Found, OpenError};
-use crate::ledger::Ledger;
 use crate::limits::{Quota, Rate, RateLimits};
 use crate::link::scanners::Scanners;
 use crate::metrics::Metrics;
@@ -86,7 +87,7 @@ pub enum StartError {
     /// The journal cannot be had.
     Journal(OpenError),
     /// The folder of the snapshots cannot be had.
-    Snapshots(std::io::Error),
+    Snapshots(snapshots::file::Fault),
     /// The journal has lost its beginning, and no sound snapshot holds what was before.
     NoBase,
     /// A record cannot be applied.
@@ -141,6 +142,8 @@ pub struct Running {
     pub once: String,
     /// Where the data is.
     pub data: PathBuf,
+    /// Held, so that no other process opens anything in it.
+    _folder: File,
     /// What recovery found.
     pub found: Found,
     reload: Arc<AtomicBool>,
@@ -166,15 +169,27 @@ pub fn load(options: &Options) -> Result<(Loaded, Files, Surroundings), Vec<Prob
     Ok((loaded, files, surroundings))
 }
 
+/// Takes a data folder for this process, before anything in it is opened.
+fn take(data: &Path) -> Result<File, StartError> {
+    let taken = fs::create_dir_all(data).and_then(|()| File::open(data));
+    let taken = taken.map_err(StartError::System)?;
+    match taken.try_lock() {
+        Ok(()) => Ok(taken),
+        Err(TryLockError::WouldBlock) => Err(StartError::Journal(OpenError::InUse)),
+        Err(TryLockError::Error(error)) => Err(StartError::System(error)),
+    }
+}
+
 /// Starts everything.
 pub fn start(options: &Options) -> Result<Running, StartError> {
     let (loaded, files, surroundings) = load(options).map_err(StartError::Settings)?;
     let Loaded { settings, scoring: scoring_file, endpoints, owners, named, do_not_send } = loaded;
     let ids = Ids::default();
     let data = options.data.clone().unwrap_or_else(|| settings.journal.dir.clone());
+    let folder = take(&data)?;
     let install = Install::open(&data, &ids).map_err(StartError::Install)?;
     let sealer = Arc::new(Sealer::open(&data).map_err(StartError::Keys)?);
-    let ledger = Ledger::open(&data).map_err(StartError::Keys)?;
+    let erasures = Erasures::open(&data).map_err(StartError::Keys)?;
     let clock = options.test_clock.map_or_else(Clock::system, Clock::test);
     let keys = (&install, &sealer, &clock);
     let recovered = recover(&settings, options, &data, keys, &endpoints)?;
@@ -202,7 +217,7 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
         engine,
         journal,
         sealer,
-        ledger: Mutex::new(ledger),
+        erasures: Mutex::new(erasures),
         install,
         clock,
         ids,
@@ -234,7 +249,7 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
         follow_from,
         surroundings: Arc::new(Surroundings { dir: files.dir, ..Surroundings::default() }),
     };
-    launch(app, parts, (replayed, queue), options, (data, found))
+    launch(app, parts, (replayed, queue), options, (data, folder, found))
 }
 
 /// What must be so before anybody is let in.
@@ -312,7 +327,7 @@ fn launch(
     parts: Parts,
     (replayed, queue): (Replayed, Queue),
     options: &Options,
-    (data, found): (PathBuf, Found),
+    (data, folder, found): (PathBuf, File, Found),
 ) -> Result<Running, StartError> {
     let runtime = runtime(&app.settings).map_err(StartError::System)?;
     let (stop, stopped) = watch::channel(false);
@@ -359,6 +374,7 @@ fn launch(
         admin,
         once,
         data,
+        _folder: folder,
         found,
         reload,
         stop,

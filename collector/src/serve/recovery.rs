@@ -88,13 +88,18 @@ struct Recovery<'a> {
 
 impl Recovery<'_> {
     fn run(&self) -> Result<Recovered, StartError> {
-        let disk = RealDisk::open(self.data.join("snapshots")).map_err(StartError::Snapshots)?;
+        let disk = RealDisk::open(self.data.join("snapshots")).map_err(Fault::from);
+        let disk = disk.map_err(StartError::Snapshots)?;
         let store = Store::new(Arc::new(disk), self.install.id.0);
         for name in store.names().unwrap_or_default() {
             let opened = store.open(&name).map_err(Failed::Snapshot);
             match opened.and_then(|snapshot| self.replay(&store, Some(&snapshot))) {
                 Err(Failed::Snapshot(why)) => {
                     tracing::error!(name, %why, "a snapshot cannot be used: going on without it");
+                    // A disk that fails says nothing about it.
+                    if !matches!(why, Fault::Disk(_)) {
+                        store.refuse(&name).map_err(StartError::Snapshots)?;
+                    }
                 }
                 Err(Failed::Start(error)) => return Err(error),
                 Ok(recovered) => return Ok(recovered),

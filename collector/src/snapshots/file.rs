@@ -28,6 +28,9 @@ const READ_BYTES: usize = 1 << 20;
 /// Bytes of the end part with its header and padding.
 const END_PART_BYTES: usize = PART_HEADER_BYTES + END_BYTES.next_multiple_of(ALIGN);
 
+/// What the name of one ends with that is not finished.
+pub const UNFINISHED: &str = ".new";
+
 /// The name of a snapshot that was begun after a record.
 pub fn file_name(from: Position) -> String {
     format!("snapshot-{:016x}.snap", from.ordinal())
@@ -266,7 +269,7 @@ impl<'a> Writing<'a> {
 }
 
 fn new_name(from: Position) -> String {
-    format!("{}.new", file_name(from))
+    format!("{}{UNFINISHED}", file_name(from))
 }
 
 /// A snapshot whose header, end and list of parts are sound.

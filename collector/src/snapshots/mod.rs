@@ -26,10 +26,12 @@ use crate::seal::{Sealer, attributes_from_bytes};
 use crate::timeline::unseal_with;
 use crate::webhook::queue::Queue;
 
-use self::file::{End, Fault, Head, Kind, Snapshot, Writing, ordinal_of};
+use self::file::{End, Fault, Head, Kind, Snapshot, UNFINISHED, Writing, ordinal_of};
 
 /// Snapshots kept. One may turn out to be damaged when it is needed.
 pub const KEPT: usize = 2;
+/// What the name of one ends with that a start could not use.
+const REFUSED: &str = ".refused";
 /// How often it is looked whether another is to be taken.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The longest that a snapshot waits for the disk to have what it knows of. Then something else
@@ -54,7 +56,7 @@ pub struct Figures {
     pub bytes: AtomicU64,
     /// How long the last one took, in milliseconds.
     pub took_ms: AtomicU64,
-    /// When the last one was begun; 0 before the first.
+    /// When the last one was done, in milliseconds since 1970; 0 before the first.
     pub last: AtomicU64,
     /// Somebody wants one now.
     pub wanted: AtomicBool,
@@ -106,14 +108,21 @@ impl Store {
         Snapshot::open(self.disk.as_ref(), name, &self.install, EVOLVE)
     }
 
-    /// Removes what is older than the ones that are kept, and what was never finished.
+    /// Takes one out of use for ever: a journal may grow to where it begins to fit again, and
+    /// would still be another one.
+    pub fn refuse(&self, name: &str) -> Result<(), Fault> {
+        self.disk.rename(name, &format!("{name}{REFUSED}"))?;
+        Ok(self.disk.sync_directory()?)
+    }
+
+    /// Removes what is older than the ones that are kept, and what was never finished or refused.
     fn tidy(&self) -> Result<(), Fault> {
         for name in self.names()?.iter().skip(KEPT) {
             self.disk.remove(name)?;
         }
         for name in self.disk.list()? {
-            let unfinished = name.strip_suffix(".new").and_then(ordinal_of);
-            if unfinished.is_some() {
+            let void = [UNFINISHED, REFUSED].iter().find_map(|end| name.strip_suffix(end));
+            if void.and_then(ordinal_of).is_some() {
                 self.disk.remove(&name)?;
             }
         }

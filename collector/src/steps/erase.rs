@@ -1,6 +1,6 @@
 //! Erasing a person: the record that says so is durable first, then their keys go, then the
-//! ledger of erasures knows. What a stop cuts off in between the next start does before anybody
-//! is let in, and so it does with what the ledger knows and an older copy of the journal does not.
+//! log of erasures knows. What a stop cuts off in between the next start does before anybody
+//! is let in, and so it does with what that log knows and an older copy of the journal does not.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -12,19 +12,19 @@ use engine::time::Timestamp;
 
 use super::{Failed, take};
 use crate::app::App;
-use crate::ledger::Ledger;
+use crate::erasures::Erasures;
 use crate::words;
 
 /// Erases a person, by any name of theirs. Nothing that was sealed for them can be read when
 /// this ends.
 pub fn erase(app: &App, lead: LeadId, why: &Authority) -> Result<Erased, Failed> {
-    let mut ledger = ledger(app);
-    erase_with(app, &mut ledger, lead, why)
+    let mut erasures = erasures(app);
+    erase_with(app, &mut erasures, lead, why)
 }
 
 fn erase_with(
     app: &App,
-    ledger: &mut Ledger,
+    erasures: &mut Erasures,
     lead: LeadId,
     why: &Authority,
 ) -> Result<Erased, Failed> {
@@ -42,7 +42,7 @@ fn erase_with(
             app.sealer.reopen(&names);
             if failed == Failed::Step(StepError::Erased) {
                 // It may have been cut off after that.
-                finish_all(app, ledger)?;
+                finish_all(app, erasures)?;
             }
             return Err(failed);
         }
@@ -51,16 +51,21 @@ fn erase_with(
     names.sort_unstable();
     names.dedup();
     app.sealer.close(&names);
-    finish(app, ledger, &names, erased.time)?;
+    finish(app, erasures, &names, erased.time)?;
     // What an older snapshot has of them goes when newer ones have taken its place.
     app.snapshots.wanted.store(true, Ordering::Release);
     Ok(erased)
 }
 
-/// Drops the keys of names that were erased, and then notes them in the ledger. Only then may they
+/// Drops the keys of names that were erased, and then notes them in the log. Only then may they
 /// have others.
-fn finish(app: &App, ledger: &mut Ledger, names: &[LeadId], time: Timestamp) -> Result<(), Failed> {
-    let done = app.sealer.forget(names).and_then(|()| ledger.add(names, time));
+fn finish(
+    app: &App,
+    erasures: &mut Erasures,
+    names: &[LeadId],
+    time: Timestamp,
+) -> Result<(), Failed> {
+    let done = app.sealer.forget(names).and_then(|()| erasures.add(names, time));
     done.map_err(|error| {
         tracing::error!(%error, "a person is erased and their key is not gone; start again");
         Failed::Keys
@@ -69,16 +74,16 @@ fn finish(app: &App, ledger: &mut Ledger, names: &[LeadId], time: Timestamp) -> 
     Ok(())
 }
 
-/// The same of all that the journal knows and the ledger does not.
-fn finish_all(app: &App, ledger: &mut Ledger) -> Result<(), Failed> {
+/// The same of all that the journal knows and the log does not.
+fn finish_all(app: &App, erasures: &mut Erasures) -> Result<(), Failed> {
     let mut cut_off: BTreeMap<Timestamp, Vec<LeadId>> = BTreeMap::new();
     for (lead, (_, time)) in app.engine.erasures() {
-        if !ledger.knows(lead, time) {
+        if !erasures.knows(lead, time) {
             cut_off.entry(time).or_default().push(lead);
         }
     }
     for (time, names) in cut_off {
-        finish(app, ledger, &names, time)?;
+        finish(app, erasures, &names, time)?;
     }
     Ok(())
 }
@@ -86,10 +91,10 @@ fn finish_all(app: &App, ledger: &mut Ledger) -> Result<(), Failed> {
 /// At the start, before anybody is let in: finishes what a stop cut off, and erases again whom
 /// an older copy of the data brought back. Says whom.
 pub fn reapply(app: &App) -> Result<Vec<LeadId>, Failed> {
-    let mut ledger = ledger(app);
-    finish_all(app, &mut ledger)?;
+    let mut erasures = erasures(app);
+    finish_all(app, &mut erasures)?;
     let mut again = Vec::new();
-    for (name, time) in ledger.erased().clone() {
+    for (name, time) in erasures.erased().clone() {
         if app.engine.erasure(name).is_some_and(|(_, at)| at >= time) {
             continue;
         }
@@ -104,11 +109,11 @@ pub fn reapply(app: &App) -> Result<Vec<LeadId>, Failed> {
         }
         let reason = "erased before this copy of the data was put back".to_owned();
         let why = Authority { reason, ..Authority::default() };
-        again.extend(erase_with(app, &mut ledger, name, &why)?.names);
+        again.extend(erase_with(app, &mut erasures, name, &why)?.names);
     }
     Ok(again)
 }
 
-fn ledger(app: &App) -> MutexGuard<'_, Ledger> {
-    app.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+fn erasures(app: &App) -> MutexGuard<'_, Erasures> {
+    app.erasures.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -42,7 +42,7 @@ pub enum Failed {
     Record(ReadError),
     /// It is about no step, or about one that no other can undo.
     NoStep,
-    /// The log of personal keys, or the ledger of erasures, cannot be written.
+    /// The log of personal keys, or that of erasures, cannot be written.
     Keys,
 }
 

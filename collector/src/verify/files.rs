@@ -62,7 +62,7 @@ fn keys(past: &Past, report: &mut Report) {
 fn erasures(past: &Past, report: &mut Report) {
     let file = "keys/erased.log";
     match read_erased(&past.data) {
-        Ok((_, valid, bytes)) if valid + crate::ledger::ENTRY_BYTES <= bytes => {
+        Ok((_, valid, bytes)) if valid + crate::erasures::ENTRY_BYTES <= bytes => {
             let about = "the entry here does not match its checksum".to_owned();
             report.wrong_file("erased_entry", file, Some(valid as u64), about);
         }

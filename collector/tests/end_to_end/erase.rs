@@ -279,11 +279,11 @@ fn an_older_copy_of_the_data_that_is_put_back_does_not_bring_her_back() {
     wait_for("it is told", || (erased(&good, &lead).len() == 1).then_some(()));
     settle(&server, &good, 2);
     server.stop();
-    let ledger = fs::read(server.data().join("keys/erased.log")).unwrap();
-    assert_eq!(ledger.len(), 20, "her id, when, and a checksum");
+    let log = fs::read(server.data().join("keys/erased.log")).unwrap();
+    assert_eq!(log.len(), 20, "her id, when, and a checksum");
     fs::remove_dir_all(server.data()).unwrap();
     copy_folder(copy.path(), &server.data());
-    fs::write(server.data().join("keys/erased.log"), &ledger).unwrap();
+    fs::write(server.data().join("keys/erased.log"), &log).unwrap();
     assert!(readable(&server.data()).contains(CANARY), "the copy knows her");
     server.pass_clock_ms(1_000);
     server.restart();
@@ -293,8 +293,8 @@ fn an_older_copy_of_the_data_that_is_put_back_does_not_bring_her_back() {
     server.stop();
     assert_eq!(found_in(&server.data()), Vec::<PathBuf>::new());
     assert!(!readable(&server.data()).contains(CANARY), "with the keys that are left");
-    let ledger = fs::read(server.data().join("keys/erased.log")).unwrap();
-    assert_eq!(ledger.len(), 40, "when it was done again");
+    let log = fs::read(server.data().join("keys/erased.log")).unwrap();
+    assert_eq!(log.len(), 40, "when it was done again");
     server.restart();
     settle(&server, &good, 4);
     assert_eq!(erased(&good, &lead).len(), 2, "and no third time");
@@ -317,8 +317,8 @@ fn a_stop_before_the_keys_are_gone_is_finished_by_the_next_start() {
     assert!(readable(&server.data()).contains(CANARY), "her key is there");
     server.restart();
     assert!(!readable(&server.data()).contains(CANARY), "it went before anybody was let in");
-    let ledger = fs::read(server.data().join("keys/erased.log")).unwrap();
-    assert_eq!(ledger.len(), 20);
+    let log = fs::read(server.data().join("keys/erased.log")).unwrap();
+    assert_eq!(log.len(), 20);
     settle(&server, &good, 2);
     assert_eq!(erased(&good, &lead).len(), 1, "told once");
 }

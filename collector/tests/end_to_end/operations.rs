@@ -76,6 +76,18 @@ fn rules_in_force_survive_a_restart_under_their_version() {
 }
 
 #[test]
+fn a_second_process_on_the_same_folder_ends_at_once_and_touches_nothing() {
+    let server = alone();
+    Browser::returning(&server, 1).identify("a@x.example", &json!({}));
+    let half = server.data().join("keys/subjects.log.new");
+    fs::write(&half, "what the first one is about to rename").unwrap();
+    let (said, fine) = server.command(&["serve"]);
+    assert!(!fine && said.contains("another process"), "{said}");
+    assert!(half.exists());
+    Browser::returning(&server, 2).identify("b@x.example", &json!({}));
+}
+
+#[test]
 fn it_is_ready_when_it_listens_and_gone_when_it_was_told_to_stop() {
     let mut server = alone();
     let mut client = Client::new(server.collector());

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use collector::backup::{BackupError, ManifestFault, backup, restore};
-use collector::ledger::entry_of;
+use collector::erasures::entry_of;
 use collector::verify::{Options, verify};
 use engine::id::LeadId;
 use engine::time::Timestamp;
@@ -216,15 +216,15 @@ fn files_of(folder: &Path, below: &str) -> Vec<String> {
 }
 
 #[test]
-fn who_was_erased_since_the_backup_is_in_the_ledger_of_what_is_put_back() {
+fn who_was_erased_since_the_backup_is_in_the_log_of_what_is_put_back() {
     let (mut server, _receiver) = lived();
     server.stop();
     let folder = tempfile::tempdir().unwrap();
-    let ledger = server.data().join("keys/erased.log");
+    let log = server.data().join("keys/erased.log");
     let entries =
         |leads: &[u64]| leads.iter().flat_map(|it| entry_of(LeadId(*it), Timestamp(*it))).collect();
     let entries: Vec<Vec<u8>> = vec![entries(&[1]), entries(&[1, 2, 3])];
-    fs::write(&ledger, &entries[0]).unwrap();
+    fs::write(&log, &entries[0]).unwrap();
     let to = folder.path().join("copy");
     backup(&server.data(), &to).unwrap();
     // Given two more who were erased in the folder that is given up, and half an entry.

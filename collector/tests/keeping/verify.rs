@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use collector::erasures::entry_of;
 use collector::journal::segment::{Header, Index};
-use collector::ledger::entry_of;
 use collector::verify::{Options, Report, verify};
 use engine::id::{LeadId, Position, RuleId};
 use engine::ledger::Regrant;
