@@ -12,19 +12,22 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use engine::id::Position;
+use engine::id::{LeadId, Position};
+use engine::time::Timestamp;
 
 use crate::clock::Clock;
-use crate::erasures::{ENTRY_BYTES, entry_of};
+use crate::erasures::{self, Erasures};
+use crate::install::Install;
 use crate::journal::scan::{Finding, Seen};
-use crate::past::{Past, PastError, is_damage, read_erased};
+use crate::past::{Past, PastError, is_damage};
 
 pub use self::manifest::ManifestFault;
 use self::manifest::{Entry, FILE as MANIFEST, Manifest, hash_file};
 
 /// The mark in a data folder that was put back: its first start begins an incarnation.
 pub const RESTORED: &str = "restored";
-/// How often a backup is begun anew when segments are removed while it is taken.
+/// How often a backup is begun anew: a copy that was read while it was written may hold the end of
+/// the journal in part.
 const TRIES: usize = 3;
 /// Bytes copied at a time.
 const COPY_BYTES: usize = 1 << 20;
@@ -55,10 +58,10 @@ pub enum BackupError {
     NotEmpty(PathBuf),
     /// The data folder cannot be read.
     Past(PastError),
-    /// What was copied is damaged, and so is what it was copied from.
+    /// What was copied is damaged, every time: so is what it was copied from.
     Damaged(Finding),
-    /// Segments were removed all the while.
-    Moving,
+    /// Another installation's folder: what it knows of erasures is about others.
+    OtherInstall(PathBuf),
     /// The manifest is missing or damaged.
     Manifest(PathBuf, ManifestFault),
     /// A file of the backup is missing.
@@ -82,7 +85,7 @@ impl fmt::Display for BackupError {
                  {about}",
                 offset.unwrap_or_default()
             ),
-            Self::Moving => f.write_str("segments were removed all the while; try again"),
+            Self::OtherInstall(path) => write!(f, "{}: another installation's", path.display()),
             Self::Manifest(path, fault) => write!(f, "{}: {fault}", path.display()),
             Self::Missing(path) => write!(f, "{}: the backup lacks it", path.display()),
             Self::Differs(path) => {
@@ -110,15 +113,23 @@ pub fn backup(data: &Path, to: &Path) -> Result<Copied, BackupError> {
     let began = clock.boot_ms();
     refuse_full(to)?;
     let beside = beside(to, "backup.new");
-    let taken = (0..TRIES).find_map(|_| {
-        let copying = Copying { data, to: &beside, entries: Vec::new() };
-        empty(&beside).and_then(|()| copying.run(&clock)).transpose()
-    });
-    let named = taken.unwrap_or(Err(BackupError::Moving)).and_then(|copied| {
+    let mut taken = copy_once(data, &beside, &clock);
+    for _ in 1..TRIES {
+        if !matches!(taken, Err(BackupError::Damaged(_))) {
+            break;
+        }
+        taken = copy_once(data, &beside, &clock);
+    }
+    let named = taken.and_then(|copied| {
         name_it(&beside, to)?;
         Ok(Copied { took_ms: clock.boot_ms() - began, ..copied })
     });
     tidied(named, &beside)
+}
+
+fn copy_once(data: &Path, to: &Path, clock: &Clock) -> Result<Copied, BackupError> {
+    empty(to)?;
+    Copying { data, to, entries: Vec::new() }.run(clock)
 }
 
 /// What came to nothing leaves nothing personal behind.
@@ -199,25 +210,19 @@ struct Copying<'a> {
 }
 
 impl Copying<'_> {
-    /// Nothing if segments went while they were copied.
-    fn run(mut self, clock: &Clock) -> Result<Option<Copied>, BackupError> {
+    fn run(mut self, clock: &Clock) -> Result<Copied, BackupError> {
         let created = clock.now();
         for name in names(&self.data.join("snapshots"))? {
             if name.strip_suffix(".snap").is_some() {
-                // One that was removed meanwhile is not needed.
                 self.copy(&format!("snapshots/{name}"), None)?;
             }
         }
-        let mut copied_all = true;
         for name in names(&self.data.join("journal"))? {
             if name.starts_with("segment-") && name.strip_suffix(".log").is_some() {
-                copied_all &= self.copy(&format!("journal/{name}"), Some(trimmed))?;
+                self.copy(&format!("journal/{name}"), Some(trimmed))?;
             } else if name.starts_with("accepted-") && name.strip_suffix(".new").is_none() {
-                copied_all &= self.copy(&format!("journal/{name}"), None)?;
+                self.copy(&format!("journal/{name}"), None)?;
             }
-        }
-        if !copied_all {
-            return Ok(None);
         }
         self.copy("keys/subjects.log", None)?;
         for name in ROOT_FILES {
@@ -237,12 +242,6 @@ impl Copying<'_> {
         if let Some(finding) = damage {
             return Err(BackupError::Damaged(finding));
         }
-        let reached = |(_, opened): (String, Result<crate::snapshots::file::Snapshot, _>)| {
-            opened.is_ok_and(|snapshot| snapshot.head.from.next() >= scanned.first)
-        };
-        if scanned.first.ordinal() > 1 && !past.snapshots().into_iter().any(reached) {
-            return Ok(None);
-        }
         let copied = Copied {
             files: self.entries.len(),
             bytes: self.entries.iter().map(|entry| entry.bytes).sum(),
@@ -258,19 +257,19 @@ impl Copying<'_> {
         };
         let path = self.to.join(MANIFEST);
         write_file(&path, manifest.text().as_bytes()).map_err(disk(&path))?;
-        Ok(Some(copied))
+        Ok(copied)
     }
 
-    /// Copies a file; whether it was there.
-    fn copy(&mut self, path: &str, length: Option<Length>) -> Result<bool, BackupError> {
+    /// Copies a file, if it is there: a snapshot may go meanwhile, and not every folder has all.
+    fn copy(&mut self, path: &str, length: Option<Length>) -> Result<(), BackupError> {
         let (source, target) = (self.data.join(path), self.to.join(path));
         make_parent(&target)?;
         match copy_file(&source, &target, length) {
             Ok(done) => {
                 self.entries.push(Entry { path: path.to_owned(), ..done });
-                Ok(true)
+                Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(BackupError::Disk(source, error)),
         }
     }
@@ -302,7 +301,7 @@ fn copy_file(source: &Path, target: &Path, length: Option<Length>) -> io::Result
         }
     }
     to.sync_all()?;
-    // Read back: what is promised is what stands there.
+    // Of the copy, not of what it was made from.
     let (bytes, hash) = hash_file(target)?;
     Ok(Entry { path: String::new(), bytes, hash })
 }
@@ -381,28 +380,18 @@ fn name_it(folder: &Path, to: &Path) -> Result<(), BackupError> {
     File::open(parent).and_then(|it| it.sync_all()).map_err(disk(parent))
 }
 
-/// Adds to a folder's log of erasures what another one's tells besides.
+/// Adds to a folder's log of erasures what another one's of the same installation tells besides.
 fn merge_erasures(old: &Path, data: &Path) -> Result<usize, BackupError> {
-    let of = |folder: &Path| read_erased(folder).map_err(disk(&folder.join("keys")));
-    let (known, valid, _) = of(data)?;
-    let (theirs, ..) = of(old)?;
-    let new = theirs.iter().filter(|(lead, time)| known.get(lead).is_none_or(|it| it < time));
-    let new: Vec<[u8; ENTRY_BYTES]> = new.map(|(lead, time)| entry_of(*lead, *time)).collect();
-    if new.is_empty() {
-        return Ok(0);
+    let installed = |folder: &Path| Install::read(folder).map_err(PastError::Install);
+    if installed(old)?.id.0 != installed(data)?.id.0 {
+        return Err(BackupError::OtherInstall(old.to_owned()));
     }
-    let path = data.join("keys").join("erased.log");
-    make_parent(&path)?;
-    let append = || -> io::Result<()> {
-        let mut file = OpenOptions::new();
-        file.append(true).create(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut file, 0o600);
-        let mut file = file.open(&path)?;
-        file.set_len(valid as u64)?;
-        file.write_all(new.as_flattened())?;
-        file.sync_all()
-    };
-    append().map_err(disk(&path))?;
+    let (erased, _) = erasures::read(old).map_err(disk(&old.join("keys")))?;
+    let mut known = Erasures::open(data).map_err(disk(&data.join("keys")))?;
+    let new = erased.into_iter().filter(|(lead, time)| !known.knows(*lead, *time));
+    let new: Vec<(LeadId, Timestamp)> = new.collect();
+    for (lead, time) in &new {
+        known.add(&[*lead], *time).map_err(disk(&data.join("keys")))?;
+    }
     Ok(new.len())
 }

@@ -6,16 +6,17 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use engine::id::LeadId;
 use engine::time::Timestamp;
 
-use crate::seal::appended;
+use crate::entry_log::{self, Found};
 
-/// Bytes of an entry.
-pub const ENTRY_BYTES: usize = 20;
+/// Of an entry: a lead, and when.
+pub const BODY_BYTES: usize = 16;
+const ENTRY_BYTES: usize = BODY_BYTES + 4;
 
 /// Those of a data folder, to be added to.
 pub struct Erasures {
@@ -28,22 +29,14 @@ impl Erasures {
     /// Opens their log; a folder without one has none. A torn last entry is cut off: what it
     /// tells is in the journal.
     pub fn open(folder: &Path) -> io::Result<Erasures> {
+        let path = log_of(folder);
         let folder = folder.join("keys");
         fs::create_dir_all(&folder)?;
-        let path = folder.join("erased.log");
-        let mut file = appended(&path)?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
+        let (file, found) = entry_log::open(&path)?;
         let mut erasures = Erasures { path, erased: BTreeMap::new() };
-        let mut valid = 0;
-        for entry in bytes.chunks_exact(ENTRY_BYTES) {
-            let Some((lead, time)) = read_entry(entry) else {
-                break;
-            };
+        for (lead, time) in found.bodies.iter().map(erasure_of) {
             erasures.note(lead, time);
-            valid += ENTRY_BYTES;
         }
-        file.set_len(valid as u64)?;
         file.sync_all()?;
         File::open(&folder)?.sync_all()?;
         Ok(erasures)
@@ -66,7 +59,7 @@ impl Erasures {
         if new.is_empty() {
             return Ok(());
         }
-        let mut file = appended(&self.path)?;
+        let mut file = entry_log::appended(&self.path)?;
         // After a write that failed half an entry may stand there.
         file.set_len(file.metadata()?.len() / ENTRY_BYTES as u64 * ENTRY_BYTES as u64)?;
         let bytes: Vec<u8> = new.iter().flat_map(|lead| entry_of(*lead, time)).collect();
@@ -85,24 +78,29 @@ impl Erasures {
 }
 
 /// The bytes of an entry.
-pub fn entry_of(lead: LeadId, time: Timestamp) -> [u8; ENTRY_BYTES] {
-    let mut entry = [0; ENTRY_BYTES];
-    entry[..8].copy_from_slice(&lead.0.to_le_bytes());
-    entry[8..16].copy_from_slice(&time.0.to_le_bytes());
-    let checksum = crc32c::crc32c(&entry[..16]);
-    entry[16..].copy_from_slice(&checksum.to_le_bytes());
-    entry
+pub fn entry_of(lead: LeadId, time: Timestamp) -> Vec<u8> {
+    entry_log::entry(&[lead.0.to_le_bytes(), time.0.to_le_bytes()].concat())
 }
 
-/// Reads an entry; nothing if it does not match its checksum.
-pub fn read_entry(entry: &[u8]) -> Option<(LeadId, Timestamp)> {
-    let (body, checksum) = entry.split_at(16);
-    let number = |bytes: &[u8]| Some(u64::from_le_bytes(bytes.try_into().ok()?));
-    let checksum = u32::from_le_bytes(checksum.try_into().ok()?);
-    if crc32c::crc32c(body) != checksum {
-        return None;
+fn erasure_of(body: &[u8; BODY_BYTES]) -> (LeadId, Timestamp) {
+    let (mut lead, mut time) = ([0; 8], [0; 8]);
+    lead.copy_from_slice(&body[..8]);
+    time.copy_from_slice(&body[8..]);
+    (LeadId(u64::from_le_bytes(lead)), Timestamp(u64::from_le_bytes(time)))
+}
+
+/// Who was erased by the log of a data folder that is only looked at, and the log itself.
+pub fn read(folder: &Path) -> io::Result<(BTreeMap<LeadId, Timestamp>, Found<BODY_BYTES>)> {
+    let found = entry_log::read(&log_of(folder))?;
+    let mut erasures = Erasures { path: PathBuf::new(), erased: BTreeMap::new() };
+    for (lead, time) in found.bodies.iter().map(erasure_of) {
+        erasures.note(lead, time);
     }
-    Some((LeadId(number(&body[..8])?), Timestamp(number(&body[8..])?)))
+    Ok((erasures.erased, found))
+}
+
+fn log_of(folder: &Path) -> PathBuf {
+    folder.join("keys").join("erased.log")
 }
 
 #[cfg(test)]

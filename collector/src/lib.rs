@@ -12,6 +12,7 @@ pub mod command;
 pub mod config;
 pub mod cookie;
 pub mod demo;
+pub mod entry_log;
 pub mod erasures;
 pub mod facts;
 pub mod feedback;

@@ -248,14 +248,12 @@ impl Collector {
     fn load_wish(&self, headers: &HeaderMap, query: &str) -> LoadWish {
         let token = self.app.settings.collector.load_token.as_ref();
         let given = headers.get(LOAD_TOKEN).map(HeaderValue::as_bytes);
-        let good = token.zip(given).is_some_and(|(token, given)| token.matches(given));
+        if !token.zip(given).is_some_and(|(token, given)| token.matches(given)) {
+            return LoadWish::Nothing;
+        }
         let asked = headers.get(RECEIPT).is_some_and(|value| value == "1")
             || query.split('&').any(|pair| pair == "receipt=1");
-        match (good, asked) {
-            (false, _) => LoadWish::Nothing,
-            (true, false) => LoadWish::Position,
-            (true, true) => LoadWish::Receipt,
-        }
+        if asked { LoadWish::Receipt } else { LoadWish::Position }
     }
 
     /// Where the last record of a request stands, which is durable by now.

@@ -10,8 +10,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -19,12 +19,15 @@ use engine::attribute::Attributes;
 use engine::id::LeadId;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
+use crate::entry_log;
 use crate::ids::Ids;
 use crate::journal::committer::is_no_space;
 
 const FORMAT: u8 = 1;
 const NONCE_BYTES: usize = 12;
-const ENTRY_BYTES: usize = 8 + 32 + 4;
+/// Of an entry of the key log: a lead and their key.
+const BODY_BYTES: usize = 8 + 32;
+const ENTRY_BYTES: usize = BODY_BYTES + 4;
 
 /// Seals and unseals.
 pub struct Sealer {
@@ -83,22 +86,11 @@ impl Sealer {
         {
             return Err(error);
         }
-        let mut file = appended(&folder.join(LOG))?;
+        let (file, found) = entry_log::open(&folder.join(LOG))?;
         File::open(&folder)?.sync_all()?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        let mut keys = BTreeMap::new();
-        let mut valid = 0;
-        for entry in bytes.chunks_exact(ENTRY_BYTES) {
-            let Some((lead, key)) = read_entry(entry) else {
-                break;
-            };
-            keys.insert(lead, key);
-            valid += ENTRY_BYTES;
-        }
-        file.set_len(valid as u64)?;
+        let (keys, bytes) = (found.bodies.iter().map(key_of).collect(), found.valid as u64);
         let closing = BTreeSet::new();
-        let log = KeyLog { file, keys, closing, bytes: valid as u64, dirty: false, failed: false };
+        let log = KeyLog { file, keys, closing, bytes, dirty: false, failed: false };
         Ok(Sealer { log: Mutex::new(log), ids: Ids::default(), folder })
     }
 
@@ -144,7 +136,7 @@ impl Sealer {
             kept.retain(|lead, _| !leads.contains(lead));
             let bytes: Vec<u8> = kept.iter().flat_map(|(lead, key)| entry_of(*lead, key)).collect();
             let (new, path) = (self.folder.join(NEW), self.folder.join(LOG));
-            let mut file = appended(&new)?;
+            let mut file = entry_log::appended(&new)?;
             file.set_len(0)?;
             file.write_all(&bytes)?;
             file.sync_all()?;
@@ -221,22 +213,15 @@ impl Sealer {
     }
 }
 
-/// Opens a file of secrets to read and to append.
-pub fn appended(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
+fn entry_of(lead: LeadId, key: &[u8; 32]) -> Vec<u8> {
+    entry_log::entry(&[&lead.0.to_le_bytes()[..], key].concat())
 }
 
-fn entry_of(lead: LeadId, key: &[u8; 32]) -> [u8; ENTRY_BYTES] {
-    let mut entry = [0; ENTRY_BYTES];
-    entry[..8].copy_from_slice(&lead.0.to_le_bytes());
-    entry[8..40].copy_from_slice(key);
-    let checksum = crc32c::crc32c(&entry[..40]);
-    entry[40..].copy_from_slice(&checksum.to_le_bytes());
-    entry
+fn key_of(body: &[u8; BODY_BYTES]) -> (LeadId, [u8; 32]) {
+    let (mut lead, mut key) = ([0; 8], [0; 32]);
+    lead.copy_from_slice(&body[..8]);
+    key.copy_from_slice(&body[8..]);
+    (LeadId(u64::from_le_bytes(lead)), key)
 }
 
 /// The keys of a data folder, only looked at.
@@ -244,32 +229,18 @@ pub struct Keys {
     of_people: BTreeMap<LeadId, [u8; 32]>,
     /// Bytes of the log.
     pub bytes: usize,
-    /// Bytes of whole entries before the first that is short or does not match.
+    /// Bytes up to the end of the last sound entry.
     pub valid: usize,
-    /// Whether an entry stands there that does not match, and that no crash leaves.
-    pub damaged: bool,
+    /// Where the first entry stands that is damaged.
+    pub damaged: Option<usize>,
 }
 
 impl Keys {
     /// Reads the log; a folder without one has no keys.
     pub fn read(folder: &Path) -> io::Result<Keys> {
-        let bytes = match fs::read(folder.join("keys").join("subjects.log")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            read => read?,
-        };
-        let mut keys = BTreeMap::new();
-        let mut entries = bytes.chunks(ENTRY_BYTES);
-        let read = |entry: &[u8]| (entry.len() == ENTRY_BYTES).then(|| read_entry(entry))?;
-        let sound = entries.by_ref().map_while(read);
-        keys.extend(sound);
-        let mut found = Keys { of_people: keys, bytes: bytes.len(), valid: 0, damaged: false };
-        let sound = bytes.chunks(ENTRY_BYTES).take_while(|entry| read(entry).is_some());
-        found.valid = sound.count() * ENTRY_BYTES;
-        let rest = bytes[found.valid..].chunks(ENTRY_BYTES);
-        // What a crash leaves is short, or of a file that grew before it was written.
-        let torn = |entry: &[u8]| entry.len() < ENTRY_BYTES || entry.iter().all(|it| *it == 0);
-        found.damaged = rest.into_iter().any(|entry| !torn(entry));
-        Ok(found)
+        let found = entry_log::read(&folder.join("keys").join(LOG))?;
+        let of_people = found.bodies.iter().map(key_of).collect();
+        Ok(Keys { of_people, bytes: found.bytes, valid: found.valid, damaged: found.damaged })
     }
 
     /// Whether there is one of a person's.
@@ -309,16 +280,6 @@ impl KeyLog {
         self.failed = whole.is_err() || !is_no_space(error);
         if self.failed { SealError::Failed } else { SealError::DiskFull }
     }
-}
-
-fn read_entry(entry: &[u8]) -> Option<(LeadId, [u8; 32])> {
-    let (body, checksum) = entry.split_at(40);
-    let checksum = u32::from_le_bytes(checksum.try_into().ok()?);
-    if crc32c::crc32c(body) != checksum {
-        return None;
-    }
-    let lead = LeadId(u64::from_le_bytes(body[..8].try_into().ok()?));
-    Some((lead, body[8..].try_into().ok()?))
 }
 
 fn cipher(key: &[u8; 32]) -> LessSafeKey {

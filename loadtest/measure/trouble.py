@@ -207,15 +207,18 @@ def shim(folder):
 
 
 def one_fault(server, folder, library, call, nth):
-    """Runs until the call fails or for a while; whether it failed, and how the process ended."""
+    """Runs until the call fails or for a while; whether it failed, whether the process was ready
+    before, and how it ended."""
     note = folder / f"{call}-{nth}"
     calm = server.environment
     server.environment = {**calm, "LD_PRELOAD": str(library), "FAULT_CALL": call,
                           "FAULT_NTH": str(nth), "FAULT_UNDER": f"{server.data}/",
                           "FAULT_NOTE": str(note)}
+    ready = False
     try:
         with contextlib.suppress(CannotMeasure):
             server.start()
+            ready = True
         ends = time.monotonic() + 1.0
         while time.monotonic() < ends and server.process.poll() is None:
             time.sleep(0.02)
@@ -224,7 +227,7 @@ def one_fault(server, folder, library, call, nth):
     code = server.process.poll()
     if code is None:
         server.kill()
-    return note.exists(), code
+    return note.exists(), ready, code
 
 
 def bad_fsync(options):
@@ -242,16 +245,17 @@ def bad_fsync(options):
             server.kill()
             for call in CALLS:
                 for nth in places:
-                    failed, code = one_fault(server, folder, library, call, nth)
+                    failed, ready, code = one_fault(server, folder, library, call, nth)
                     if not failed:
                         codes[call, "not reached"] += 1
                         continue
                     codes[call, "lives" if code is None else code] += 1
                     # A failed sync of data always ends the process; what else fails may be a file
                     # that can be made again, or a read that is tried again.
-                    ends = code in (EXIT_POISONED, 1)
-                    if not (ends or code is None and call != "fdatasync"):
-                        wrong.append((call, nth, code))
+                    ends = code == EXIT_POISONED or code == 1 and not ready
+                    lives = code is None and ready and call != "fdatasync"
+                    if not (ends or lives):
+                        wrong.append((call, nth, ready, code))
             server.start()
             time.sleep(1)
             found = found_in(server, account, witnessed_by(browsers))

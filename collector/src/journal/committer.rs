@@ -301,7 +301,6 @@ impl Committer {
             chain: self.chain,
             next: group.first(),
         };
-        let seal = BATCH_HEADER_BYTES + HEADER_BYTES;
         self.header = Header {
             first: group.first(),
             previous: self.end,
@@ -309,7 +308,7 @@ impl Committer {
             proven: HEADER_BYTES as u32,
             ..self.header
         };
-        self.capacity = self.capacity_for((group.batch_bytes() + seal - HEADER_BYTES) as u64);
+        self.capacity = self.capacity_for((group.batch_bytes() + BATCH_HEADER_BYTES) as u64);
         self.end = HEADER_BYTES as u32;
         // The new segment's name proves everything before it.
         self.proven = true;

@@ -247,11 +247,16 @@ fn forget_pages(file: &File) {
 #[cfg(not(target_os = "linux"))]
 fn forget_pages(_file: &File) {}
 
-/// Reads a whole file.
+/// Reads a whole file. The zeros at its end may be cut off meanwhile, beside a process that writes.
 pub fn read_all(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; usize::try_from(file.size()?).map_err(io::Error::other)?];
-    file.read_at(&mut bytes, 0)?;
-    Ok(bytes)
+    loop {
+        let size = file.size()?;
+        let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];
+        match file.read_at(&mut bytes, 0) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && file.size()? < size => {}
+            read => return read.map(|()| bytes),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -220,11 +220,14 @@ impl Walk<'_> {
         if next.is_none() {
             return Ok(Some(self.ending(&header, scan, &bytes)));
         }
-        if let (Some(chain), false) = (self.chain, self.names.indexes.contains(&head.first)) {
+        if let Some(chain) = self.chain {
             scan.index.end = scan.offset as u32;
             scan.index.chain = chain;
             scan.index.next = self.expected;
-            write_index(self.disk, head.first, &scan.index);
+            // It is never synced, so a crash may leave none, or a torn one.
+            if read_index(self.disk, head.first).as_ref() != Some(&scan.index) {
+                write_index(self.disk, head.first, &scan.index);
+            }
         }
         Ok(None)
     }

@@ -73,8 +73,6 @@ pub struct Scanned {
     pub last: Position,
     /// The incarnation of the last segment.
     pub incarnation: u32,
-    /// Bytes of the last segment that count.
-    pub end: u64,
 }
 
 /// Reads everything. Errors are the disk's; whatever is wrong with the bytes is seen.
@@ -250,7 +248,6 @@ impl Scanner<'_> {
         let valid = &bytes[..limit.map_or(bytes.len(), |limit| limit.min(bytes.len()))];
         let walk = self.walk(head, valid, limit, next);
         self.scanned.bytes += walk.offset as u64;
-        self.scanned.end = walk.offset as u64;
         if let Some(header) = head.header {
             let previous = header.previous != 0 && head.first.ordinal() == 1;
             if !walk.proven && !walk.damaged {
@@ -414,10 +411,11 @@ impl Scanner<'_> {
 
     fn judge_index(&mut self, head: &Head, index: Option<&Index>, walk: &Walk) {
         let name = index_name(head.first);
-        let remedy = "remove it: it is made again at the next start";
+        let remedy = "it is made again at the next start";
         let Some(index) = index else {
+            // It is never synced: a power cut may leave it so.
             let about = format!("its checksum does not match; {remedy}");
-            return self.wrong("index_damaged", &name, (None, Some(head.first)), about);
+            return self.note("index_torn", &name, None, &about);
         };
         let agrees = index.end as usize == walk.offset
             && index.next == walk.last

@@ -210,7 +210,7 @@ impl Recovery<'_> {
         };
         let opened = Journal::open(Arc::new(disk), &options, hooks, each);
         if options.new_incarnation && opened.is_ok() {
-            backup::begun(self.data).map_err(StartError::Keys)?;
+            backup::begun(self.data).map_err(StartError::System)?;
         }
         opened.map_err(StartError::Journal)
     }

@@ -1,6 +1,7 @@
 //! The files beside the journal: keys of people, erasures, tokens, snapshots.
 
-use crate::past::{Past, read_erased};
+use crate::erasures;
+use crate::past::Past;
 use crate::snapshots::file::{Fault, Snapshot};
 use crate::tokens;
 
@@ -26,7 +27,7 @@ pub(super) fn check(past: &Past, snapshots: Vec<Opened>, report: &mut Report) {
     for (name, opened) in snapshots {
         let file = format!("snapshots/{name}");
         let fault = match opened {
-            Ok(snapshot) if snapshot.head.from > report.journal.last => {
+            Ok(snapshot) if snapshot.end.until > report.journal.last => {
                 Some("it knows of records that the journal has not".to_owned())
             }
             Ok(snapshot) => snapshot.verify().err().map(|fault| fault.to_string()),
@@ -42,38 +43,38 @@ pub(super) fn check(past: &Past, snapshots: Vec<Opened>, report: &mut Report) {
 fn keys(past: &Past, report: &mut Report) {
     let keys = &past.keys;
     report.people = keys.people();
-    let offset = Some(keys.valid as u64);
-    let file = "keys/subjects.log";
-    if keys.damaged {
-        let about = "the entry here does not match its checksum; what stands behind it is not read";
-        report.wrong_file("key_entry", file, offset, about.to_owned());
-    } else if keys.valid < keys.bytes {
-        let about = "an entry that was never finished, and that no batch needs";
-        report.note(Finding {
-            name: "torn_key",
-            file: file.to_owned(),
-            offset,
-            position: None,
-            about: about.to_owned(),
-        });
-    }
+    let (file, log) = ("keys/subjects.log", (keys.damaged, keys.valid, keys.bytes));
+    entries(("key_entry", "torn_key"), file, log, report);
 }
 
 fn erasures(past: &Past, report: &mut Report) {
     let file = "keys/erased.log";
-    match read_erased(&past.data) {
-        Ok((_, valid, bytes)) if valid + crate::erasures::ENTRY_BYTES <= bytes => {
-            let about = "the entry here does not match its checksum".to_owned();
-            report.wrong_file("erased_entry", file, Some(valid as u64), about);
+    match erasures::read(&past.data) {
+        Ok((_, found)) => {
+            let log = (found.damaged, found.valid, found.bytes);
+            entries(("erased_entry", "torn_erasure"), file, log, report);
         }
-        Ok((_, valid, bytes)) if valid < bytes => report.note(Finding {
-            name: "torn_erasure",
+        Err(error) => report.wrong_file("erased_entry", file, None, error.to_string()),
+    }
+}
+
+/// A log of entries: one that is damaged is wrong, one that was never finished is said.
+fn entries(
+    (wrong, torn): (&'static str, &'static str),
+    file: &str,
+    (damaged, valid, bytes): (Option<usize>, usize, usize),
+    report: &mut Report,
+) {
+    if let Some(offset) = damaged {
+        let about = "the entry here does not match its checksum; the others count";
+        report.wrong_file(wrong, file, Some(offset as u64), about.to_owned());
+    } else if valid < bytes {
+        report.note(Finding {
+            name: torn,
             file: file.to_owned(),
             offset: Some(valid as u64),
             position: None,
-            about: "an entry that was never finished".to_owned(),
-        }),
-        Ok(_) => {}
-        Err(error) => report.wrong_file("erased_entry", file, None, error.to_string()),
+            about: "an entry that was never finished, and that nothing needs".to_owned(),
+        });
     }
 }

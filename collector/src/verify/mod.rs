@@ -6,7 +6,6 @@ mod receipts;
 mod records;
 mod state;
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -15,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::clock::Clock;
 use crate::journal::scan::{Finding, Scanned, Seen};
-use crate::past::{Past, PastError};
+use crate::past::{Past, PastError, is_damage};
 
 use self::receipts::Receipts;
 use self::records::Records;
@@ -220,8 +219,12 @@ pub fn verify(data: &Path, options: &Options) -> Result<Report, PastError> {
     // Before the journal, which has everything that they know of.
     let snapshots = past.snapshots();
     // Bytes alone first, so that the speed told is theirs.
+    let mut whole = true;
     report.journal = past.scan(&mut |seen| match seen {
-        Seen::Wrong(finding) => report.wrong(finding),
+        Seen::Wrong(finding) => {
+            whole &= !is_damage(&finding);
+            report.wrong(finding);
+        }
         Seen::Note(finding) => report.note(finding),
         Seen::Batch(batch) | Seen::Superseded(batch) => receipts.see(batch),
         Seen::Record(..) => {}
@@ -233,21 +236,26 @@ pub fn verify(data: &Path, options: &Options) -> Result<Report, PastError> {
     files::check(&past, snapshots, &mut report);
     let until = report.journal.last;
     let mut records = Records::new(&past, report.journal.first);
-    let mut failed = BTreeSet::new();
     past.scan(&mut |seen| match seen {
         Seen::Record(entry, place) if entry.position <= until => {
-            let decodes = records.take(&entry, &place, &mut report);
-            failed.extend((!decodes).then_some(entry.position));
+            whole &= records.take(&entry, &place, &mut report);
         }
         Seen::Record(entry, _) => records.note_erased(&entry),
-        Seen::Wrong(finding) if crate::past::is_damage(&finding) => records.lost_some(),
+        Seen::Wrong(finding) if is_damage(&finding) => records.lost_some(),
         Seen::Note(finding) if finding.name == "accepted_loss" => records.lost_some(),
         _ => {}
     })?;
-    let whole = !report.problems.iter().any(crate::past::is_damage) && failed.is_empty();
     let firsts = records.finish(&mut report);
     if !options.no_replay && whole {
         state::check(&past, until, &firsts, &mut report);
+    } else if !options.no_replay {
+        report.note(Finding {
+            name: "not_replayed",
+            file: "journal".to_owned(),
+            offset: None,
+            position: None,
+            about: "records are missing: neither state nor ledgers were worked out".to_owned(),
+        });
     }
     report.took_ms = clock.boot_ms() - began;
     Ok(report)

@@ -8,7 +8,9 @@ use engine::hit::Hit;
 use engine::id::{LeadId, Position, VisitorId};
 use engine::ledger::Row;
 use engine::record::{Body, LeadPart, Name, NameKind, Record, Step};
+use engine::sales::FIRST_RULE;
 use engine::time::Timestamp;
+use engine::visitor::VISITOR_LIFE;
 
 use super::{Report, at};
 use crate::journal::Entry;
@@ -17,11 +19,6 @@ use crate::outbox::entry::{Digest, Entry as Outbox, Queued, from_base64};
 use crate::outbox::messages;
 use crate::past::Past;
 use crate::words;
-
-/// A visitor who was away for so long begins anew.
-const VISITOR_LIFE_MS: u64 = 400 * 24 * 60 * 60 * 1_000;
-/// Rules from here on are answers of sales, which no file names.
-const ANSWERS: u16 = 0xff00;
 
 /// A first hit that another record embeds: where it says that it stands, and whose it is.
 pub(super) type Firsts = BTreeMap<Position, VisitorId>;
@@ -156,8 +153,7 @@ impl<'a> Records<'a> {
         if let Some((visitor, previous)) = record.previous_of_visitor() {
             let known = self.visitors.insert(visitor, (position, record.time));
             let anew = known.is_some_and(|(_, last)| {
-                previous == Position::NONE
-                    && record.time.since(last).as_millis() as u64 >= VISITOR_LIFE_MS
+                previous == Position::NONE && record.time.since(last) >= VISITOR_LIFE
             });
             let last = known.map_or(Position::NONE, |(last, _)| last);
             let ended = ends && previous == Position::NONE;
@@ -214,7 +210,7 @@ impl<'a> Records<'a> {
             if row.position > position {
                 found.push(("row_position", format!("a row is said to be of {}", row.position.0)));
             }
-            let known = row.rule.0 >= ANSWERS || self.rules.contains(&row.rule.0);
+            let known = row.rule.0 >= FIRST_RULE || self.rules.contains(&row.rule.0);
             if !known && self.knows_all() {
                 found.push(("rule_unnamed", format!("no rule has the number {}", row.rule.0)));
             }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use collector::backup::{BackupError, ManifestFault, backup, restore};
@@ -15,25 +15,39 @@ use serde_json::json;
 use crate::support::browser::Browser;
 use crate::support::receiver::Receiver;
 use crate::support::server::Server;
+use crate::support::wait_for;
 use crate::{copy, lived, told};
 
-/// Visits until told to stop.
+/// Set when it is dropped, also by a failure: or whoever waits for it would wait for ever.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Visits until told to stop; hits come before and meanwhile.
 fn under_load(server: &Server, then: impl FnOnce()) {
-    let stop = AtomicBool::new(false);
+    let (stop, sent) = (&AtomicBool::new(false), &AtomicU64::new(0));
     thread::scope(|scope| {
+        let over = Over(stop);
         for number in 0..2 {
-            let stop = &stop;
             scope.spawn(move || {
                 let mut browser = Browser::returning(server, 5_000 + number);
-                let mut sent = 0;
                 while !stop.load(Ordering::Relaxed) {
-                    browser.page(&format!("/load/{number}/{sent}"), "");
-                    sent += 1;
+                    let page = sent.load(Ordering::Relaxed);
+                    browser.page(&format!("/load/{number}/{page}"), "");
+                    sent.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
+        let more_than = |count| (sent.load(Ordering::Relaxed) > count).then_some(());
+        wait_for("the load", || more_than(20));
         then();
-        stop.store(true, Ordering::Relaxed);
+        let during = sent.load(Ordering::Relaxed);
+        wait_for("the load to go on", || more_than(during));
+        drop(over);
     });
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use collector::install::Install;
-use collector::journal::segment::{Group, HEADER_BYTES, Header, Records, before, decode_batch};
+use collector::journal::segment::{Group, HEADER_BYTES, Header, Records, decode_batch};
 use engine::id::Position;
 use engine::record::Record;
 
@@ -116,9 +116,7 @@ impl Journal {
                     proven += done.bytes().len();
                 }
             }
-            if header.proven != 100 {
-                header.proven = proven as u32;
-            }
+            header.proven = proven as u32;
             let whole = [&header.encode()[..], &bytes].concat();
             previous = whole.len() as u32;
             let name = format!("segment-{:016x}.log", header.first.ordinal());
@@ -147,9 +145,4 @@ pub fn batches(file: &Path) -> Vec<(usize, usize)> {
         offset = batch.end();
     }
     found
-}
-
-/// The position before another one.
-pub fn one_before(position: Position) -> Position {
-    before(position)
 }

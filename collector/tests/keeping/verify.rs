@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use collector::erasures::entry_of;
-use collector::journal::segment::{Header, Index};
+use collector::journal::segment::{BATCH_HEADER_BYTES, Header, Index, before};
 use collector::verify::{Options, Report, verify};
 use engine::id::{LeadId, Position, RuleId};
 use engine::ledger::Regrant;
@@ -13,7 +13,7 @@ use engine::record::{Body, Record};
 use engine::time::Timestamp;
 use serde_json::{Value, json};
 
-use crate::forge::{Journal, batches, logs, one_before};
+use crate::forge::{Journal, batches, logs};
 use crate::support::wait_for;
 use crate::{copy, lived};
 
@@ -188,7 +188,6 @@ fn segments_planted<'a>() -> Vec<(&'static str, Plant<'a>)> {
 /// Damage of what lies beside the journal's segments.
 fn files_planted<'a>() -> Vec<(&'static str, Plant<'a>)> {
     vec![
-        ("index_damaged", Box::new(|data| flip(&logs(data)[0].with_extension("idx"), 13))),
         (
             "index_wrong",
             Box::new(|data| {
@@ -264,9 +263,12 @@ fn records_planted<'a>() -> Vec<(&'static str, Plant<'a>)> {
             "batch_position",
             Box::new(|data| {
                 let mut journal = Journal::read(data);
-                journal.segments[1].batches.remove(1);
-                while journal.segments[1].batches[1].records.is_empty() {
-                    journal.segments[1].batches.remove(1);
+                let batches = &mut journal.segments[1].batches;
+                let later = batches.iter().skip(1).position(|it| !it.records.is_empty());
+                let at = later.unwrap() + 1;
+                batches.remove(at);
+                while batches[at].records.is_empty() {
+                    batches.remove(at);
                 }
                 journal.write();
             }),
@@ -296,7 +298,7 @@ fn pointers_planted<'a>() -> Vec<(&'static str, Plant<'a>)> {
             plant(|record, _| match &mut record.body {
                 Body::Hit(hit) => hit.visit.as_mut().is_some_and(|visit| {
                     let points = visit.previous > Position(1);
-                    visit.previous = one_before(visit.previous);
+                    visit.previous = before(visit.previous);
                     points
                 }),
                 _ => false,
@@ -307,7 +309,7 @@ fn pointers_planted<'a>() -> Vec<(&'static str, Plant<'a>)> {
             plant(|record, _| {
                 lead_part(record).is_some_and(|part| {
                     let points = part.previous > Position(1);
-                    part.previous = one_before(part.previous);
+                    part.previous = before(part.previous);
                     points
                 })
             }),
@@ -408,6 +410,12 @@ fn outbox(record: &mut Record, entry: &str, field: &str, value: &Value) -> bool 
     wanted
 }
 
+/// The first batch after another one that holds records: a seal is a header alone.
+fn with_records(batches: &[(usize, usize)]) -> usize {
+    let found = batches.iter().skip(1).find(|(_, size)| *size > BATCH_HEADER_BYTES);
+    found.unwrap().0
+}
+
 #[test]
 fn every_planted_corruption_is_found_by_its_name_and_none_in_a_healthy_folder() {
     // Given a life with several segments, messages, a power cut and a snapshot.
@@ -425,7 +433,7 @@ fn every_planted_corruption_is_found_by_its_name_and_none_in_a_healthy_folder() 
     for report in [&running, &cut, &healthy] {
         assert!(report.is_healthy(), "{}", report.text());
         assert!(report.state.is_some_and(|state| state.ledgers > 10 && state.leads > 10));
-        assert!(report.sealed.0 > 10 && report.snapshots == 1, "{}", report.text());
+        assert!(report.sealed.0 > 10 && report.snapshots > 0, "{}", report.text());
     }
     assert!(healthy.journal.segments > 4, "{}", healthy.text());
     let folder = tempfile::tempdir().unwrap();
@@ -463,13 +471,18 @@ fn a_torn_tail_and_an_unfinished_file_are_said_and_are_no_error() {
     });
     fs::write(data.join("journal/segment-00000000000fffff.log.new"), [1; 500]).unwrap();
     edit(&data.join("keys/subjects.log"), |bytes| bytes.extend_from_slice(&[9; 20]));
+    // An index is never synced.
+    flip(&logs(&data)[0].with_extension("idx"), 13);
     let report = look(&data);
     assert!(report.is_healthy(), "{}", report.text());
     let notes: Vec<&str> = report.notes.iter().map(|note| note.name).collect();
-    for name in ["torn_tail", "unfinished_file", "torn_key"] {
+    for name in ["torn_tail", "unfinished_file", "torn_key", "index_torn"] {
         assert!(notes.contains(&name), "{name}: {notes:?}");
     }
     server.restart();
+    server.stop();
+    let notes = look(&server.data()).notes;
+    assert!(notes.is_empty(), "a start puts all of it right: {notes:?}");
 }
 
 #[test]
@@ -482,14 +495,15 @@ fn the_command_ends_with_one_when_something_is_wrong_and_speaks_json() {
     let said: Value = serde_json::from_str(text.trim()).unwrap();
     assert!(well && said["healthy"] == true && said["state"].is_null(), "{text}");
     let (file, batches) = middle(&server.data());
-    flip(&file, batches[1].0 + 50);
+    let damaged = with_records(&batches);
+    flip(&file, damaged + 50);
     let (text, well) = server.command(&["verify", "--json"]);
     let said: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     assert!(!well && said["healthy"] == false, "{text}");
     let problem = &said["problems"][0];
     let name = file.file_name().unwrap().to_str().unwrap();
     assert_eq!((&problem["name"], &problem["file"]), (&json!("batch_checksum"), &json!(name)));
-    assert_eq!(problem["offset"], json!(batches[1].0));
+    assert_eq!(problem["offset"], json!(damaged));
     // Without the keys of the installation nothing can be judged.
     fs::write(server.data().join("install.keys"), "install = 12\n").unwrap();
     let (text, well) = server.command(&["verify"]);
@@ -501,7 +515,8 @@ fn a_loss_that_was_accepted_is_said_and_not_told_as_damage_again() {
     let (mut server, _receiver) = lived();
     server.kill();
     let (file, batches) = middle(&server.data());
-    flip(&file, batches[1].0 + 50);
+    let damaged = with_records(&batches);
+    flip(&file, damaged + 50);
     assert!(!look(&server.data()).is_healthy());
     let mut serve = std::process::Command::new(env!("CARGO_BIN_EXE_mikomi"));
     serve.arg("--config").arg(server.config()).arg("--data").arg(server.data());
