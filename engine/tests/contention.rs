@@ -16,7 +16,7 @@ use engine::facts::Source;
 use engine::hit::{Hit, HitKind};
 use engine::id::{LeadId, Position, VisitorId};
 use engine::identity::{Assurance, IdentityKind};
-use engine::record::{Body, Published, Record, StepRecord, Withdrawn};
+use engine::record::{Body, Published, Record, Step, StepRecord, Withdrawn};
 use engine::scoring::Scoring;
 use engine::time::Timestamp;
 
@@ -224,14 +224,23 @@ fn who_is_erased_while_others_speak_of_them_leaves_nothing_from_before() {
             let said = content.said.iter().filter(|said| said.origin == name);
             assert!(said.into_iter().all(|it| it.position > erased), "seed {seed}");
         }
-        for number in 0..4 {
-            let Some(held) = engine.visitor(browser(number), end) else {
-                continue;
-            };
-            for name in held.named_ones() {
-                let erased = engine.erasure(name).map(|(position, _)| position);
-                assert!(erased < Some(held.last_position), "seed {seed}: browser {number}");
+        // Whatever browser knew them when they were erased has forgotten them since.
+        let past = Engine::new(2);
+        for (position, record) in shared.journal.lock().unwrap().records() {
+            if let Body::Step(step) = &record.body
+                && let Step::Erase { names } = &step.step
+                && step.lead.is_some()
+            {
+                for number in 0..4 {
+                    let knew = past.visitor(browser(number), record.time).is_some_and(|held| {
+                        held.named_ones().iter().any(|name| names.contains(name))
+                    });
+                    let held = engine.visitor(browser(number), end).filter(|_| knew);
+                    let forgot = held.is_none_or(|held| held.erased > position);
+                    assert!(forgot, "seed {seed}: browser {number}, erased at {}", position.0);
+                }
             }
+            past.evolve(&record, position);
         }
     }
 }

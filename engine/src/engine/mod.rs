@@ -27,6 +27,7 @@ use crate::time::Timestamp;
 use crate::visitor::{Known, LeadEvent, Visit, Visitor, server_event};
 
 pub use self::erase::Erased;
+use self::erase::Erasures;
 pub use self::saving::Keys;
 use self::step::step_lead;
 pub use self::step::{Answered, Authority, StepError, Withdrawal};
@@ -58,7 +59,7 @@ pub struct Engine {
     /// How often people were parted.
     partings: AtomicU64,
     /// How often a lead or a name was erased.
-    erasures: AtomicU64,
+    erasures: Erasures,
     links_refused: AtomicU64,
 }
 
@@ -148,7 +149,7 @@ impl Engine {
             catalog: RwLock::new(Catalog::default()),
             version: AtomicU32::new(0),
             partings: AtomicU64::new(0),
-            erasures: AtomicU64::new(0),
+            erasures: Erasures::default(),
             links_refused: AtomicU64::new(0),
         }
     }
@@ -157,12 +158,15 @@ impl Engine {
     /// A hit without visitor and claim, or of a visitor who is not admitted, is only recorded.
     pub fn ingest(&self, arrival: Arrival, scoring: &Scoring, push: &mut Push<'_>) -> Ingested {
         let mut means = Means { scoring, now: arrival.hit.received, push };
-        let erasures = self.erasures.load(Ordering::Acquire);
+        let erasures = self.erasures.count();
         let merges;
         let ingested = {
             let mut record =
                 HitRecord { hit: arrival.hit, first: arrival.first, ..HitRecord::default() };
             self.forget_claim(&mut record);
+            if self.is_closed(&record, None) {
+                return Ingested::Stale;
+            }
             match record.hit.visitor {
                 None => {
                     let decided = server_event(&record.hit, scoring, &|name| self.known(name));
@@ -173,6 +177,9 @@ impl Engine {
                 }
                 Some(id) => {
                     let mut visitor = self.visitors.entry(id);
+                    if self.is_closed(&record, Some(&visitor)) {
+                        return Ingested::Stale;
+                    }
                     if visitor.is_expired(means.now) {
                         *visitor = Visitor::default();
                     }
@@ -227,7 +234,7 @@ impl Engine {
         if let Some(event) = &event {
             // Whose the name is now, whoever was joined or parted since the visitor was asked.
             let (id, held) = self.head_of(event.origin);
-            if self.erasures.load(Ordering::Acquire) != erasures {
+            if self.erasures.count() != erasures {
                 return Ingested::Stale;
             }
             match held.receive(id, event, &record, means.scoring, means.now) {
@@ -423,7 +430,9 @@ impl Engine {
                 lead.evolve(part, None, stamp, position);
             }),
             Body::Step(step) => self.evolve_step(step, stamp, position),
-            Body::Published(published) => self.evolve_published(published),
+            Body::Published(published) => {
+                self.evolve_published(&mut written(&self.catalog), published);
+            }
             Body::Named(names) => written(&self.catalog).evolve_names(names),
             Body::Outbox(_) => {}
         }
@@ -437,8 +446,7 @@ impl Engine {
         }
     }
 
-    fn evolve_published(&self, published: &Published) {
-        let mut catalog = written(&self.catalog);
+    fn evolve_published(&self, catalog: &mut Catalog, published: &Published) {
         // One that a snapshot knows already has done all it does.
         if published.terms.version < catalog.version() {
             return;
@@ -452,9 +460,11 @@ impl Engine {
         let version = published.terms.version;
         let body = Body::Published(Box::new(published));
         let record = Record { time: now, version, body };
+        // Under its lock, as a name is: whoever copies the catalog has it with its record.
+        let mut catalog = written(&self.catalog);
         let position = push(&record);
         if let Body::Published(published) = &record.body {
-            self.evolve_published(published);
+            self.evolve_published(&mut catalog, published);
         }
         position
     }

@@ -81,8 +81,9 @@ impl Engine {
             unseal,
             |id, visitor| self.visitors.insert(id, visitor),
             |id, lead| {
-                let erased = u64::from(lead.erased != Position::NONE);
-                self.erasures.fetch_add(erased, Ordering::AcqRel);
+                if lead.erased != Position::NONE {
+                    self.erasures.note(lead.erased, lead.erased_at);
+                }
                 self.leads.insert(id, lead);
             },
         )

@@ -9,7 +9,6 @@ use crate::sales::{Feedback, Unheard};
 use crate::time::Timestamp;
 use crate::visitor::{Visitor, withdraw};
 use std::fmt;
-use std::sync::atomic::Ordering;
 
 use super::{Engine, Means};
 
@@ -348,7 +347,7 @@ impl Engine {
             });
         }
         if matches!(step.step, Step::Erase { .. }) {
-            self.erasures.fetch_add(1, Ordering::AcqRel);
+            self.erasures.note(position, stamp.0);
         }
     }
 }
