@@ -32,10 +32,10 @@ fn head(from: u64) -> Head {
 
 fn write(disk: &SimDisk, from: u64) -> Result<u64, Fault> {
     let engine = Engine::new(2);
-    let keys = engine.keys();
+    let ids = engine.ids();
     let mut writing = Writing::begin(disk, head(from))?;
     for slot in [3, 900] {
-        let saved = engine.save_slot(Slot(slot), &keys, Timestamp(0))?;
+        let saved = engine.save_slot(Slot(slot), &ids, Timestamp(0))?;
         writing.part(Kind::Slot, u64::from(slot), &saved.bytes)?;
     }
     writing.part(Kind::Catalog, 0, &save_catalog(&engine.catalog()))?;

@@ -138,13 +138,13 @@ impl SlotWriter {
 }
 
 /// A slot's entries in a file that was read, aligned to 16 bytes and its checksum verified.
-pub struct Slots<'a>(&'a ArchivedDirectory);
+pub struct SlotReader<'a>(&'a ArchivedDirectory);
 
-impl<'a> Slots<'a> {
+impl<'a> SlotReader<'a> {
     /// Checks the directory.
-    pub fn open(bytes: &'a [u8]) -> Result<Slots<'a>, SnapshotError> {
+    pub fn open(bytes: &'a [u8]) -> Result<SlotReader<'a>, SnapshotError> {
         rkyv::access::<ArchivedDirectory, rancor::Failure>(bytes)
-            .map(Slots)
+            .map(SlotReader)
             .map_err(|_| SnapshotError::Directory)
     }
 

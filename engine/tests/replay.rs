@@ -16,7 +16,7 @@ use engine::identity::{Assurance, IdentityKind};
 use engine::points::Points;
 use engine::record::{Body, FirstHit, Name, NameKind, Published, StepRecord, Withdrawn};
 use engine::sales::SalesRules;
-use engine::snapshot::{Slots, SnapshotError, load_catalog, save_catalog};
+use engine::snapshot::{SlotReader, SnapshotError, load_catalog, save_catalog};
 use engine::threshold::{Direction, Gate};
 use engine::time::Timestamp;
 use engine::visitor::VISITOR_LIFE;
@@ -87,7 +87,7 @@ impl Life {
     fn snapshot(&mut self) -> Snapshot {
         const MOMENTS: u64 = 30;
         let from = self.world.journal.0.len();
-        let keys = self.world.engine.keys();
+        let ids = self.world.engine.ids();
         let mut moments: Vec<Vec<Slot>> = vec![Vec::new(); MOMENTS as usize];
         for slot in 0..Slot::COUNT as u16 {
             moments[self.chance.below(MOMENTS) as usize].push(Slot(slot));
@@ -95,7 +95,7 @@ impl Life {
         let mut slots = Vec::new();
         for now in moments {
             for slot in now {
-                let saved = self.world.engine.save_slot(slot, &keys, self.now).unwrap();
+                let saved = self.world.engine.save_slot(slot, &ids, self.now).unwrap();
                 let known = self.world.journal.0.len() as u64;
                 assert!(saved.latest.ordinal() <= known, "nothing is ahead of the journal");
                 slots.push(saved.bytes.to_vec());
@@ -252,8 +252,8 @@ struct Snapshot {
 impl Snapshot {
     /// Of a moment at which nothing happens.
     fn of(engine: &Engine, from: usize, now: Timestamp) -> Snapshot {
-        let keys = engine.keys();
-        let slots = (0..Slot::COUNT as u16).map(|slot| engine.save_slot(Slot(slot), &keys, now));
+        let ids = engine.ids();
+        let slots = (0..Slot::COUNT as u16).map(|slot| engine.save_slot(Slot(slot), &ids, now));
         let slots = slots.map(|saved| saved.unwrap().bytes.to_vec()).collect();
         Snapshot { from, slots, catalog: save_catalog(&engine.catalog()) }
     }
@@ -264,7 +264,7 @@ impl Snapshot {
         for bytes in &self.slots {
             let mut aligned: AlignedVec = AlignedVec::new();
             aligned.extend_from_slice(bytes);
-            let slots = Slots::open(&aligned).unwrap();
+            let slots = SlotReader::open(&aligned).unwrap();
             engine.restore_slot(&slots, &|_, sealed| world::unseal(sealed)).unwrap();
         }
         engine
@@ -393,7 +393,7 @@ fn whatever_is_wrong_with_a_snapshot_has_a_name_and_nothing_panics() {
             bytes.resize(chance.below(bytes.len() as u64) as usize, 0);
         }
         let unseal = |_, _: &[u8]| Attributes::new();
-        let read = Slots::open(&bytes).and_then(|slots| engine.restore_slot(&slots, &unseal));
+        let read = SlotReader::open(&bytes).and_then(|slots| engine.restore_slot(&slots, &unseal));
         refused += usize::from(read.is_err());
     }
     assert!(refused > 2_000, "{refused}");

@@ -394,7 +394,7 @@ impl Snapshot {
         for part in &self.parts {
             let payload = self.read(part)?;
             if part.kind == Kind::Slot {
-                let counts = engine::snapshot::Slots::open(&payload)?.counts();
+                let counts = engine::snapshot::SlotReader::open(&payload)?.counts();
                 visitors += counts.0 as u64;
                 leads += counts.1 as u64;
             }

@@ -15,7 +15,7 @@ use engine::attribute::Attributes;
 use engine::engine::Engine;
 use engine::id::{LeadId, Position, Slot};
 use engine::record::Record;
-use engine::snapshot::{Slots, load_catalog, save_catalog};
+use engine::snapshot::{SlotReader, load_catalog, save_catalog};
 
 use crate::app::App;
 use crate::config;
@@ -143,10 +143,10 @@ pub fn take(app: &App, store: &Store, queue: &NewQueue<'_>) -> Result<(End, u64)
     let install = store.install;
     let head = Head { install, evolve: EVOLVE, incarnation, from, created };
     let mut writing = Writing::begin(store.disk.as_ref(), head)?;
-    let keys = app.engine.keys();
+    let ids = app.engine.ids();
     let mut end = End::default();
     for slot in 0..Slot::COUNT as u16 {
-        let saved = app.engine.save_slot(Slot(slot), &keys, created).map_err(Fault::Content)?;
+        let saved = app.engine.save_slot(Slot(slot), &ids, created).map_err(Fault::Content)?;
         end.until = end.until.max(saved.latest);
         end.visitors += saved.visitors as u64;
         end.leads += saved.leads as u64;
@@ -215,7 +215,7 @@ pub fn restore(snapshot: &Snapshot, engine: &Engine, sealer: &Sealer) -> Result<
         while let Some(part) = snapshot.parts().get(next.fetch_add(1, Ordering::Relaxed)) {
             if part.kind == Kind::Slot {
                 let payload = snapshot.read(part)?;
-                engine.restore_slot(&Slots::open(&payload)?, &unseal)?;
+                engine.restore_slot(&SlotReader::open(&payload)?, &unseal)?;
             }
         }
         Ok(())

@@ -28,7 +28,7 @@ use crate::visitor::{Known, LeadEvent, Visit, Visitor, server_event};
 
 pub use self::erase::Erased;
 use self::erase::Erasures;
-pub use self::saving::Keys;
+pub use self::saving::Ids;
 use self::step::step_lead;
 pub use self::step::{Answered, Authority, StepError, Withdrawal};
 use self::timer::Timers;

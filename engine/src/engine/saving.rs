@@ -6,18 +6,18 @@ use std::sync::atomic::Ordering;
 use crate::catalog::Catalog;
 use crate::id::{LeadId, Position, Slot, VisitorId};
 use crate::lead::Unseal;
-use crate::snapshot::{SavedSlot, SlotWriter, Slots, SnapshotError};
+use crate::snapshot::{SavedSlot, SlotReader, SlotWriter, SnapshotError};
 use crate::time::Timestamp;
 
 use super::{Engine, SWEEP_MARGIN, written};
 
-/// The keys of everything in memory, by slot. Whatever comes later is in the records after.
-pub struct Keys {
+/// The ids of everything in memory, by slot. Whatever comes later is in the records after.
+pub struct Ids {
     visitors: Vec<VisitorId>,
     leads: Vec<LeadId>,
 }
 
-impl Keys {
+impl Ids {
     fn visitors_of(&self, slot: Slot) -> &[VisitorId] {
         let from = self.visitors.partition_point(|id| id.slot() < slot);
         let until = self.visitors.partition_point(|id| id.slot() <= slot);
@@ -32,16 +32,16 @@ impl Keys {
 }
 
 impl Engine {
-    /// The keys of everything in memory.
-    pub fn keys(&self) -> Keys {
+    /// The ids of everything in memory.
+    pub fn ids(&self) -> Ids {
         let (visitors, leads) = self.sizes();
-        let mut keys =
-            Keys { visitors: Vec::with_capacity(visitors), leads: Vec::with_capacity(leads) };
-        self.visitors.each(|id, _| keys.visitors.push(*id));
-        self.leads.each(|id, _| keys.leads.push(*id));
-        keys.visitors.sort_unstable();
-        keys.leads.sort_unstable();
-        keys
+        let mut ids =
+            Ids { visitors: Vec::with_capacity(visitors), leads: Vec::with_capacity(leads) };
+        self.visitors.each(|id, _| ids.visitors.push(*id));
+        self.leads.each(|id, _| ids.leads.push(*id));
+        ids.visitors.sort_unstable();
+        ids.leads.sort_unstable();
+        ids
     }
 
     /// Writes down a slot's entries as each is now, but for visitors whom a sweep at `now` would
@@ -49,12 +49,12 @@ impl Engine {
     pub fn save_slot(
         &self,
         slot: Slot,
-        keys: &Keys,
+        ids: &Ids,
         now: Timestamp,
     ) -> Result<SavedSlot, SnapshotError> {
         let surely = now.minus(SWEEP_MARGIN);
         let mut writer = SlotWriter::default();
-        for id in keys.visitors_of(slot) {
+        for id in ids.visitors_of(slot) {
             if let Some(visitor) = self.visitors.get(id)
                 && visitor.exists()
                 && !visitor.is_expired(surely)
@@ -62,7 +62,7 @@ impl Engine {
                 writer.visitor(*id, &visitor);
             }
         }
-        for id in keys.leads_of(slot) {
+        for id in ids.leads_of(slot) {
             if let Some(lead) = self.leads.get(id).filter(|lead| lead.exists()) {
                 writer.lead(*id, &lead);
             }
@@ -74,7 +74,7 @@ impl Engine {
     /// snapshot was begun come next, and then the timers.
     pub fn restore_slot(
         &self,
-        slots: &Slots<'_>,
+        slots: &SlotReader<'_>,
         unseal: &Unseal<'_>,
     ) -> Result<(), SnapshotError> {
         slots.read(
