@@ -279,7 +279,9 @@ test("a form tells exactly the mapped fields, and passwords, cards and furigana 
     attributes: { name: "田中 恵", company: "サンプル精機", department: "製造部", title: "部長", phone: "03-1234-5678", industry: "manufacturing" },
   });
   assert.equal(unique(named("identify")).length, 1);
-  const sent = decodeURIComponent(JSON.stringify(collector.hits()));
+  // Ids and times are chance: four digits of a card may well be in them.
+  const told = collector.hits().map(({ i, n, at, st, ...rest }) => rest);
+  const sent = decodeURIComponent(JSON.stringify(told)).replaceAll(/localhost:\d+/g, "site");
   assert.doesNotMatch(sent, /pass-secret|hidden-secret|free-text-secret|タナカ|メグミ|4111|5500|other@|sized/);
 });
 

@@ -44,6 +44,15 @@ fn settled(server: &Server, endpoint: &str, why: &str, count: u64) {
     });
 }
 
+/// Waits until it is on the disk that a message was taken: after that no restart sends it again.
+fn taken(server: &Server, message: &Received) {
+    let id = message.header("webhook-id");
+    wait_for("its delivery is noted", || {
+        let lines = server.get("/api/deliveries")["deliveries"].clone();
+        lines.as_array().unwrap().iter().any(|line| line["alert"] == id).then_some(())
+    });
+}
+
 fn missing(server: &Server, endpoint: &str, why: &str) -> u64 {
     let gaps = server.get(&format!("/api/alerts/gaps?endpoint={endpoint}"));
     gaps["missing"][why].as_u64().unwrap()
@@ -202,6 +211,7 @@ fn too_many_messages_of_a_day_are_one_digest_at_the_end_of_work() {
     assert!(line["url"].as_str().unwrap().ends_with(&format!("/leads/{lead}")), "{line}");
 
     // The next day is a new one, and nothing is said twice.
+    taken(&server, &digest);
     server.kill();
     server.pass_clock_ms(16 * HOUR);
     server.restart();
@@ -241,6 +251,7 @@ fn in_the_morning_a_room_is_told_what_is_open_and_nothing_if_nothing_is() {
     }
     server.to("2026-12-07 08:00");
     wait_told(&room, 3);
+    settled(&server, "room", "pending", 0);
     server.kill();
     server.restart();
     server.to("2026-12-07 08:59:59");
@@ -260,6 +271,7 @@ fn in_the_morning_a_room_is_told_what_is_open_and_nothing_if_nothing_is() {
     ];
     let expected = expected.map(|(section, text)| (section.to_owned(), text.to_owned()));
     assert_eq!(lines(&found), expected);
+    taken(&server, &summary);
     server.kill();
     server.restart();
     server.pass_ms(60_000);
