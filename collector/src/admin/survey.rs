@@ -29,7 +29,9 @@ pub(super) struct Survey {
     pub(super) at: Timestamp,
     /// People, but for tests.
     pub(super) leads: u64,
-    /// How many are on each list.
+    /// The named lists of then,
+    named: Arc<NamedLists>,
+    /// and how many are on each.
     pub(super) listed: BTreeMap<String, u64>,
     /// By line and gate: leads that have the points for a line and are kept out by the gate.
     pub(super) shut_out: BTreeMap<(String, &'static str), u64>,
@@ -52,8 +54,6 @@ pub struct Surveys {
 #[derive(Clone)]
 struct Last {
     survey: Arc<Survey>,
-    /// Of these lists.
-    named: Arc<NamedLists>,
     made_ms: u64,
     took_ms: u64,
 }
@@ -73,7 +73,7 @@ impl Surveys {
         let survey = Arc::new(survey(app, lists, &named));
         let made_ms = app.clock.boot_ms();
         let took_ms = made_ms.saturating_sub(began_ms);
-        let last = Last { survey: Arc::clone(&survey), named, made_ms, took_ms };
+        let last = Last { survey: Arc::clone(&survey), made_ms, took_ms };
         *locked(&self.last) = Some(last);
         drop(at_work);
         survey
@@ -82,19 +82,20 @@ impl Surveys {
     fn fresh(&self, app: &App) -> Option<Arc<Survey>> {
         let last = locked(&self.last).clone()?;
         let age_ms = app.clock.boot_ms().saturating_sub(last.made_ms);
-        let same = Arc::ptr_eq(&last.named, &app.named.load_full());
+        let same = Arc::ptr_eq(&last.survey.named, &app.named.load_full());
         let holds = last.took_ms >= QUICK_MS && age_ms < last.took_ms * REST_FACTOR;
         (same && holds).then_some(last.survey)
     }
 }
 
-fn survey(app: &App, lists: &Lists, named: &NamedLists) -> Survey {
+fn survey(app: &App, lists: &Lists, named: &Arc<NamedLists>) -> Survey {
     let now = app.clock.now();
     let in_force = app.scoring.load_full();
     let mut found = Survey {
         at: now,
         leads: 0,
         listed: named.all().iter().map(|list| (list.id.clone(), 0)).collect(),
+        named: Arc::clone(named),
         shut_out: BTreeMap::new(),
         waiting: 0,
         untaken: 0,
@@ -151,8 +152,8 @@ impl Admin {
     /// The named lists, each with how many are on it.
     pub(super) fn named_lists(&self) -> Value {
         let survey = self.surveys.get(&self.app, &self.lists);
-        let named = self.app.named.load();
-        let rows: Vec<Value> = named
+        let rows: Vec<Value> = survey
+            .named
             .all()
             .iter()
             .map(|list| {
