@@ -9,6 +9,7 @@ use engine::engine::Authority;
 use engine::id::LeadId;
 use engine::record::{Body, Record, Step, StepRecord};
 
+use crate::privacy::without_addresses;
 use crate::seal::{Sealer, attributes_from_bytes, attributes_to_bytes};
 
 /// How a sealed reason begins.
@@ -73,8 +74,7 @@ pub fn without(text: &str, known: &Attributes) -> String {
     for value in values.into_iter().filter(|it| it.chars().count() >= WORD_CHARS_MIN) {
         text = text.replace(value, LEFT_OUT);
     }
-    let plain = |word: &str| if word.contains('@') { LEFT_OUT } else { word }.to_owned();
-    text.split(' ').map(plain).collect::<Vec<_>>().join(" ")
+    without_addresses(&text)
 }
 
 #[cfg(test)]
@@ -118,6 +118,6 @@ mod tests {
         assert_eq!(sealed(&sealer, &record(Step::Erase { names: Vec::new() })), None);
         let known: Attributes = [("name".into(), "田中 恵".into())].into();
         let reason = "田中 恵さん (megumi@x.example) asked by mail";
-        assert_eq!(without(reason, &known), "…さん … asked by mail");
+        assert_eq!(without(reason, &known), "…さん ((address)) asked by mail");
     }
 }

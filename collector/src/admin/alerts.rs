@@ -66,8 +66,8 @@ impl Admin {
         let Some(queued) = self.queued(entry)? else {
             return Ok(None);
         };
-        let erased = queued.lead_id().and_then(|lead| self.app.engine.erasure(lead));
-        let is_void = erased.is_some_and(|(position, _)| queued.cause() < position);
+        let is_erased = |lead| self.app.engine.is_erased_since(lead, queued.cause());
+        let is_void = queued.lead_id().is_some_and(is_erased);
         Ok(is_void.then(|| {
             let Queued { alert, lead, sequence, .. } = queued;
             json!({

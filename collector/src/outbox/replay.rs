@@ -119,13 +119,14 @@ impl Replayed {
                 self.due.retain(|id, _| id.as_str() != queued.alert);
                 let erased = queued.lead_id().and_then(|lead| self.erased.get(&lead));
                 let is_void = erased.is_some_and(|erased| queued.cause() < *erased);
-                let orders = if is_void { Vec::new() } else { orders_of(&queued, unseal) };
-                for order in orders {
-                    queue.step(order.into(), record.time);
+                if !is_void {
+                    for order in orders_of(&queued, unseal) {
+                        queue.step(order.into(), record.time);
+                    }
+                    log.note_held(&queued, record.time);
+                    self.plan.take(&queued, place.0);
                 }
-                log.note_held(&queued, record.time);
                 log.book().add(&queued, place.0);
-                self.plan.take(&queued, place.0);
             }
             Some(Entry::Digest(digest)) => {
                 if let Some(message) = message_of(&digest, unseal) {

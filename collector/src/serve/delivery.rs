@@ -114,9 +114,15 @@ async fn journal_attempts(
     log: Arc<Log>,
     records: Vec<AttemptRecord>,
 ) -> Result<(), JournalStopped> {
+    // What a receiver answered about somebody who was erased meanwhile goes as they did.
+    let about = |alert: &str| {
+        let cause = log.cause(alert)?;
+        let lead = log.book().lead(alert)?;
+        (!app.engine.is_erased_since(lead, cause)).then_some(lead)
+    };
     let entries: Vec<Attempt> = records.iter().map(Attempt::from).collect();
     let sealed = |attempt: &Attempt| {
-        let lead = log.book().lead(&attempt.alert);
+        let lead = about(&attempt.alert);
         Entry::Attempt(attempt.sealed(|answer| app.sealer.seal(lead?, answer).ok()))
     };
     let pushed: Vec<Entry> = entries.iter().map(sealed).collect();
@@ -130,12 +136,15 @@ async fn journal_attempts(
     });
     let last = last.await.map_err(|_| JournalStopped)?.map_err(|_| JournalStopped)?;
     app.journal.wait(last).await.map_err(|_| JournalStopped)?;
-    for (record, line) in records.iter().zip(entries) {
+    for (record, mut line) in records.iter().zip(entries) {
         let delivered = matches!(record.state, Delivery::Delivered { .. });
         let done = record.state.is_final();
         let received = done.then(|| log.take_received(record.message.as_str())).flatten();
         if let Some(received) = received.filter(|_| delivered) {
             app.metrics.click_to_alert.record(record.at.since(received).as_millis() as u64);
+        }
+        if about(&line.alert).is_none() {
+            line.answer.clear();
         }
         log.add(line);
     }

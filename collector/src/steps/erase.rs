@@ -5,15 +5,19 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
 
 use engine::engine::{Authority, Erased, StepError};
-use engine::id::LeadId;
+use engine::id::{LeadId, Position};
 use engine::time::Timestamp;
 
 use super::{Failed, take};
 use crate::app::App;
 use crate::erasures::Erasures;
 use crate::words;
+
+/// How long the record of an erasure may take to the disk: after that, asking again finishes it.
+const DURABLE_WITHIN: Duration = Duration::from_mins(1);
 
 /// Erases a person, by any name of theirs. Nothing that was sealed for them can be read when
 /// this ends.
@@ -39,11 +43,11 @@ fn erase_with(
     let erased = match done {
         Ok(erased) => erased,
         Err(failed) => {
-            app.sealer.reopen(&names);
             if failed == Failed::Step(StepError::Erased) {
                 // It may have been cut off after that.
                 finish_all(app, erasures)?;
             }
+            app.sealer.reopen(&names);
             return Err(failed);
         }
     };
@@ -51,7 +55,7 @@ fn erase_with(
     names.sort_unstable();
     names.dedup();
     app.sealer.close(&names);
-    finish(app, erasures, &names, erased.time)?;
+    finish(app, erasures, &names, (erased.position, erased.time))?;
     // What an older snapshot has of them goes when newer ones have taken its place.
     app.snapshots.wanted.store(true, Ordering::Release);
     Ok(erased)
@@ -63,8 +67,12 @@ fn finish(
     app: &App,
     erasures: &mut Erasures,
     names: &[LeadId],
-    time: Timestamp,
+    (position, time): (Position, Timestamp),
 ) -> Result<(), Failed> {
+    // A lossy journal answers before this is on the disk; a key does not go before.
+    if !app.journal.wait_durable(position, DURABLE_WITHIN) {
+        return Err(Failed::Journal);
+    }
     let done = app.sealer.forget(names).and_then(|()| erasures.add(names, time));
     done.map_err(|error| {
         tracing::error!(%error, "a person is erased and their key is not gone; start again");
@@ -76,14 +84,14 @@ fn finish(
 
 /// The same of all that the journal knows and the log does not.
 fn finish_all(app: &App, erasures: &mut Erasures) -> Result<(), Failed> {
-    let mut cut_off: BTreeMap<Timestamp, Vec<LeadId>> = BTreeMap::new();
-    for (lead, (_, time)) in app.engine.erasures() {
+    let mut cut_off: BTreeMap<(Position, Timestamp), Vec<LeadId>> = BTreeMap::new();
+    for (lead, (position, time)) in app.engine.erasures() {
         if !erasures.knows(lead, time) {
-            cut_off.entry(time).or_default().push(lead);
+            cut_off.entry((position, time)).or_default().push(lead);
         }
     }
-    for (time, names) in cut_off {
-        finish(app, erasures, &names, time)?;
+    for (erased, names) in cut_off {
+        finish(app, erasures, &names, erased)?;
     }
     Ok(())
 }

@@ -193,6 +193,10 @@ pub fn undo(app: &App, position: Position, why: &Authority) -> Result<Position, 
     if step.step == Step::Job {
         return withdraw::put_back(app, position, why);
     }
+    // What undoes it for a browser names nobody by itself.
+    let about = step.visit.as_ref().and(step.lead.as_ref()).map(|part| part.lead);
+    let own = about.map(|lead| words::about(&app.sealer, lead, why));
+    let why = own.as_ref().unwrap_or(why);
     take(app, |engine, means| engine.undo((&step, position), why, means))
 }
 

@@ -109,10 +109,14 @@ pub fn put_back(app: &App, job: Position, why: &Authority) -> Result<Position, F
     let _one = alone(app);
     let mut found = Found::new();
     let mut undone = false;
-    walk(app, job, |_, record| {
+    let mut about = None;
+    walk(app, job, |position, record| {
         let Body::Step(step) = &record.body else {
             return;
         };
+        if position == job {
+            about = words::parts(&step.reason).map(|(lead, _)| lead);
+        }
         undone |= step.step == Step::Job && step.undoes == job;
         let Step::Withdraw(withdrawn) = &step.step else {
             return;
@@ -128,10 +132,6 @@ pub fn put_back(app: &App, job: Position, why: &Authority) -> Result<Position, F
         return Err(Failed::Step(StepError::NotUndoable));
     }
     let why = Authority { undoes: job, ..why.clone() };
-    let about = match found.keys().map(|(_, whose)| *whose).collect::<BTreeSet<_>>().first() {
-        Some(Some(lead)) => Some(*lead),
-        Some(None) | None => None,
-    };
     Ok(apply(app, found, about, &why)?.job)
 }
 
@@ -281,7 +281,7 @@ pub(super) fn walk(
 
 /// Withdraws or puts back, a slice at a time, each person's and each browser's in a record of its
 /// own. What a stop cuts short, asking again completes.
-/// `about`: the one person whom it concerns, under whose key the words of its first record stand.
+/// `about`: the one person whom it concerns, under whose key the words of all of them stand.
 fn apply(
     app: &App,
     found: Found,
@@ -289,9 +289,8 @@ fn apply(
     why: &Authority,
 ) -> Result<Outcome, Failed> {
     let own = about.map(|lead| words::about(&app.sealer, lead, why));
-    let of_job = own.as_ref().unwrap_or(why);
-    let none = Position::NONE;
-    let job = take(app, |engine, means| Ok(engine.note(Step::Job, none, of_job, means)))?;
+    let why = own.as_ref().unwrap_or(why);
+    let job = take(app, |engine, means| Ok(engine.note(Step::Job, Position::NONE, why, means)))?;
     let mut outcome = Outcome { job, ..Outcome::default() };
     let (mut leads, mut visitors) = (BTreeSet::new(), BTreeSet::new());
     let mut withdrawn = BTreeSet::new();

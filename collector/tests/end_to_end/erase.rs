@@ -67,8 +67,19 @@ fn lives(server: &Server, good: &Receiver) -> (Browser, String) {
     let sent = client.send("POST", "/s/feedback", &headers, answer.to_string().as_bytes());
     assert_eq!(sent.unwrap().status, 200);
     let lead = server.lead_by(HER)["id"].as_str().unwrap().to_owned();
-    let reason = format!("{CANARY} called");
-    server.step("/api/withdraw", json!({ "lead": lead, "reason": reason, "actor": CANARY }));
+    let said = |mut wish: Value| {
+        wish["reason"] = json!(format!("{CANARY} called"));
+        wish["actor"] = json!(CANARY);
+        wish
+    };
+    let withdraw = || server.step("/api/withdraw", said(json!({ "lead": lead })));
+    let taken = withdraw();
+    server.step("/api/undo", said(json!({ "position": taken["position"] })));
+    withdraw();
+    let browser = server.lead_by(HER)["links"][0]["visitor"].clone();
+    let wish = json!({ "visitor": browser, "lead": lead });
+    let taken = server.step("/api/unlink", said(wish));
+    server.step("/api/undo", said(json!({ "position": taken["position"] })));
     server.pass_ms(1_000);
     (her, lead)
 }

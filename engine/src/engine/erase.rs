@@ -107,6 +107,11 @@ impl Engine {
         (entry.erased != Position::NONE).then_some((entry.erased, entry.erased_at))
     }
 
+    /// Whether a name was erased after a record: what that says of it is void.
+    pub fn is_erased_since(&self, name: LeadId, cause: Position) -> bool {
+        self.erasure(name).is_some_and(|(position, _)| cause < position)
+    }
+
     /// Every name that was erased, whoever it is now: where that is recorded, and when.
     pub fn erasures(&self) -> BTreeMap<LeadId, (Position, Timestamp)> {
         let mut erased = BTreeMap::new();

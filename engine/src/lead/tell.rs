@@ -314,7 +314,7 @@ impl Draft<'_> {
         }
     }
 
-    /// Tells everybody that two leads are one, or are two again.
+    /// Tells everybody that two leads are one, are two again, or are nobody any more.
     pub(super) fn tell_of_names(&mut self, kind: AlertKind, other: Option<LeadId>, at: Timestamp) {
         let stage = self.stage();
         let told = Told { previous_stage: stage, ..self.figures(at, None) };
