@@ -111,7 +111,7 @@ impl Outbox {
                 found => Ok(found),
             };
             match app.stalled.read(Follows::Outbox, over, read) {
-                Some(Ok(record)) => self.queue(&id, &record, due),
+                Some(Ok(record)) => self.queue(&id, &record, due, &over),
                 Some(Err(error)) => tracing::error!(%error, "a message waits for the next start"),
                 None => return,
             }
@@ -136,7 +136,7 @@ impl Outbox {
                         // Why a message is taken back stands in it.
                         words::unseal(step, |lead, sealed| app.sealer.unseal(lead, sealed));
                     }
-                    self.follow(&record, place);
+                    self.follow(&record, place, &over);
                 }
                 Some((_, Some(Err(error)))) => {
                     tracing::error!(%error, "the outbox passes over a record");
@@ -147,7 +147,7 @@ impl Outbox {
         }
     }
 
-    fn follow(&mut self, record: &Record, place: (Position, u32)) {
+    fn follow(&mut self, record: &Record, place: (Position, u32), over: &dyn Fn() -> bool) {
         self.meetings.take(record);
         if let Some(names) = erased_names(record) {
             self.forget(names);
@@ -156,7 +156,8 @@ impl Outbox {
             let key = self.app.install.alert;
             let alert_id = |cause: &Cause<'_>| AlertId::derive(&key, cause);
             for (id, message) in messages(part, place, &alert_id) {
-                self.queue(&id, record, Due { position: place.0, place: message.place });
+                let due = Due { position: place.0, place: message.place };
+                self.queue(&id, record, due, over);
             }
         }
         let Body::Outbox(bytes) = &record.body else {
@@ -188,8 +189,8 @@ impl Outbox {
     }
 
     /// Freezes a message for everybody who wants it, all in one record: none is forgotten by a
-    /// crash.
-    fn queue(&mut self, id: &AlertId, record: &Record, due: Due) {
+    /// crash. What still waits when all is `over` is due again at the next start.
+    fn queue(&mut self, id: &AlertId, record: &Record, due: Due, over: &dyn Fn() -> bool) {
         if self.log.cause(id.as_str()).is_some() {
             return;
         }
@@ -209,11 +210,15 @@ impl Outbox {
             return;
         };
         // Their old key goes first.
-        while self.app.sealer.is_closing(part.lead) && !self.app.journal.has_ended() {
+        while self.app.sealer.is_closing(part.lead) {
+            if over() {
+                return;
+            }
             thread::sleep(CLOSING_LOOK_EVERY);
         }
         let frozen = loop {
             match self.freeze(id, record, due, (part, message), &lead) {
+                Err(SealError::DiskFull) if over() => return,
                 // As `push` does: space returns, or the journal ends.
                 Err(SealError::DiskFull) if !self.app.journal.is_refusing_for_good() => {
                     thread::sleep(LOOK_EVERY);
@@ -246,8 +251,7 @@ impl Outbox {
 
     /// Whether a record about a lead is from before they were erased.
     fn is_void(&self, lead: Option<LeadId>, cause: Position) -> bool {
-        let erased = lead.and_then(|lead| self.app.engine.erasure(lead));
-        erased.is_some_and(|(position, _)| cause < position)
+        lead.is_some_and(|lead| self.app.engine.is_erased_since(lead, cause))
     }
 
     fn is_test(&self, lead: LeadId) -> bool {

@@ -115,8 +115,6 @@ pub enum Fault {
     Parts,
     /// What is in a part cannot be read.
     Content(SnapshotError),
-    /// The followers' part cannot be read.
-    Followers(String),
     /// It knows of records that the journal has not.
     Ahead,
     /// The journal begins after what it needs.
@@ -137,7 +135,6 @@ impl fmt::Display for Fault {
             Self::Hash => f.write_str("the hash of the whole does not match"),
             Self::Parts => f.write_str("parts are missing"),
             Self::Content(error) => error.fmt(f),
-            Self::Followers(why) => write!(f, "the followers' part cannot be read: {why}"),
             Self::Ahead => f.write_str("it knows of records that the journal has not"),
             Self::Lost => f.write_str("it was taken before a loss that was accepted"),
             Self::Behind => f.write_str("the journal begins after what it needs"),

@@ -45,7 +45,7 @@ pub struct Store {
     install: [u8; 16],
 }
 
-/// What is known of the snapshots, for the metrics.
+/// What is known of the snapshots, for the metrics, and whether one is asked for.
 #[derive(Debug, Default)]
 pub struct Figures {
     /// Taken since the start.
@@ -71,6 +71,8 @@ pub enum Failed {
     Journal(String),
     /// The journal ended, or its disk is so slow that it was given up.
     NotDurable,
+    /// The server stops.
+    Stopped,
 }
 
 impl fmt::Display for Failed {
@@ -79,6 +81,7 @@ impl fmt::Display for Failed {
             Self::File(fault) => fault.fmt(f),
             Self::Journal(why) => write!(f, "the journal could not be followed: {why}"),
             Self::NotDurable => f.write_str("what it knows of did not become durable"),
+            Self::Stopped => f.write_str("the server stops"),
         }
     }
 }
@@ -135,7 +138,12 @@ impl Store {
 pub type NewQueue<'a> = dyn Fn() -> Queue + Send + 'a;
 
 /// Takes a snapshot of everything, while hits go on. Says what it holds and its bytes.
-pub fn take(app: &App, store: &Store, queue: &NewQueue<'_>) -> Result<(End, u64), Failed> {
+fn take(
+    app: &App,
+    store: &Store,
+    queue: &NewQueue<'_>,
+    stop: &AtomicBool,
+) -> Result<(End, u64), Failed> {
     store.tidy()?;
     let created = app.clock.now();
     let from = app.journal.pushed();
@@ -146,6 +154,9 @@ pub fn take(app: &App, store: &Store, queue: &NewQueue<'_>) -> Result<(End, u64)
     let ids = app.engine.ids();
     let mut end = End::default();
     for slot in 0..Slot::COUNT as u16 {
+        if stop.load(Ordering::Acquire) {
+            return Err(Failed::Stopped);
+        }
         let saved = app.engine.save_slot(Slot(slot), &ids, created).map_err(Fault::Content)?;
         end.until = end.until.max(saved.latest);
         end.visitors += saved.visitors as u64;
@@ -160,7 +171,7 @@ pub fn take(app: &App, store: &Store, queue: &NewQueue<'_>) -> Result<(End, u64)
     if !app.journal.wait_durable(end.until, DURABLE_WITHIN) {
         return Err(Failed::NotDurable);
     }
-    let followers = follow(app, store, queue, end.until)?;
+    let followers = follow(app, store, queue, (end.until, stop))?;
     writing.part(Kind::Followers, 0, &followers.save())?;
     end.followed = end.until;
     let bytes = writing.finish(end)?;
@@ -174,7 +185,7 @@ fn follow(
     app: &App,
     store: &Store,
     queue: &NewQueue<'_>,
-    until: Position,
+    (until, stop): (Position, &AtomicBool),
 ) -> Result<Followers, Failed> {
     let unseal = |lead: LeadId, sealed: &[u8]| app.sealer.unseal(lead, sealed);
     let alert_id = |cause: &Cause<'_>| AlertId::derive(&app.install.alert, cause);
@@ -188,6 +199,9 @@ fn follow(
         known.unwrap_or_else(|| (Followers::new(queue()), Position::NONE));
     let mut follower = app.journal.follow(at.next());
     while at < until {
+        if stop.load(Ordering::Acquire) {
+            return Err(Failed::Stopped);
+        }
         let entry = follower.next_blocking(LOOK_EVERY);
         let entry = entry.map_err(|error| Failed::Journal(error.to_string()))?;
         let Some(entry) = entry else {
@@ -240,7 +254,7 @@ pub fn run(app: &App, store: &Store, queue: &NewQueue<'_>, stop: &AtomicBool) {
                 written: app.journal.figures().written_bytes,
                 position: app.journal.pushed(),
             };
-            note(app, &take(app, store, queue), last.at_ms);
+            note(app, &take(app, store, queue, stop), last.at_ms);
         }
         thread::sleep(LOOK_EVERY);
     }
@@ -276,6 +290,7 @@ fn note(app: &App, taken: &Result<(End, u64), Failed>, began_ms: u64) {
             let (visitors, leads) = (end.visitors, end.leads);
             tracing::info!(visitors, leads, bytes, took_ms, "a snapshot was taken");
         }
+        Err(Failed::Stopped) => {}
         Err(why) => {
             figures.failed.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(%why, "no snapshot was taken; the journal holds everything");

@@ -1,7 +1,5 @@
 //! The book as a snapshot holds it: its lines and parts. What is found by them is made anew.
 
-use std::collections::BTreeMap;
-
 use engine::alert::AlertKind;
 use engine::id::{LeadId, Position};
 use rkyv::{Archive, Deserialize, Serialize};
@@ -125,8 +123,7 @@ impl Book {
             book.by_lead.entry(lead).or_default().push(number);
             book.lines.push(line);
         }
-        let numbered: BTreeMap<_, _> = book.by_alert.iter().collect();
-        let whole = end == book.parts.len() && numbered.len() == book.lines.len();
+        let whole = end == book.parts.len() && book.by_alert.len() == book.lines.len();
         whole.then_some(book).ok_or(Unfit::Places)
     }
 }
