@@ -100,7 +100,7 @@ enum Command {
         #[command(flatten)]
         access: Access,
     },
-    /// Erase a person: everything known of them goes, and every receiver is told.
+    /// Erase a person: everything known of them goes, and receivers are told.
     Forget {
         /// The lead's id, or an address.
         #[arg(value_name = "LEAD_OR_EMAIL")]

@@ -38,7 +38,7 @@ pub fn notice(loaded: &Loaded, lang: Lang) -> String {
             part("送信先", receivers_ja(loaded));
             part("利用目的", purposes_ja());
             part("同意について", settings.sites.iter().map(consent_ja).collect());
-            part("開示・消去の求め", rights_ja());
+            part("開示・消去の求め", rights_ja(loaded));
         }
         Lang::En => {
             part("What is collected", collected_en(settings));
@@ -46,7 +46,7 @@ pub fn notice(loaded: &Loaded, lang: Lang) -> String {
             part("Who receives it", receivers_en(loaded));
             part("What it is for", purposes_en());
             part("Consent", settings.sites.iter().map(consent_en).collect());
-            part("Your rights", rights_en());
+            part("Your rights", rights_en(loaded));
         }
     }
     let title = match lang {
@@ -285,24 +285,39 @@ fn consent_en(site: &Site) -> String {
     }
 }
 
-fn rights_ja() -> Vec<String> {
-    [
-        "送信の停止(オプトアウト)は /optout のページから行えます",
-        "当社が保有するご本人の情報は、求めに応じて開示し、消去します。消去した場合は、送信先にも\
-         消去を連絡します",
+fn rights_ja(loaded: &Loaded) -> Vec<String> {
+    let by_hand = match told_by_hand(loaded, "、").as_str() {
+        "" => String::new(),
+        names => format!("({names}には担当者が連絡します)"),
+    };
+    vec![
+        "送信の停止(オプトアウト)は /optout のページから行えます".to_owned(),
+        format!(
+            "当社が保有するご本人の情報は、求めに応じて開示し、消去します。消去した場合は、\
+             送信先にも消去を連絡します{by_hand}"
+        ),
     ]
-    .map(str::to_owned)
-    .to_vec()
 }
 
-fn rights_en() -> Vec<String> {
-    [
-        "You can stop this on the page /optout",
-        "On request we give you everything we hold about you, and erase it. Whoever received it \
-         from us is then told to erase it too",
+fn rights_en(loaded: &Loaded) -> Vec<String> {
+    let by_hand = match told_by_hand(loaded, ", ").as_str() {
+        "" => String::new(),
+        names => format!(" ({names} by our staff)"),
+    };
+    vec![
+        "You can stop this on the page /optout".to_owned(),
+        format!(
+            "On request we give you everything we hold about you, and erase it. Whoever received \
+             it from us is then told to erase it too{by_hand}"
+        ),
     ]
-    .map(str::to_owned)
-    .to_vec()
+}
+
+/// The receivers whose settings leave out that somebody was erased.
+fn told_by_hand(loaded: &Loaded, comma: &str) -> String {
+    let real = loaded.endpoints.iter().filter(|endpoint| !endpoint.test);
+    let deaf = real.filter(|endpoint| !endpoint.hears_of_erasures());
+    deaf.map(|endpoint| endpoint.id.as_str()).collect::<Vec<_>>().join(comma)
 }
 
 #[cfg(test)]
@@ -339,6 +354,7 @@ mod tests {
                 ("", ""),
                 ("", &format!("{SFA}mode = \"live\"\n")),
                 ("", &format!("{SFA}hide = [\"email\", \"phone\"]\n")),
+                ("", &format!("{SFA}types = [\"lead.hot\"]\n")),
             ] {
                 assert_ne!(text(mikomi, endpoints, lang), usual, "{mikomi} {endpoints}");
             }

@@ -109,21 +109,6 @@ impl Sealer {
         self.locked().closing.contains(&lead)
     }
 
-    /// How many people have a key.
-    pub fn len(&self) -> usize {
-        self.locked().keys.len()
-    }
-
-    /// Whether nobody has one.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Whether a person has a key.
-    pub fn has_key(&self, lead: LeadId) -> bool {
-        self.locked().keys.contains_key(&lead)
-    }
-
     /// Drops the keys of leads, on the disk before in memory. After a stop anywhere in between all
     /// of them are there, or none. An error means that they may come back at the next start.
     pub fn forget(&self, leads: &[LeadId]) -> io::Result<()> {
@@ -403,7 +388,7 @@ mod tests {
         keys.forget(&[LeadId(1)]).unwrap();
         let keys = Sealer::open(folder.path()).unwrap();
         assert_eq!(keys.unseal(LeadId(1), &sealed), None);
-        assert!(keys.is_empty());
+        assert!(keys.locked().keys.is_empty());
     }
 
     #[test]

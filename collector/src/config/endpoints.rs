@@ -92,6 +92,11 @@ impl Endpoint {
             && about.threshold.is_none_or(|name| takes(&self.thresholds, name))
     }
 
+    /// Whether it hears that somebody was erased.
+    pub fn hears_of_erasures(&self) -> bool {
+        self.types.is_empty() || self.types.contains("lead.erased")
+    }
+
     /// Whether it wants a message: hears of it, and chooses it.
     pub fn wants(&self, about: &About<'_>, is_on: impl Fn(&str) -> bool) -> bool {
         self.hears(about) && self.choice.takes(about, is_on)
