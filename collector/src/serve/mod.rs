@@ -6,6 +6,7 @@ mod listen;
 mod publish;
 mod recovery;
 mod reload;
+mod stages;
 mod timers;
 
 use std::fmt;

@@ -11,6 +11,7 @@ use engine::record::Record;
 use engine::time::Timestamp;
 
 use super::delivery::loading_queue;
+use super::stages::in_stages;
 use super::{Options, StartError};
 use crate::backup;
 use crate::clock::Clock;
@@ -131,21 +132,26 @@ impl Recovery<'_> {
         let unseal = |lead, sealed: &[u8]| self.sealer.unseal(lead, sealed);
         let alert_id = |cause: &Cause<'_>| AlertId::derive(&self.install.alert, cause);
         let began_ms = clock.boot_ms();
-        let (journal, found) = self.open_journal(from.next(), &mut |entry| {
+        let follow = |entry: Entry<'_>| {
             let mut record = match Record::decode(entry.bytes) {
                 Ok(record) => record,
                 Err(error) => {
                     failed.get_or_insert((entry.position, error.to_string()));
-                    return;
+                    return None;
                 }
             };
             last = record.time;
             unseal_with(&mut record, unseal);
-            engine.evolve(&record, entry.position);
             if entry.position > followed {
                 followers.evolve(&record, (entry.position, entry.incarnation), &unseal, &alert_id);
             }
-        })?;
+            Some(record)
+        };
+        let (journal, found) = in_stages(
+            |each| self.open_journal(from.next(), each),
+            follow,
+            |record, position| engine.evolve(&record, position),
+        )?;
         if let Some((position, why)) = failed {
             return Err(Failed::Start(StartError::Record(position, why)));
         }
