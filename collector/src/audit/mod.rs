@@ -226,7 +226,7 @@ impl Auditing<'_> {
         }
         let from = base.map_or(Position::NONE, |snapshot| snapshot.head.from);
         self.replay(&mut audit, from)?;
-        Ok(audit.finish(&app.engine))
+        Ok(audit.finish(&app.engine, app.clock.now()))
     }
 
     /// Leads the shadow along the journal to where the last of the entries was looked at.

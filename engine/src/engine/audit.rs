@@ -266,8 +266,9 @@ impl Audit {
         }
     }
 
-    /// What was found, when all records until [`Audit::until`] were applied.
-    pub fn finish(mut self, live: &Engine) -> Audited {
+    /// What was found, when all records until [`Audit::until`] were applied. Who has expired by
+    /// `now` may have been swept meanwhile.
+    pub fn finish(mut self, live: &Engine, now: Timestamp) -> Audited {
         let open: Vec<(Who, Position)> = self
             .noted
             .iter()
@@ -278,7 +279,7 @@ impl Audit {
             self.report(who, How::Unfounded, position);
         }
         let mut missing: Vec<(Who, Position)> = Vec::new();
-        let (noted, now) = (&self.noted, self.now);
+        let (noted, now) = (&self.noted, self.now.max(now));
         let mut note = |who: Who, position| {
             missing.extend((!noted.contains_key(&who)).then_some((who, position)));
         };

@@ -21,7 +21,7 @@ fn audit(life: &mut Life, slots: std::ops::Range<u16>, snapshot: Option<&Snapsho
     }
     (0..3).for_each(|_| life.go_on());
     lead(&mut audit, snapshot, life.world.journal.records());
-    audit.finish(&life.world.engine)
+    audit.finish(&life.world.engine, life.now)
 }
 
 /// Leads the shadow along.
@@ -51,7 +51,7 @@ fn compared(engine: &Engine, pushed: u64, records: &[(Position, Record)]) -> Aud
     let mut audit = Audit::begin(engine, 0..Slot::COUNT as u16, pushed, now);
     assert!(audit.look(engine, usize::MAX));
     lead(&mut audit, None, records.iter().cloned());
-    audit.finish(engine)
+    audit.finish(engine, now)
 }
 
 #[test]
@@ -182,11 +182,11 @@ fn whoever_is_erased_while_an_audit_is_under_way_disturbs_it_and_not_the_next() 
     let erased = world.step(|engine, why, means| engine.erase(lead_of(MAILS[0]), why, means));
     assert!(erased.is_ok());
     lead(&mut first, None, keyless(&world).into_iter());
-    let found = first.finish(&world.engine);
+    let found = first.finish(&world.engine, world.now());
     assert_eq!((found.different, found.disturbed), (1, true));
     let mut second = begin(&world);
     lead(&mut second, None, keyless(&world).into_iter());
-    let found = second.finish(&world.engine);
+    let found = second.finish(&world.engine, world.now());
     assert_eq!((found.different, found.disturbed), (0, false), "{:?}", found.differences);
     assert!(found.entries > 1);
 }
@@ -212,8 +212,24 @@ fn whoever_has_expired_is_missed_by_nobody_whether_swept_or_not() {
             let mut audit = Audit::begin(&world.engine, all, pushed, later);
             assert!(audit.look(&world.engine, usize::MAX));
             lead(&mut audit, from, world.journal.records());
-            let found = audit.finish(&world.engine);
+            let found = audit.finish(&world.engine, later);
             assert_eq!((found.entries, found.differences), (1, vec![]), "swept: {swept}");
         }
     }
+}
+
+#[test]
+fn whoever_is_swept_between_two_looks_is_missed_by_nobody() {
+    let mut world = World::new(example().build(1));
+    let start = at("2026-12-01 09:00");
+    world.to(start).on(1).view("/pricing");
+    let (pushed, all) = (Position::new(0, world.journal.0.len() as u64), 0..Slot::COUNT as u16);
+    let mut audit = Audit::begin(&world.engine, all, pushed, start);
+    // A clock that was a year behind is set right.
+    let later = start.plus(VISITOR_LIFE + Duration::from_hours(48));
+    world.engine.sweep(later);
+    assert!(audit.look(&world.engine, usize::MAX));
+    lead(&mut audit, None, world.journal.records());
+    let found = audit.finish(&world.engine, later);
+    assert_eq!((found.entries, found.differences), (0, vec![]));
 }
