@@ -13,6 +13,7 @@ use engine::rule::MY_PAGE;
 use engine::scoring::Scoring;
 use tokio::sync::broadcast;
 
+use crate::audit::Figures as Audited;
 use crate::clock::Clock;
 use crate::config::{DoNotSend, Excluded, Owners, Settings, Site};
 use crate::erasures::Erasures;
@@ -78,6 +79,8 @@ pub struct App {
     pub full: Full,
     /// Of the snapshots, and whether one is wanted.
     pub snapshots: Snapshotted,
+    /// Of the audit.
+    pub audit: Audited,
     /// Who cannot read the journal any further.
     pub stalled: Stalled,
     /// Where the collector listens, once it does.

@@ -2,6 +2,8 @@
 //! a page view to the message that sales receives, and what never happens on the way.
 #![allow(clippy::unwrap_used)]
 
+#[path = "end_to_end/audit.rs"]
+mod audit;
 #[path = "end_to_end/chats.rs"]
 mod chats;
 #[path = "end_to_end/deliveries.rs"]

@@ -4,7 +4,8 @@
 //! lists the faults and where each is tried.
 //!
 //! `MIKOMI_FAULT_SEEDS=100000 cargo test -p collector --test faults` is the long form;
-//! `MIKOMI_FAULT_FIRST` says with which seed it begins.
+//! `MIKOMI_FAULT_FIRST` says with which seed it begins. That the bench can fail is tried too: with
+//! a bug planted in what surrounds the program here, each time another, it does.
 #![allow(clippy::unwrap_used)]
 
 #[allow(dead_code, reason = "every test file is a crate of its own and uses another part")]
@@ -13,7 +14,9 @@ mod sim {
     pub mod process;
 }
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -107,9 +110,41 @@ fn place(ordinal: u64) -> (Position, u32) {
     (Position::new(0, ordinal), 1)
 }
 
+/// A bug planted in the bench: in its disk, or where it plays the program's part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Planted {
+    /// In the disk.
+    Disk(Fault),
+    /// Senders are answered when their record is pushed.
+    AnswerAtPush,
+    /// Receivers are told when a record is pushed.
+    TellAtPush,
+    /// An alert's id is a number that counts on in each process.
+    CountedId,
+}
+
+/// What is said of an acknowledgement that came too early.
+const EARLY: &str = "what was synced when it was acknowledged";
+/// What is said of a message that should not have been.
+const UNFOUNDED: &str = "was told, and no record says why";
+
+/// Each bug that is tried, and what the bench says when it has found it. That recovery ignores
+/// the chain of the batches is not among them: it would have to be planted in the program itself,
+/// and no place of a file is written twice here, so that positions alone tell.
+const PLANTED: [(&str, Planted, &str); 7] = [
+    ("a 2xx before the sync", Planted::AnswerAtPush, "acknowledged and lost"),
+    ("no sync at all", Planted::Disk(Fault::NoSync), EARLY),
+    ("a failed sync tried again", Planted::Disk(Fault::SyncAgain), EARLY),
+    ("a torn batch accepted", Planted::Disk(Fault::NoChecksums), ": record "),
+    ("no sync of the directory", Planted::Disk(Fault::NoDirectorySync), EARLY),
+    ("told before it is durable", Planted::TellAtPush, UNFOUNDED),
+    ("an alert's id from a counter", Planted::CountedId, UNFOUNDED),
+];
+
 /// What everybody outside of the machine knows.
 #[derive(Default)]
 struct World {
+    planted: Option<Planted>,
     now: u64, // milliseconds after `BEGIN`
     sent: BTreeMap<u64, Hit>,
     /// Sent and not acknowledged: they are sent again.
@@ -220,6 +255,9 @@ struct Life {
     queued: BTreeSet<String>,
     /// What delivery is to do.
     effects: Vec<Effect>,
+    planted: Option<Planted>,
+    /// Ids given by a process that only counts.
+    counted: Cell<u64>,
 }
 
 impl Life {
@@ -248,6 +286,8 @@ impl Life {
             unqueued: Vec::new(),
             queued: BTreeSet::new(),
             effects: Vec::new(),
+            planted: world.planted,
+            counted: Cell::new(0),
         };
         life.queue.step(Queueing::EndpointChanged(endpoint()), world.now());
         for (ordinal, bytes) in &records {
@@ -271,7 +311,10 @@ impl Life {
     /// What a durable record calls for, and what is frozen.
     fn note(&mut self, record: &Record, place: (Position, u32)) {
         if let Some(part) = record.lead_part() {
-            for (id, message) in messages(part, place, &alert_id) {
+            let id = |cause: &Cause<'_>| self.alert_id(cause);
+            let due = messages(part, place, &id).map(|(id, message)| (id, message.kind));
+            let due: Vec<_> = due.collect();
+            for (id, kind) in due {
                 let body = format!("{id} of {}", place.0.ordinal());
                 let frozen = Frozen {
                     endpoint: Some("sfa".into()),
@@ -281,7 +324,7 @@ impl Life {
                 let queued = Queued {
                     alert: id.to_string(),
                     lead: part.lead.to_string(),
-                    kind: message.kind.name().to_owned(),
+                    kind: kind.name().to_owned(),
                     cause: place.0.0,
                     received: record.time.0,
                     bodies: vec![frozen],
@@ -295,6 +338,14 @@ impl Life {
         {
             self.queued.insert(queued.alert);
         }
+    }
+
+    fn alert_id(&self, cause: &Cause<'_>) -> AlertId {
+        if self.planted != Some(Planted::CountedId) {
+            return alert_id(cause);
+        }
+        self.counted.update(|count| count + 1);
+        alert_id(&Cause { position: Position(self.counted.get()), ..*cause })
     }
 
     /// Delivery hears of a frozen message only when it is durable.
@@ -348,6 +399,20 @@ impl Life {
             return;
         }
         let first = self.process.next().ordinal();
+        if self.planted == Some(Planted::AnswerAtPush) {
+            for (_, id) in self.waiting.drain(..) {
+                world.acknowledged.insert(id);
+                world.open.remove(&id);
+            }
+        }
+        if self.planted == Some(Planted::TellAtPush) {
+            for (ordinal, bytes) in (first..).zip(&group) {
+                for alert in called_for(&vec![(ordinal, bytes.clone())]) {
+                    let body = format!("{alert} of {ordinal}").into_bytes();
+                    world.effects.entry(alert).or_insert(body);
+                }
+            }
+        }
         self.process.commit(&group);
         let durable = self.process.durable();
         for (position, id) in std::mem::take(&mut self.waiting) {
@@ -364,8 +429,10 @@ impl Life {
         if is_witnessed {
             // The worst that a power cut could do at this moment loses nothing of it.
             let worst = self.disk.only_what_was_synced();
-            let (_, _, left) = Process::start(&worst, &options()).unwrap();
-            world.check(&left, "what was synced when it was acknowledged");
+            let context = "what was synced when it was acknowledged";
+            let (_, _, left) = Process::start(&worst, &options())
+                .unwrap_or_else(|error| panic!("{context}: recovery said {error}"));
+            world.check(&left, context);
         }
         for (ordinal, bytes) in (first..).zip(&group) {
             let record = decoded(bytes);
@@ -541,10 +608,13 @@ fn finish(mut life: Life, world: &mut World, dice: &mut Dice, context: &str) {
 }
 
 /// One seed; what happened in it.
-fn tell(seed: u64) -> World {
+fn tell(seed: u64, planted: Option<Planted>) -> World {
     let mut dice = Dice::new(seed);
     let disk = SimDisk::new();
-    let mut world = World::default();
+    if let Some(Planted::Disk(bug)) = planted {
+        disk.set(bug, true);
+    }
+    let mut world = World { planted, ..World::default() };
     for number in 0..LIVES {
         let context = format!("seed {seed}, life {number}");
         live(&disk, &mut world, &mut dice, (false, &context));
@@ -569,7 +639,7 @@ struct Sum {
 fn tell_all(seeds: impl Iterator<Item = u64>) -> Sum {
     let mut sum = Sum::default();
     for seed in seeds {
-        let world = tell(seed);
+        let world = tell(seed, None);
         sum.acknowledged += world.acknowledged.len() as u64;
         sum.effects += world.effects.len() as u64;
         sum.told += world.told;
@@ -599,4 +669,30 @@ fn through_any_fault_of_the_disk_acknowledged_hits_count_once_and_alerts_have_on
     }
     assert!(*acknowledged > 10 * seeds && *effects > seeds, "too little was done");
     assert!(told > effects, "nothing was ever told twice: no retry was tried");
+}
+
+/// What the bench says when it finds a bug with a seed, if it does.
+fn says(planted: Planted, seed: u64) -> Option<String> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| tell(seed, Some(planted))));
+    let said = outcome.err()?.downcast_ref::<String>().cloned();
+    Some(said.unwrap_or_else(|| "a panic without words".into()))
+}
+
+/// Whoever believes the bench must have seen it fail. With `MIKOMI_PLANTED_SEEDS` it is counted
+/// with how many of so many seeds it does.
+#[test]
+fn each_planted_bug_makes_the_bench_fail_by_name_and_without_it_the_same_seed_passes() {
+    let count = std::env::var("MIKOMI_PLANTED_SEEDS");
+    let count: u64 = count.map_or(0, |value| value.parse().expect("a number"));
+    for (name, planted, expected) in PLANTED {
+        let first = (0..SHORT).find_map(|seed| Some((seed, says(planted, seed)?)));
+        let (seed, said) = first.unwrap_or_else(|| panic!("not found: {name}"));
+        assert!(said.contains(expected), "{name}: found for another reason: {said}");
+        tell(seed, None);
+        let found = (0..count).filter(|seed| says(planted, *seed).is_some()).count();
+        let said = said.lines().next().unwrap_or_default();
+        let figures = serde_json::json!({ "planted": name, "first": seed + 1, "said": said,
+            "found": found, "of": count });
+        println!("{figures}");
+    }
 }

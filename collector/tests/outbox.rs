@@ -495,6 +495,7 @@ impl Life {
             ready: AtomicBool::new(true),
             full: Full::default(),
             snapshots: Figures::default(),
+            audit: collector::audit::Figures::default(),
             stalled: Stalled::default(),
             listening: OnceLock::new(),
             live: broadcast::channel(1).0,

@@ -65,6 +65,11 @@ mod dashed {
             });
         }
 
+        /// Takes an entry out.
+        pub(crate) fn remove(&self, key: &K) -> Option<V> {
+            self.0.remove(key).map(|(_, value)| value)
+        }
+
         /// Keeps what is to be kept.
         pub(crate) fn retain(&self, keep: impl FnMut(&K, &mut V) -> bool) {
             self.0.retain(keep);
@@ -162,6 +167,10 @@ mod shuffled {
                 let mut shard = shard.write().unwrap_or_else(|it| it.into_inner());
                 shard.iter_mut().for_each(|(key, value)| change(key, value));
             }
+        }
+
+        pub(crate) fn remove(&self, key: &K) -> Option<V> {
+            self.shard(key).write().unwrap_or_else(|it| it.into_inner()).remove(key)
         }
 
         pub(crate) fn retain(&self, mut keep: impl FnMut(&K, &mut V) -> bool) {

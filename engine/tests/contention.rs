@@ -6,15 +6,16 @@
 mod model;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 use std::time::Duration;
 
-use engine::engine::{Arrival, Authority, Engine, Ingested, Means};
+use engine::engine::{Arrival, Audit, Authority, Engine, Ingested, Means};
 use engine::facts::Source;
 use engine::hit::{Hit, HitKind};
-use engine::id::{LeadId, Position, VisitorId};
+use engine::id::{LeadId, Position, Slot, VisitorId};
 use engine::identity::{Assurance, IdentityKind};
 use engine::record::{Body, Published, Record, Step, StepRecord, Withdrawn};
 use engine::scoring::Scoring;
@@ -335,6 +336,63 @@ fn eight_threads_that_join_part_give_and_take_the_same_people_lose_nothing() {
         shared.advance(end);
         shared.replays_alike(end, seed);
         shared.nothing_is_lost(end, seed);
+    }
+}
+
+/// One audit of some slots, from the first record on, while others are at work.
+fn audit(shared: &Shared, slots: std::ops::Range<u16>, now: Timestamp) -> usize {
+    let pushed = Position::new(0, shared.journal.lock().unwrap().0.len() as u64);
+    let mut audit = Audit::begin(&shared.engine, slots, pushed, now);
+    while !audit.look(&shared.engine, 1) {
+        thread::yield_now();
+    }
+    // Whatever was known of when it was looked at is in the journal by now.
+    let journal = shared.journal.lock().unwrap().clone();
+    for (position, record) in journal.records() {
+        if position <= audit.until() && audit.concerns(&record) {
+            audit.apply(&record, position);
+        }
+    }
+    let found = audit.finish(&shared.engine, now);
+    assert_eq!(found.differences, []);
+    found.entries
+}
+
+#[test]
+fn an_audit_beside_threads_that_do_everything_at_once_finds_nothing() {
+    const STEPS: u64 = 100;
+    const WORKERS: usize = 4;
+    static WORKING: AtomicUsize = AtomicUsize::new(0);
+    let start = at("2026-12-01 09:00");
+    for seed in seeds(12) {
+        let shards = [2, 8, 1_024][seed as usize % 3];
+        let shared = Shared::new(shards, mixed().with_sales().build(1));
+        WORKING.store(WORKERS, Ordering::SeqCst);
+        run(&shared, WORKERS + 2, move |shared, number| {
+            let mut chance = Chance::new(seed << 8 | number as u64);
+            for step in (0..STEPS).filter(|_| number < WORKERS) {
+                let now = start.plus(Duration::from_mins(7 * step));
+                if chance.percent(2) {
+                    let name = format!("person{}@x.example", chance.below(4));
+                    let one = named(IdentityKind::Email, &name, Assurance::Claimed).id;
+                    drop(shared.step(now, |engine, why, it| engine.erase(one, why, it)));
+                } else {
+                    act(shared, &mut chance, now);
+                }
+            }
+            if number < WORKERS {
+                WORKING.fetch_sub(1, Ordering::SeqCst);
+                return;
+            }
+            let mut is_last = false;
+            while !is_last {
+                is_last = WORKING.load(Ordering::SeqCst) == 0;
+                let middle = chance.below(Slot::COUNT as u64) as u16;
+                let halves = [0..middle, middle..Slot::COUNT as u16];
+                let entries: usize = halves.map(|slots| audit(shared, slots, start)).iter().sum();
+                assert!(!is_last || entries > 0, "seed {seed}");
+            }
+        });
     }
 }
 

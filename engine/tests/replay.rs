@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod model;
+#[path = "replay/audit.rs"]
+mod shadow;
 
 use std::time::Duration;
 

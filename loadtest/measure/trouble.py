@@ -27,6 +27,9 @@ PRESSED = "/pressed"
 # The one test of the fault bench that goes by seed.
 TOLD_BY_SEED = ("through_any_fault_of_the_disk_acknowledged_hits_count_once_and_alerts_have_"
                 "one_effect")
+# The one that tries whether it can fail.
+PLANTED_BUGS = ("each_planted_bug_makes_the_bench_fail_by_name_and_without_it_the_same_seed_"
+                "passes")
 
 
 def powerloss(options):
@@ -66,6 +69,34 @@ def powerloss(options):
          not failures),
         ("the power went, syncs failed and the disk was full",
          all(sums[f"ended: {end}"] > 0 for end in ("power", "poisoned", "full"))),
+    )
+
+
+# ---------------------------------------------------------------- mutants
+
+
+def mutants(options):
+    """whether the fault bench can fail: a bug planted in what surrounds the program, by seed"""
+    seeds = 100 if options.short else 2_000
+    command = ["cargo", "test", "--locked", "--quiet", "-p", "collector", "--test", "faults"]
+    if subprocess.run(command + ["--no-run"], cwd=ROOT).returncode != 0:
+        raise CannotMeasure("cargo could not build the fault bench")
+    done = subprocess.run(
+        command + ["--", "--exact", PLANTED_BUGS, "--nocapture"],
+        cwd=ROOT, capture_output=True, text=True,
+        # What the bench says is wanted, and not from where.
+        env={**os.environ, "MIKOMI_PLANTED_SEEDS": str(seeds), "RUST_BACKTRACE": "0"})
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    print(f"figure   {len(found)} bugs found; each tried with {seeds:,} seeds:")
+    for bug in found:
+        print(f"         {bug['planted']}: by seed {bug['first']}, {bug['found']:,} seeds of "
+              f"{bug['of']:,}; the bench says: {bug['said'][:100]}")
+    if done.returncode != 0:
+        print("         " + (done.stdout + done.stderr)[-500:].strip())
+    return verdict(
+        ("each planted bug makes the bench fail, by name", done.returncode == 0 and found),
+        ("without it the same seed passes", done.returncode == 0),
+        ("it does so by the 200 seeds of ./test", all(bug["first"] <= 200 for bug in found)),
     )
 
 

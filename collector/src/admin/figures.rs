@@ -18,6 +18,7 @@ impl Admin {
     pub(super) fn metrics(&self) -> Response<Body> {
         let mut text = String::new();
         self.app.metrics.write(&mut text);
+        self.app.audit.write(&mut text);
         for (name, help, value) in self.gauges().into_iter().chain(self.totals()) {
             let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
             write_figure(&mut text, name, help, kind, value as f64);

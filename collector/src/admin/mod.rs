@@ -322,7 +322,8 @@ impl Admin {
             }
             ["api", "state"] => self.state(),
             ["api", "problems"] => {
-                let problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let known = self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let problems = [known, self.app.audit.problems()].concat();
                 json!({ "schema": 1, "problems": problems })
             }
             _ => return Err(Refusal::NotFound),

@@ -9,7 +9,7 @@ use super::Surroundings;
 use super::crm_link::CrmLink;
 use super::problem::Problems;
 use super::settings::{
-    Admin, Collector, Cookie, Durability, Journal, Limits, Privacy, Rate, RulesFrom, Secret,
+    Admin, Audit, Collector, Cookie, Durability, Journal, Limits, Privacy, Rate, RulesFrom, Secret,
     SecureCookie, Settings, Snapshots, TlsFiles, Webhooks,
 };
 use super::sites::read_sites;
@@ -58,6 +58,7 @@ pub(super) fn read(
     let limits = read_limits(section("limits"));
     let journal = read_journal(section("journal"));
     let snapshots = read_snapshots(section("snapshots"));
+    let audit = read_audit(section("audit"));
     let cookie = read_cookie(section("cookie"));
     let shards = read_shards(section("engine"));
     let rules_from = read_rules_from(section("rules"));
@@ -82,6 +83,7 @@ pub(super) fn read(
         limits: limits?,
         journal: journal?,
         snapshots: snapshots?,
+        audit: audit?,
         cookie: cookie?,
         shards: shards?,
         rules_from: rules_from?,
@@ -404,6 +406,17 @@ fn read_snapshots(table: Table<'_>) -> Option<Snapshots> {
     Some(Snapshots {
         every: Duration::from_millis(every_ms? as u64),
         every_bytes: every_bytes? as u64,
+    })
+}
+
+fn read_audit(table: Table<'_>) -> Option<Audit> {
+    // It rests at least as long as it works.
+    let share = table.need("core_percent_max").and_then(|field| field.whole(0..=50));
+    let round_ms = table.need("round_ms").and_then(|field| field.whole(100..=604_800_000));
+    table.finish();
+    Some(Audit {
+        core_percent_max: Some(share? as u64).filter(|share| *share > 0),
+        round: Duration::from_millis(round_ms? as u64),
     })
 }
 

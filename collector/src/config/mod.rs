@@ -39,8 +39,8 @@ pub use self::problem::Problem;
 pub use self::reload::{Changes, Contents, Watcher};
 pub use self::scoring::{Around, Excluded, NameKind, ScoringFile, later};
 pub use self::settings::{
-    Admin, Collector, Cookie, Durability, ForRules, Journal, Limits, Privacy, Rate, RulesFrom,
-    Secret, SecureCookie, Settings, Snapshots, TlsFiles, Webhooks, are_same,
+    Admin, Audit, Collector, Cookie, Durability, ForRules, Journal, Limits, Privacy, Rate,
+    RulesFrom, Secret, SecureCookie, Settings, Snapshots, TlsFiles, Webhooks, are_same,
 };
 pub use self::sites::{Origins, Site, SiteConsent};
 

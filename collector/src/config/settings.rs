@@ -25,6 +25,8 @@ pub struct Settings {
     pub journal: Journal,
     /// When what is in memory is kept beside it.
     pub snapshots: Snapshots,
+    /// How what is in memory is held against it.
+    pub audit: Audit,
     /// How a browser is known again.
     pub cookie: Cookie,
     /// Locks of the engine's maps: a power of two, at least 2.
@@ -177,6 +179,15 @@ pub struct Snapshots {
     pub every: Duration,
     /// After so many bytes of the journal.
     pub every_bytes: u64,
+}
+
+/// How what is in memory is held against what the journal makes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// Percent of one core that it takes at most; nothing: it is off.
+    pub core_percent_max: Option<u64>,
+    /// From the beginning of a round to that of the next, at least.
+    pub round: Duration,
 }
 
 /// Where the rules come from: there is one truth.

@@ -32,6 +32,7 @@ use self::reload::Reloading;
 use self::timers::{advance, note_full, run_timers};
 use crate::admin::Admin;
 use crate::app::{App, Full, Rates, Sites};
+use crate::audit;
 use crate::clock::Clock;
 use crate::config::{
     self, Around, Endpoint, Files, Loaded, Problem, RulesFrom, ScoringFile, Settings, Surroundings,
@@ -205,7 +206,6 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
     let follow_from = journal.durable().next();
     let rates = rates(&settings, &ids, &sites);
     let for_rules = settings.for_rules();
-    let (live, _) = broadcast::channel(1_024);
     let app = Arc::new(App {
         settings,
         sites,
@@ -230,9 +230,10 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
         ready: AtomicBool::new(false),
         full: Full::default(),
         snapshots: snapshots::Figures::default(),
+        audit: audit::Figures::default(),
         stalled: Stalled::default(),
         listening: OnceLock::new(),
-        live,
+        live: broadcast::channel(1_024).0,
     });
     catch_up(&app, &mut queue)?;
     let parts = Parts {
@@ -400,7 +401,7 @@ struct Workings {
     reload: Arc<AtomicBool>,
 }
 
-/// A thread each for the outbox, the reader, the timers and the files.
+/// A thread each for the outbox, the reader, the audit, snapshots, the timers and the files.
 fn start_threads(
     app: &Arc<App>,
     parts: Parts,
@@ -428,6 +429,8 @@ fn start_threads(
     let (reading, lists) = (Arc::clone(app), Arc::clone(&parts.lists));
     thread("reader", Box::new(move |stop| reader::run(&reading, &lists, follower, stop)))?;
     let timing = Arc::clone(app);
+    let (auditing, store) = (Arc::clone(app), parts.snapshots.clone());
+    thread("audit", Box::new(move |stop| audit::run(&auditing, &store, stop)))?;
     thread("snapshots", keeping(app, parts.snapshots, Arc::clone(&parts.endpoints)))?;
     thread("timers", Box::new(move |stop| run_timers(&timing, stop)))?;
     if let Some(dir) = parts.dir {

@@ -13,7 +13,7 @@ use crate::support::story::{TANAKA, story_one};
 use crate::support::wait_for;
 use crate::{OTHER, kinds, told};
 
-fn snapshot(server: &Server) {
+pub fn snapshot(server: &Server) {
     let before = server.figure("mikomi_snapshots_taken_total");
     server.post("/api/snapshot", &json!({}));
     wait_for("a snapshot", || {

@@ -86,6 +86,15 @@ pub enum Fault {
     Read,
     /// The advice to drop the cache is ignored.
     KeepCache,
+    /// A bug, planted: whoever syncs a file is told that it is done, and it is not.
+    NoSync,
+    /// A bug, planted: a sync that fails is tried again, and then "succeeds": the cache calls the
+    /// pages clean.
+    SyncAgain,
+    /// A bug, planted: the directory is not synced.
+    NoDirectorySync,
+    /// A bug, planted: whoever reads a segment finds every checksum right.
+    NoChecksums,
 }
 
 /// The directory; clones share it.
@@ -341,9 +350,33 @@ impl Disk for SimDisk {
 
     fn sync_directory(&self) -> io::Result<()> {
         let mut state = self.operation()?;
+        if state.faults.contains(&Fault::NoDirectorySync) {
+            return Ok(());
+        }
         state.kept = state.seen.clone();
         state.changes.clear();
         Ok(())
+    }
+}
+
+/// Makes the checksums of a segment's batches right, whatever is in them (FORMAT.md, 1.2).
+fn mend(segment: &mut [u8]) {
+    let number =
+        |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    if !segment.starts_with(b"mikomijr") || segment.len() < 64 {
+        return;
+    }
+    let seed = crc32c::crc32c_append(crc32c::crc32c(&segment[16..32]), &segment[40..48]);
+    let mut rest = &mut segment[64..];
+    while rest.len() >= 40 && rest.starts_with(b"mkbt") {
+        let size = (40 + number(rest, 4) as usize).next_multiple_of(8);
+        if size > rest.len() {
+            return;
+        }
+        let (batch, behind) = rest.split_at_mut(size);
+        let sum = crc32c::crc32c_append(crc32c::crc32c_append(seed, &batch[..8]), &batch[12..]);
+        batch[8..12].copy_from_slice(&sum.to_le_bytes());
+        rest = behind;
     }
 }
 
@@ -366,6 +399,9 @@ impl DiskFile for SimFile {
         let seen = &state.inodes[self.inode].seen;
         let read = seen.get(from..from + buffer.len());
         buffer.copy_from_slice(read.ok_or(io::ErrorKind::UnexpectedEof)?);
+        if state.faults.contains(&Fault::NoChecksums) && from == 0 {
+            mend(buffer);
+        }
         Ok(())
     }
 
@@ -407,11 +443,17 @@ impl DiskFile for SimFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.operation()?;
+        if state.faults.contains(&Fault::NoSync) {
+            return Ok(());
+        }
         if state.faults.contains(&Fault::Sync) {
             // The pages stay in the cache, called clean, and never reach the disk by themselves.
             let inode = &mut state.inodes[self.inode];
             inode.writes.clear();
             inode.sizes.clear();
+            if state.faults.contains(&Fault::SyncAgain) {
+                return Ok(());
+            }
             return Err(io::Error::other("input/output error"));
         }
         let inode = &mut state.inodes[self.inode];

@@ -8,6 +8,8 @@ mod link;
 mod erase;
 mod timer;
 mod saving;
+mod hash;
+mod audit;
 
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -15,7 +17,7 @@ use std::time::Duration;
 
 use crate::catalog::Catalog;
 use crate::hit::{Hit, Named};
-use crate::id::{Key, LeadId, Position, VisitorId};
+use crate::id::{LeadId, Position, VisitorId};
 use crate::lead::{Lead, Receipt};
 use crate::locks::{Mutex, MutexGuard, RwLock, RwLockWriteGuard, Shards};
 use crate::record::{
@@ -26,6 +28,7 @@ use crate::scoring::Scoring;
 use crate::time::Timestamp;
 use crate::visitor::{Known, LeadEvent, Visit, Visitor, server_event};
 
+pub use self::audit::{Audit, Audited, Difference, How};
 pub use self::erase::Erased;
 use self::erase::Erasures;
 pub use self::saving::Ids;
@@ -40,6 +43,15 @@ pub const SHARDS_DEFAULT: usize = 1_024;
 /// How long an expired visitor stays in memory. Hits in flight, and a clock that steps back,
 /// are behind by less.
 pub const SWEEP_MARGIN: Duration = Duration::from_hours(24);
+
+/// Whose entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Who {
+    /// A visitor's.
+    Visitor(VisitorId),
+    /// A lead's, or of a name of one.
+    Lead(LeadId),
+}
 
 /// Takes a record and says where it stands. The journal's tail, or a test.
 pub type Push<'a> = dyn FnMut(&Record) -> Position + 'a;
@@ -408,10 +420,27 @@ impl Engine {
     /// Applies a record at its position: the whole of replay. An entry that knows of it already,
     /// since it comes out of a snapshot that was taken later, is left as it is.
     pub fn evolve(&self, record: &Record, position: Position) {
+        self.evolve_those(record, position, |_| true);
+        match &record.body {
+            Body::Step(step) if matches!(step.step, Step::Erase { .. }) => {
+                self.erasures.note(position, record.time);
+            }
+            Body::Published(published) => {
+                self.evolve_published(&mut written(&self.catalog), published);
+            }
+            Body::Named(names) => written(&self.catalog).evolve_names(names),
+            Body::Hit(_) | Body::Due(_) | Body::Step(_) | Body::Outbox(_) => {}
+        }
+    }
+
+    /// The same of those entries alone that are wanted, and of nothing else.
+    fn evolve_those(&self, record: &Record, position: Position, wanted: impl Fn(Who) -> bool) {
         let stamp = (record.time, record.version);
         match &record.body {
             Body::Hit(hit_record) => {
-                if let (Some(id), Some(_)) = (hit_record.hit.visitor, &hit_record.visit) {
+                if let (Some(id), Some(_)) = (hit_record.hit.visitor, &hit_record.visit)
+                    && wanted(Who::Visitor(id))
+                {
                     let mut visitor = self.visitors.entry(id);
                     if visitor.last_position < position {
                         if visitor.is_expired(record.time) {
@@ -420,21 +449,20 @@ impl Engine {
                         visitor.evolve(hit_record, position);
                     }
                 }
-                if let Some(part) = &hit_record.lead {
+                if let Some(part) = hit_record.lead.as_ref().filter(|it| wanted(Who::Lead(it.lead)))
+                {
                     self.evolve_lead(part.lead, position, |lead| {
                         lead.evolve(part, Some(hit_record), stamp, position);
                     });
                 }
             }
-            Body::Due(part) => self.evolve_lead(part.lead, position, |lead| {
-                lead.evolve(part, None, stamp, position);
-            }),
-            Body::Step(step) => self.evolve_step(step, stamp, position),
-            Body::Published(published) => {
-                self.evolve_published(&mut written(&self.catalog), published);
+            Body::Due(part) if wanted(Who::Lead(part.lead)) => {
+                self.evolve_lead(part.lead, position, |lead| {
+                    lead.evolve(part, None, stamp, position);
+                });
             }
-            Body::Named(names) => written(&self.catalog).evolve_names(names),
-            Body::Outbox(_) => {}
+            Body::Step(step) => self.evolve_step(step, stamp, position, wanted),
+            Body::Due(_) | Body::Published(_) | Body::Named(_) | Body::Outbox(_) => {}
         }
     }
 
@@ -552,31 +580,6 @@ impl Engine {
         let mut ids = Vec::new();
         self.leads.each(|id, lead| ids.extend(lead.is_person().then_some(*id)));
         ids
-    }
-
-    /// A hash of everything replay must restore, whatever the shards, threads and order: the
-    /// wrapping sum of the 128-bit hashes of all entries.
-    pub fn state_hash(&self, now: Timestamp) -> u128 {
-        const STATE: Key = Key(*b"mikomi state  v2");
-        let mut bytes = Vec::new();
-        self.catalog().canonical(&mut bytes);
-        let mut sum = STATE.hash128(&[b"catalog", &bytes]);
-        self.visitors.each(|id, visitor| {
-            if !visitor.is_expired(now) {
-                bytes.clear();
-                visitor.canonical(&mut bytes);
-                let hash = STATE.hash128(&[b"visitor", &id.0.to_le_bytes(), &bytes]);
-                sum = sum.wrapping_add(hash);
-            }
-        });
-        self.leads.each(|id, lead| {
-            if lead.exists() {
-                bytes.clear();
-                lead.canonical(&mut bytes);
-                sum = sum.wrapping_add(STATE.hash128(&[b"lead", &id.0.to_le_bytes(), &bytes]));
-            }
-        });
-        sum
     }
 }
 

@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 use crate::visitor::{Visitor, withdraw};
 use std::fmt;
 
-use super::{Engine, Means};
+use super::{Engine, Means, Who};
 
 /// Who does a step, and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -334,20 +334,18 @@ impl Engine {
         step: &StepRecord,
         stamp: (Timestamp, u32),
         position: Position,
+        wanted: impl Fn(Who) -> bool,
     ) {
-        if let Some(visit) = &step.visit {
+        if let Some(visit) = step.visit.as_ref().filter(|it| wanted(Who::Visitor(it.visitor))) {
             let mut visitor = self.visitors.entry(visit.visitor);
             if visitor.last_position < position {
                 visitor.evolve_step(step, stamp.0, position);
             }
         }
-        if let Some(part) = &step.lead {
+        if let Some(part) = step.lead.as_ref().filter(|it| wanted(Who::Lead(it.lead))) {
             self.evolve_lead(part.lead, position, |lead| {
                 lead.evolve_step(step, part, stamp, position);
             });
-        }
-        if matches!(step.step, Step::Erase { .. }) {
-            self.erasures.note(position, stamp.0);
         }
     }
 }

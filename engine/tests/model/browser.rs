@@ -1,6 +1,8 @@
 //! A browser's whole past, hit by hit: whose each hit is by what was said there and by the steps
 //! that people took, each in its turn. Nothing is ever undone here.
 
+use std::collections::BTreeSet;
+
 use engine::hit::Hit;
 use engine::id::{LeadId, Position};
 use engine::identity::Assurance;
@@ -120,6 +122,22 @@ impl Browser {
         self.named.retain(|(name, at)| *name != bound.origin && now.saturating_sub(*at) < DAY);
         self.named.push((bound.origin, now));
         self.bound = Some(bound);
+    }
+
+    /// Everybody who was ever named here.
+    pub fn all_named(&self) -> BTreeSet<LeadId> {
+        let mut all: BTreeSet<LeadId> = self.named.iter().map(|(name, _)| *name).collect();
+        if let Some(bound) = &self.bound {
+            all.insert(bound.origin);
+            all.extend(bound.names.iter().flatten());
+        }
+        for past in &self.past {
+            all.extend(past.base);
+            all.extend(past.steps.iter().map(|step| match step {
+                Moved::From(name) | Moved::To(name, _) => *name,
+            }));
+        }
+        all
     }
 
     /// How many people were named here within a day, with this one.

@@ -24,14 +24,43 @@ use super::told::{News, Person};
 /// and which of two people went to the other.
 #[derive(Clone, Debug)]
 pub enum Entry {
-    Hit { position: Position, hit: Hit },
-    Link { visitor: VisitorId, name: LeadId, hits: Vec<Position>, sure: Assurance },
-    Unlink { visitor: VisitorId, hits: Vec<(Position, LeadId)>, bound: Option<LeadId> },
-    Merge { goes: LeadId, stays: LeadId },
-    Unmerge { name: LeadId },
-    Withdraw { hits: Vec<Position>, out: bool },
-    Publish { from: u64, parts: Box<Parts> },
+    Hit {
+        position: Position,
+        hit: Hit,
+    },
+    Link {
+        visitor: VisitorId,
+        name: LeadId,
+        hits: Vec<Position>,
+        sure: Assurance,
+    },
+    Unlink {
+        visitor: VisitorId,
+        hits: Vec<(Position, LeadId)>,
+        bound: Option<LeadId>,
+    },
+    Merge {
+        goes: LeadId,
+        stays: LeadId,
+    },
+    Unmerge {
+        name: LeadId,
+    },
+    Withdraw {
+        hits: Vec<Position>,
+        out: bool,
+    },
+    Publish {
+        from: u64,
+        parts: Box<Parts>,
+    },
     Answer(Box<Answer>),
+    /// Nothing of a person, by all of their names, has ever been: nor of browsers that were
+    /// nobody else's.
+    Erase {
+        names: Vec<LeadId>,
+        browsers: Vec<VisitorId>,
+    },
 }
 
 /// A name of a person.
@@ -127,7 +156,37 @@ impl Oracle {
                 self.versions.push(Version { number, from: *from, parts: (**parts).clone() });
             }
             Entry::Answer(answer) => self.take_answer(answer),
+            Entry::Erase { names, browsers } => self.erase(names, browsers),
         }
+    }
+
+    fn erase(&mut self, names: &[LeadId], browsers: &[VisitorId]) {
+        let stays = |origin: &LeadId| !names.contains(origin);
+        self.names.retain(|name, _| stays(name));
+        self.words.retain(|word| stays(&word.origin));
+        self.answers.retain(|answer| stays(&answer.origin));
+        self.of_servers.retain(|award| stays(&award.origin));
+        self.seen_by_servers.retain(|presence| stays(&presence.origin));
+        self.people.retain(|name, _| stays(name));
+        self.browsers.retain(|visitor, _| !browsers.contains(visitor));
+    }
+
+    /// All names of the person of a name, and the browsers that are theirs alone; nothing, if
+    /// somebody else, or nobody yet, was on a browser that they are named on. What the rest of
+    /// such a browser is worth then is the engine's own word (`tests/erase.rs`).
+    pub fn alone(&self, name: LeadId) -> Option<(Vec<LeadId>, Vec<VisitorId>)> {
+        let names = self.members(self.head(name)?);
+        let mut browsers = Vec::new();
+        for (visitor, browser) in &self.browsers {
+            if browser.all_named().iter().any(|named| names.contains(named)) {
+                let theirs = |past: &Past| past.owner().is_some_and(|it| names.contains(&it));
+                if !browser.past.iter().all(theirs) {
+                    return None;
+                }
+                browsers.push(*visitor);
+            }
+        }
+        Some((names, browsers))
     }
 
     /// The head of a name, if it is known.

@@ -43,6 +43,8 @@ pub struct Checked {
     pub left: usize,
     /// Times that engine and model were held against each other.
     pub compared: usize,
+    /// People erased, and all as if they had never come.
+    pub erased: usize,
 }
 
 impl std::ops::AddAssign for Checked {
@@ -53,12 +55,21 @@ impl std::ops::AddAssign for Checked {
         self.undone += other.undone;
         self.left += other.left;
         self.compared += other.compared;
+        self.erased += other.erased;
     }
 }
 
 /// One history from a seed, with every step of it checked; or what is wrong, and with which seed.
 pub fn history(seed: u64) -> Result<Checked, String> {
-    let mut history = History::new(seed);
+    lived(History::new(seed), seed)
+}
+
+/// The same, and people are erased in it.
+pub fn history_with_erasures(seed: u64) -> Result<Checked, String> {
+    lived(History { erasing: true, ..History::new(seed) }, seed)
+}
+
+fn lived(mut history: History, seed: u64) -> Result<Checked, String> {
     let steps = 50 + history.chance.below(40);
     let lived = (0..steps).try_for_each(|_| history.act()).and_then(|()| history.end());
     lived.map_err(|what| format!("seed {seed}: {what}"))?;
@@ -72,6 +83,8 @@ struct Logged {
     /// The record of the step, if it is one.
     step: Option<(Position, StepRecord)>,
     undone: bool,
+    /// It was about somebody who was erased since, and cannot be undone any more.
+    frozen: bool,
 }
 
 struct History {
@@ -86,6 +99,7 @@ struct History {
     /// What cannot go back: of every name, the number of each line and the last message's.
     facts: BTreeMap<LeadId, (Vec<(u8, u32)>, u32)>,
     checked: Checked,
+    erasing: bool,
 }
 
 impl History {
@@ -110,12 +124,16 @@ impl History {
             read: 0,
             facts: BTreeMap::new(),
             checked: Checked::default(),
+            erasing: false,
         }
     }
 
     /// Lets something happen.
     fn act(&mut self) -> Result<(), String> {
         self.pass_time();
+        if self.erasing && self.chance.percent(6) {
+            return self.erase();
+        }
         match self.chance.below(100) {
             0..66 => self.hit(),
             66..71 => return self.link(),
@@ -162,7 +180,7 @@ impl History {
         if let Some(entry) = entry {
             let own = records.iter().find(|(position, _)| Some(*position) == step);
             let step = own.and_then(|(position, record)| Some((*position, as_step(record)?)));
-            self.log.push(Logged { entry, step, undone: false });
+            self.log.push(Logged { entry, step, undone: false, frozen: false });
             return;
         }
         for (position, record) in records {
@@ -177,7 +195,7 @@ impl History {
                 _ => continue,
             };
             let step = as_step(&record).map(|step| (position, step));
-            self.log.push(Logged { entry, step, undone: false });
+            self.log.push(Logged { entry, step, undone: false, frozen: false });
         }
     }
 
@@ -363,6 +381,43 @@ impl History {
         Ok(())
     }
 
+    /// Somebody is erased whose browsers are nobody else's: as if they had never come.
+    fn erase(&mut self) -> Result<(), String> {
+        let oracle = self.oracle(None);
+        let known = self.some_name(&oracle);
+        let Some((name, (mut names, browsers))) =
+            known.and_then(|name| Some((name, oracle.alone(name)?)))
+        else {
+            return Ok(());
+        };
+        // The model keeps no words that others have replaced on a browser; the engine does.
+        let now = self.world.now();
+        let on_others = (0..BROWSERS).map(browser).filter(|it| !browsers.contains(it)).any(|it| {
+            let held = self.world.engine.visitor(it, now);
+            held.is_some_and(|held| names.iter().any(|name| held.named_ones().contains(name)))
+        });
+        if on_others {
+            return Ok(());
+        }
+        let done = self.world.step(|engine, why, means| engine.erase(name, why, means));
+        let mut done = done.map_err(|error| format!("{name} is not erased: {error}"))?;
+        names.sort_unstable();
+        done.names.sort_unstable();
+        if (&done.names, &done.browsers) != (&names, &browsers) {
+            return Err(format!("erased: {done:?}, and not {names:?} on {browsers:?}"));
+        }
+        for logged in &mut self.log {
+            logged.frozen |= concerns(logged, &names, &browsers);
+        }
+        for name in &names {
+            // Messages are counted on; lines are crossed for the first time again.
+            self.facts.entry(*name).and_modify(|known| known.0.clear());
+        }
+        self.checked.erased += 1;
+        self.log(Some(Entry::Erase { names, browsers }), None);
+        self.check(&format!("after erasing {name}"))
+    }
+
     /// The next version of the scoring has other points, lines, half-lives and fit.
     fn publish(&mut self) {
         self.version += 1;
@@ -384,7 +439,7 @@ impl History {
     fn undo(&mut self) -> Result<(), String> {
         let undoable = |it: &Logged| {
             let is_step = it.step.is_some() || matches!(it.entry, Entry::Withdraw { .. });
-            is_step && !it.undone
+            is_step && !it.undone && !it.frozen
         };
         let places: Vec<usize> =
             (0..self.log.len()).filter(|place| undoable(&self.log[*place])).collect();
@@ -496,6 +551,28 @@ fn is_done<T: std::fmt::Debug>(
     what: &str,
 ) -> Result<(), String> {
     if done.is_ok() == expected { Ok(()) } else { Err(format!("{what}: {done:?}")) }
+}
+
+/// Whether a step moved anything of some people, or on some browsers. A withdrawal may have.
+fn concerns(logged: &Logged, names: &[LeadId], browsers: &[VisitorId]) -> bool {
+    let step = logged.step.as_ref().map(|(_, record)| &record.step);
+    if let Some(Step::Restore { from, was }) = step
+        && [from, &was.under].iter().any(|name| names.contains(name))
+    {
+        // Whose name it was is nobody.
+        return true;
+    }
+    match &logged.entry {
+        Entry::Link { visitor, name, .. } => browsers.contains(visitor) || names.contains(name),
+        Entry::Unlink { visitor, hits, bound } => {
+            let mut from = hits.iter().map(|(_, from)| from).chain(bound);
+            browsers.contains(visitor) || from.any(|name| names.contains(name))
+        }
+        Entry::Merge { goes, stays } => names.contains(goes) || names.contains(stays),
+        Entry::Unmerge { name } => names.contains(name),
+        Entry::Withdraw { .. } => true,
+        Entry::Hit { .. } | Entry::Publish { .. } | Entry::Answer(_) | Entry::Erase { .. } => false,
+    }
 }
 
 fn as_step(record: &Record) -> Option<StepRecord> {
