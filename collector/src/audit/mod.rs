@@ -9,7 +9,6 @@
 //! lies between two rounds that neither looked at.
 
 mod figures;
-mod pace;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +21,7 @@ use engine::record::Record;
 use engine::snapshot::SlotReader;
 
 use crate::app::App;
+use crate::background::{self, Pace, Stopped};
 use crate::journal::ReadError;
 use crate::seal::attributes_from_bytes;
 use crate::snapshots::Store;
@@ -29,7 +29,6 @@ use crate::snapshots::file::{Fault, Kind, Snapshot};
 use crate::timeline::unseal_with;
 
 pub use self::figures::Figures;
-use self::pace::{Pace, Stopped};
 
 /// What the shadow of one batch of slots may take in memory: each batch reads the tail of the
 /// journal once, so that few large ones are cheaper than 1,024 small ones.
@@ -114,7 +113,7 @@ pub fn run(app: &App, store: &Store, stop: &AtomicBool) {
     let Some(share) = settings.core_percent_max else {
         return;
     };
-    pace::yield_to_all_others();
+    background::yield_to_all_others();
     let pace = Pace::new(&app.clock, stop, share);
     // What is in memory at a start was made by replay a moment ago.
     let mut next_ms = app.clock.boot_ms() + settings.round.as_millis() as u64;

@@ -245,8 +245,9 @@ impl<'a> Writing<'a> {
         Ok(())
     }
 
-    /// Ends the file, makes it durable, reads it back, and gives it its name.
-    pub fn finish(mut self, end: End) -> Result<u64, Fault> {
+    /// Ends the file, makes it durable, reads it back, and gives it its name. It may `rest` after
+    /// every piece that it reads.
+    pub fn finish(mut self, end: End, rest: &dyn Fn()) -> Result<u64, Fault> {
         let parts = self.parts;
         let mut bytes = Vec::with_capacity(END_BYTES);
         for word in [end.until.0, end.followed.0, end.visitors, end.leads, parts] {
@@ -258,7 +259,7 @@ impl<'a> Writing<'a> {
         self.file.drop_cache();
         let name = new_name(self.head.from);
         let snapshot = Snapshot::open(self.disk, &name, &self.head.install, self.head.evolve)?;
-        snapshot.verify()?;
+        snapshot.verify(rest)?;
         self.disk.rename(&name, &file_name(self.head.from))?;
         self.disk.sync_directory()?;
         Ok(self.offset)
@@ -385,10 +386,12 @@ impl Snapshot {
         part.map(|part| self.read(part)).transpose()
     }
 
-    /// Reads all of it: every checksum, the hash of the whole, and the directory of each slot.
-    pub fn verify(&self) -> Result<(), Fault> {
+    /// Reads all of it: every checksum, the hash of the whole, and the directory of each slot. It
+    /// may `rest` after every piece.
+    pub fn verify(&self, rest: &dyn Fn()) -> Result<(), Fault> {
         let (mut visitors, mut leads) = (0, 0);
         for part in &self.parts {
+            rest();
             let payload = self.read(part)?;
             if part.kind == Kind::Slot {
                 let counts = engine::snapshot::SlotReader::open(&payload)?.counts();
@@ -404,6 +407,7 @@ impl Snapshot {
         let mut left = self.bytes - END_PART_BYTES as u64;
         let mut offset = 0;
         while left > 0 {
+            rest();
             let now = left.min(READ_BYTES as u64) as usize;
             self.file.read_at(&mut buffer[..now], offset)?;
             hash.update(&buffer[..now]);

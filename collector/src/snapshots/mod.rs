@@ -18,6 +18,7 @@ use engine::record::Record;
 use engine::snapshot::{SlotReader, load_catalog, save_catalog};
 
 use crate::app::App;
+use crate::background::{self, Pace, Stopped};
 use crate::config;
 use crate::followers::Followers;
 use crate::journal::EVOLVE;
@@ -32,6 +33,8 @@ use self::file::{End, Fault, Head, Kind, Snapshot, UNFINISHED, Writing, ordinal_
 pub const KEPT: usize = 2;
 /// What the name of one ends with that a start could not use.
 const REFUSED: &str = ".refused";
+/// What taking one may take of a core. Who sends hits meanwhile hardly notices.
+const CORE_PERCENT_MAX: u64 = 50;
 /// How often it is looked whether another is to be taken.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The longest that a snapshot waits for the disk to have what it knows of. Then something else
@@ -137,83 +140,90 @@ impl Store {
 /// Makes a queue that is loading and knows the endpoints of now.
 pub type NewQueue<'a> = dyn Fn() -> Queue + Send + 'a;
 
-/// Takes a snapshot of everything, while hits go on. Says what it holds and its bytes.
-fn take(
-    app: &App,
-    store: &Store,
-    queue: &NewQueue<'_>,
-    stop: &AtomicBool,
-) -> Result<(End, u64), Failed> {
-    store.tidy()?;
-    let created = app.clock.now();
-    let from = app.journal.pushed();
-    let incarnation = app.journal.incarnation();
-    let install = store.install;
-    let head = Head { install, evolve: EVOLVE, incarnation, from, created };
-    let mut writing = Writing::begin(store.disk.as_ref(), head)?;
-    let ids = app.engine.ids();
-    let mut end = End::default();
-    for slot in 0..Slot::COUNT as u16 {
-        if stop.load(Ordering::Acquire) {
-            return Err(Failed::Stopped);
-        }
-        let saved = app.engine.save_slot(Slot(slot), &ids, created).map_err(Fault::Content)?;
-        end.until = end.until.max(saved.latest);
-        end.visitors += saved.visitors as u64;
-        end.leads += saved.leads as u64;
-        if saved.visitors + saved.leads > 0 {
-            writing.part(Kind::Slot, u64::from(slot), &saved.bytes)?;
-        }
+impl From<Stopped> for Failed {
+    fn from(_: Stopped) -> Failed {
+        Failed::Stopped
     }
-    writing.part(Kind::Catalog, 0, &save_catalog(&app.engine.catalog()))?;
-    // The catalog may know of a record that no entry does.
-    end.until = end.until.max(app.journal.pushed());
-    if !app.journal.wait_durable(end.until, DURABLE_WITHIN) {
-        return Err(Failed::NotDurable);
-    }
-    let followers = follow(app, store, queue, (end.until, stop))?;
-    writing.part(Kind::Followers, 0, &followers.save())?;
-    end.followed = end.until;
-    let bytes = writing.finish(end)?;
-    store.tidy()?;
-    Ok((end, bytes))
 }
 
-/// What the journal's followers know at a record that is durable: what they knew at the snapshot
-/// before, moved on. The running ones are asked nothing, and wait for nobody.
-fn follow(
-    app: &App,
-    store: &Store,
-    queue: &NewQueue<'_>,
-    (until, stop): (Position, &AtomicBool),
-) -> Result<Followers, Failed> {
-    let unseal = |lead: LeadId, sealed: &[u8]| app.sealer.unseal(lead, sealed);
-    let alert_id = |cause: &Cause<'_>| AlertId::derive(&app.install.alert, cause);
-    let known = store.names()?.into_iter().find_map(|name| {
-        let snapshot = store.open(&name).ok()?;
-        let bytes = snapshot.only(Kind::Followers).ok()??;
-        let followers = Followers::load(&bytes, queue(), &unseal).ok()?;
-        (snapshot.end.followed <= until).then_some((followers, snapshot.end.followed))
-    });
-    let (mut followers, mut at) =
-        known.unwrap_or_else(|| (Followers::new(queue()), Position::NONE));
-    let mut follower = app.journal.follow(at.next());
-    while at < until {
-        if stop.load(Ordering::Acquire) {
-            return Err(Failed::Stopped);
+/// One being taken.
+struct Taking<'a> {
+    app: &'a App,
+    store: &'a Store,
+    queue: &'a NewQueue<'a>,
+    pace: Pace<'a>,
+}
+
+impl Taking<'_> {
+    /// Takes a snapshot of everything, while hits go on. Says what it holds and its bytes.
+    fn take(&self) -> Result<(End, u64), Failed> {
+        let (app, store) = (self.app, self.store);
+        store.tidy()?;
+        let created = app.clock.now();
+        let from = app.journal.pushed();
+        let incarnation = app.journal.incarnation();
+        let install = store.install;
+        let head = Head { install, evolve: EVOLVE, incarnation, from, created };
+        let mut writing = Writing::begin(store.disk.as_ref(), head)?;
+        let ids = app.engine.ids();
+        let mut end = End::default();
+        for slot in 0..Slot::COUNT as u16 {
+            self.pace.breathe()?;
+            let saved = app.engine.save_slot(Slot(slot), &ids, created).map_err(Fault::Content)?;
+            end.until = end.until.max(saved.latest);
+            end.visitors += saved.visitors as u64;
+            end.leads += saved.leads as u64;
+            if saved.visitors + saved.leads > 0 {
+                writing.part(Kind::Slot, u64::from(slot), &saved.bytes)?;
+            }
         }
-        let entry = follower.next_blocking(LOOK_EVERY);
-        let entry = entry.map_err(|error| Failed::Journal(error.to_string()))?;
-        let Some(entry) = entry else {
+        writing.part(Kind::Catalog, 0, &save_catalog(&app.engine.catalog()))?;
+        // The catalog may know of a record that no entry does.
+        end.until = end.until.max(app.journal.pushed());
+        if !app.journal.wait_durable(end.until, DURABLE_WITHIN) {
             return Err(Failed::NotDurable);
-        };
-        let record = Record::decode(entry.bytes);
-        let mut record = record.map_err(|error| Failed::Journal(error.to_string()))?;
-        unseal_with(&mut record, unseal);
-        at = entry.position;
-        followers.evolve(&record, (at, entry.incarnation), &unseal, &alert_id);
+        }
+        let followers = self.follow(end.until)?;
+        writing.part(Kind::Followers, 0, &followers.save())?;
+        end.followed = end.until;
+        let bytes = writing.finish(end, &|| {
+            // At a stop the rest of it goes at full speed.
+            let _ = self.pace.breathe();
+        })?;
+        store.tidy()?;
+        Ok((end, bytes))
     }
-    Ok(followers)
+
+    /// What the journal's followers know at a record that is durable: what they knew at the
+    /// snapshot before, moved on. The running ones are asked nothing, and wait for nobody.
+    fn follow(&self, until: Position) -> Result<Followers, Failed> {
+        let (app, queue) = (self.app, self.queue);
+        let unseal = |lead: LeadId, sealed: &[u8]| app.sealer.unseal(lead, sealed);
+        let alert_id = |cause: &Cause<'_>| AlertId::derive(&app.install.alert, cause);
+        let known = self.store.names()?.into_iter().find_map(|name| {
+            let snapshot = self.store.open(&name).ok()?;
+            let bytes = snapshot.only(Kind::Followers).ok()??;
+            let followers = Followers::load(&bytes, queue(), &unseal).ok()?;
+            (snapshot.end.followed <= until).then_some((followers, snapshot.end.followed))
+        });
+        let (mut followers, mut at) =
+            known.unwrap_or_else(|| (Followers::new(queue()), Position::NONE));
+        let mut follower = app.journal.follow(at.next());
+        while at < until {
+            self.pace.breathe()?;
+            let entry = follower.next_blocking(LOOK_EVERY);
+            let entry = entry.map_err(|error| Failed::Journal(error.to_string()))?;
+            let Some(entry) = entry else {
+                return Err(Failed::NotDurable);
+            };
+            let record = Record::decode(entry.bytes);
+            let mut record = record.map_err(|error| Failed::Journal(error.to_string()))?;
+            unseal_with(&mut record, unseal);
+            at = entry.position;
+            followers.evolve(&record, (at, entry.incarnation), &unseal, &alert_id);
+        }
+        Ok(followers)
+    }
 }
 
 /// Puts everything that a snapshot holds back into an empty engine, slots in parallel.
@@ -244,6 +254,7 @@ pub fn restore(snapshot: &Snapshot, engine: &Engine, sealer: &Sealer) -> Result<
 
 /// Takes one snapshot after another, as the settings say and as is asked for, until told to stop.
 pub fn run(app: &App, store: &Store, queue: &NewQueue<'_>, stop: &AtomicBool) {
+    background::yield_to_all_others();
     let settings = &app.settings.snapshots;
     let mut last = Last { at_ms: app.clock.boot_ms(), written: 0, position: app.journal.pushed() };
     while !stop.load(Ordering::Acquire) && !app.journal.has_ended() {
@@ -254,7 +265,8 @@ pub fn run(app: &App, store: &Store, queue: &NewQueue<'_>, stop: &AtomicBool) {
                 written: app.journal.figures().written_bytes,
                 position: app.journal.pushed(),
             };
-            note(app, &take(app, store, queue, stop), last.at_ms);
+            let pace = Pace::new(&app.clock, stop, CORE_PERCENT_MAX);
+            note(app, &Taking { app, store, queue, pace }.take(), last.at_ms);
         }
         thread::sleep(LOOK_EVERY);
     }

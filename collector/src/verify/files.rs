@@ -30,7 +30,7 @@ pub(super) fn check(past: &Past, snapshots: Vec<Opened>, report: &mut Report) {
             Ok(snapshot) if snapshot.end.until > report.journal.last => {
                 Some("it knows of records that the journal has not".to_owned())
             }
-            Ok(snapshot) => snapshot.verify().err().map(|fault| fault.to_string()),
+            Ok(snapshot) => snapshot.verify(&|| ()).err().map(|fault| fault.to_string()),
             Err(fault) => Some(fault.to_string()),
         };
         match fault {

@@ -1,8 +1,7 @@
-//! How the audit stays out of the way: the lowest priority, and after each piece of work a rest
-//! that keeps it within its share of one core.
+//! How work that nobody waits for stays out of the way of hits: the lowest priority, and after each
+//! piece of it a rest that keeps it within its share of one core.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -72,7 +71,7 @@ pub fn yield_to_all_others() {
         const NICE: i32 = 19;
         // On Linux a thread has a priority of its own. Without it the share is kept all the same.
         if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-            tracing::warn!(%error, "the audit keeps the priority of all");
+            tracing::warn!(%error, "a thread in the background keeps the priority of all");
         }
     }
 }
