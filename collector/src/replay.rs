@@ -99,7 +99,15 @@ pub fn replay(data: &Path, wish: &Wish, output: &mut dyn Write) -> Result<(), Re
     let mut counted = 0u64;
     let mut reached = Position::NONE;
     let mut written = Ok(());
-    let mut wanted = |record: &engine::record::Record, _| moment.is_none_or(|at| record.time <= at);
+    let base =
+        past.base().map_err(ReplayError::Past)?.map(|base| (base.end.until, base.head.created));
+    let (known, mut since) = base.unwrap_or_default();
+    let mut wanted = |record: &engine::record::Record, position| {
+        if position <= known {
+            since = since.max(record.time);
+        }
+        moment.is_none_or(|at| record.time <= at)
+    };
     let replayed = past.replay(&engine, last, &mut wanted, &mut |step, when| {
         let mut lines = Vec::new();
         if when == When::Before {
@@ -121,6 +129,10 @@ pub fn replay(data: &Path, wish: &Wish, output: &mut dyn Write) -> Result<(), Re
         }
     });
     replayed.map_err(ReplayError::Past)?;
+    // A base knows all of its records, also those that came after the moment.
+    if moment.is_some_and(|at| at < since) {
+        return Err(ReplayError::Past(PastError::BeforeBase(known, since)));
+    }
     written.map_err(ReplayError::Output)?;
     let (visitors, leads) = engine.sizes();
     let mut outcome = json!({
@@ -131,6 +143,9 @@ pub fn replay(data: &Path, wish: &Wish, output: &mut dyn Write) -> Result<(), Re
         "hash": format!("{:032x}", engine.state_hash(now)),
         "now_ms": now.0,
     });
+    if base.is_some() {
+        outcome["base"] = json!({ "until": known.0, "created_ms": since.0 });
+    }
     if let Some(recheck) = recheck {
         outcome["rechecked"] = recheck.figures();
     }

@@ -25,7 +25,7 @@ use collector::ids::Ids;
 use collector::ingest::{self, RawHit, Sender};
 use collector::install::Install;
 use collector::journal::committer::Now;
-use collector::journal::disk::{Disk, DiskFile};
+use collector::journal::disk::{Disk, DiskFile, RealDisk};
 use collector::journal::segment::{HEADER_BYTES, decode_frame};
 use collector::journal::{Hooks, Journal, OpenError, Options};
 use collector::link::scanners::Scanners;
@@ -35,9 +35,10 @@ use collector::outbox::entry::{Digest, Entry, Queued};
 use collector::outbox::{Log, Outbox, Replayed, messages};
 use collector::patience::Stalled;
 use collector::privacy::{ROBOTS, Robots};
+use collector::retention::Figures as Retained;
 use collector::seal::Sealer;
 use collector::serve::{name_sites, publish_first};
-use collector::snapshots::Figures;
+use collector::snapshots::{Figures, Store};
 use collector::timeline::unseal_with;
 use collector::webhook::EndpointId;
 use collector::webhook::breaker::Rest;
@@ -473,6 +474,8 @@ impl Life {
         machine.events.note(Event::Recovered { last: found.last });
         let in_force = publish_first(&engine, &journal, &file, *now).unwrap();
         let sites = name_sites(&engine, &journal, &settings, &install, *now);
+        let kept = RealDisk::open(folder.join("snapshots")).unwrap();
+        let kept = Store::new(Arc::new(kept), install.id.0);
         let app = Arc::new(App {
             sites,
             scoring: ArcSwap::from_pointee(in_force),
@@ -495,6 +498,8 @@ impl Life {
             ready: AtomicBool::new(true),
             full: Full::default(),
             snapshots: Figures::default(),
+            kept,
+            retention: Retained::default(),
             stalled: Stalled::default(),
             listening: OnceLock::new(),
             live: broadcast::channel(1).0,

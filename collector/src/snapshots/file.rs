@@ -43,6 +43,17 @@ pub fn ordinal_of(name: &str) -> Option<u64> {
     plain.then(|| u64::from_str_radix(digits, 16).ok())?
 }
 
+/// The name of the base of a journal whose beginning is gone: of a snapshot that stays for as long
+/// as the journal begins where it does.
+pub fn base_name(from: Position) -> String {
+    format!("base-{:016x}.snap", from.ordinal())
+}
+
+/// The ordinal in a base's name.
+pub fn base_ordinal_of(name: &str) -> Option<u64> {
+    ordinal_of(&format!("snapshot-{}", name.strip_prefix("base-")?))
+}
+
 /// What a part holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -207,6 +218,7 @@ fn checksum(install: &[u8; 16], offset: u64, header: &[u8], payload: [&[u8]; 2])
 /// A snapshot being written.
 pub struct Writing<'a> {
     disk: &'a dyn Disk,
+    name: String,
     file: Arc<dyn DiskFile>,
     head: Head,
     offset: u64,
@@ -217,9 +229,18 @@ pub struct Writing<'a> {
 impl<'a> Writing<'a> {
     /// Begins the file.
     pub fn begin(disk: &'a dyn Disk, head: Head) -> io::Result<Writing<'a>> {
-        let file = disk.create(&new_name(head.from), 0)?;
-        let mut writing =
-            Writing { disk, file, head, offset: 0, hash: Context::new(&SHA256), parts: 0 };
+        Writing::begin_as(disk, head, file_name(head.from))
+    }
+
+    /// Begins the file of a base.
+    pub fn begin_base(disk: &'a dyn Disk, head: Head) -> io::Result<Writing<'a>> {
+        Writing::begin_as(disk, head, base_name(head.from))
+    }
+
+    fn begin_as(disk: &'a dyn Disk, head: Head, name: String) -> io::Result<Writing<'a>> {
+        let file = disk.create(&format!("{name}{UNFINISHED}"), 0)?;
+        let hash = Context::new(&SHA256);
+        let mut writing = Writing { disk, name, file, head, offset: 0, hash, parts: 0 };
         writing.append(&header(&head))?;
         Ok(writing)
     }
@@ -259,17 +280,13 @@ impl<'a> Writing<'a> {
         self.part(Kind::End, 0, &bytes)?;
         self.file.sync()?;
         self.file.drop_cache();
-        let name = new_name(self.head.from);
-        let snapshot = Snapshot::open(self.disk, &name, &self.head.install, self.head.evolve)?;
+        let passing = format!("{}{UNFINISHED}", self.name);
+        let snapshot = Snapshot::open(self.disk, &passing, &self.head.install, self.head.evolve)?;
         snapshot.verify()?;
-        self.disk.rename(&name, &file_name(self.head.from))?;
+        self.disk.rename(&passing, &self.name)?;
         self.disk.sync_directory()?;
         Ok(self.offset)
     }
-}
-
-fn new_name(from: Position) -> String {
-    format!("{}{UNFINISHED}", file_name(from))
 }
 
 /// A snapshot whose header, end and list of parts are sound.

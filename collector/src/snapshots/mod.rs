@@ -2,6 +2,7 @@
 //! is taken while hits go on, an entry at a time; it is published only when the journal is
 //! durable past every record that it knows of, and when it was read back. Two are kept.
 
+pub mod base;
 pub mod file;
 
 use std::fmt;
@@ -19,14 +20,16 @@ use engine::snapshot::{SlotReader, load_catalog, save_catalog};
 
 use crate::app::App;
 use crate::config;
-use crate::followers::Followers;
+use crate::followers::{Fit, Followers};
 use crate::journal::EVOLVE;
 use crate::journal::disk::Disk;
-use crate::seal::{Sealer, attributes_from_bytes};
+use crate::seal::attributes_from_bytes;
 use crate::timeline::unseal_with;
 use crate::webhook::queue::Queue;
 
-use self::file::{End, Fault, Head, Kind, Snapshot, UNFINISHED, Writing, ordinal_of};
+use self::file::{
+    End, Fault, Head, Kind, Snapshot, UNFINISHED, Writing, base_ordinal_of, ordinal_of,
+};
 
 /// Snapshots kept. One may turn out to be damaged when it is needed.
 pub const KEPT: usize = 2;
@@ -71,6 +74,8 @@ pub enum Failed {
     Journal(String),
     /// The journal ended, or its disk is so slow that it was given up.
     NotDurable,
+    /// The server is being stopped.
+    Stopped,
 }
 
 impl fmt::Display for Failed {
@@ -79,6 +84,7 @@ impl fmt::Display for Failed {
             Self::File(fault) => fault.fmt(f),
             Self::Journal(why) => write!(f, "the journal could not be followed: {why}"),
             Self::NotDurable => f.write_str("what it knows of did not become durable"),
+            Self::Stopped => f.write_str("the server is being stopped"),
         }
     }
 }
@@ -93,6 +99,11 @@ impl Store {
     /// Of a folder, for an installation.
     pub fn new(disk: Arc<dyn Disk>, install: [u8; 16]) -> Store {
         Store { disk, install }
+    }
+
+    /// Of which installation.
+    pub fn install(&self) -> [u8; 16] {
+        self.install
     }
 
     /// The snapshots there are, the newest first.
@@ -122,7 +133,8 @@ impl Store {
         }
         for name in self.disk.list()? {
             let void = [UNFINISHED, REFUSED].iter().find_map(|end| name.strip_suffix(end));
-            if void.and_then(ordinal_of).is_some() {
+            let base = name.strip_suffix(UNFINISHED).and_then(base_ordinal_of);
+            if void.and_then(ordinal_of).or(base).is_some() {
                 self.disk.remove(&name)?;
             }
         }
@@ -178,14 +190,17 @@ fn follow(
 ) -> Result<Followers, Failed> {
     let unseal = |lead: LeadId, sealed: &[u8]| app.sealer.unseal(lead, sealed);
     let alert_id = |cause: &Cause<'_>| AlertId::derive(&app.install.alert, cause);
-    let known = store.names()?.into_iter().find_map(|name| {
+    let fit = Fit::of(app.journal.first());
+    let names = store.names()?.into_iter().chain(store.base_names()?);
+    let known = names.into_iter().find_map(|name| {
         let snapshot = store.open(&name).ok()?;
         let bytes = snapshot.only(Kind::Followers).ok()??;
-        let followers = Followers::load(&bytes, queue(), &unseal).ok()?;
+        let followers = Followers::load(&bytes, queue(), fit, &unseal).ok()?;
         (snapshot.end.followed <= until).then_some((followers, snapshot.end.followed))
     });
     let (mut followers, mut at) =
         known.unwrap_or_else(|| (Followers::new(queue()), Position::NONE));
+    // From where on the journal is kept no followers can be made of nothing: it says so itself.
     let mut follower = app.journal.follow(at.next());
     while at < until {
         let entry = follower.next_blocking(LOOK_EVERY);
@@ -203,11 +218,15 @@ fn follow(
 }
 
 /// Puts everything that a snapshot holds back into an empty engine, slots in parallel.
-pub fn restore(snapshot: &Snapshot, engine: &Engine, sealer: &Sealer) -> Result<(), Fault> {
+pub fn restore(
+    snapshot: &Snapshot,
+    engine: &Engine,
+    open: impl Fn(LeadId, &[u8]) -> Option<Vec<u8>> + Sync,
+) -> Result<(), Fault> {
     let catalog = snapshot.only(Kind::Catalog)?.ok_or(Fault::Parts)?;
     engine.restore_catalog(load_catalog(&catalog)?);
     let unseal = |lead: LeadId, sealed: &[u8]| -> Attributes {
-        let plain = sealer.unseal(lead, sealed);
+        let plain = open(lead, sealed);
         plain.and_then(|plain| attributes_from_bytes(&plain)).unwrap_or_default()
     };
     let next = AtomicUsize::new(0);
@@ -229,12 +248,20 @@ pub fn restore(snapshot: &Snapshot, engine: &Engine, sealer: &Sealer) -> Result<
 }
 
 /// Takes one snapshot after another, as the settings say and as is asked for, until told to stop.
-pub fn run(app: &App, store: &Store, queue: &NewQueue<'_>, stop: &AtomicBool) {
+/// `after` is called at every look, and told whether one was just taken.
+pub fn run(
+    app: &App,
+    store: &Store,
+    queue: &NewQueue<'_>,
+    stop: &AtomicBool,
+    after: &mut dyn FnMut(bool),
+) {
     let settings = &app.settings.snapshots;
     let mut last = Last { at_ms: app.clock.boot_ms(), written: 0, position: app.journal.pushed() };
     while !stop.load(Ordering::Acquire) && !app.journal.has_ended() {
         let wanted = app.snapshots.wanted.swap(false, Ordering::AcqRel);
-        if wanted || last.is_over(app, settings) {
+        let due = wanted || last.is_over(app, settings);
+        if due {
             last = Last {
                 at_ms: app.clock.boot_ms(),
                 written: app.journal.figures().written_bytes,
@@ -242,6 +269,7 @@ pub fn run(app: &App, store: &Store, queue: &NewQueue<'_>, stop: &AtomicBool) {
             };
             note(app, &take(app, store, queue), last.at_ms);
         }
+        after(due);
         thread::sleep(LOOK_EVERY);
     }
 }

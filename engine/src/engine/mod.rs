@@ -6,6 +6,7 @@ mod step;
 mod merge;
 mod link;
 mod erase;
+mod evolve;
 mod timer;
 mod saving;
 
@@ -403,56 +404,6 @@ impl Engine {
             }
             (id, partings) = (name, since);
         }
-    }
-
-    /// Applies a record at its position: the whole of replay. An entry that knows of it already,
-    /// since it comes out of a snapshot that was taken later, is left as it is.
-    pub fn evolve(&self, record: &Record, position: Position) {
-        let stamp = (record.time, record.version);
-        match &record.body {
-            Body::Hit(hit_record) => {
-                if let (Some(id), Some(_)) = (hit_record.hit.visitor, &hit_record.visit) {
-                    let mut visitor = self.visitors.entry(id);
-                    if visitor.last_position < position {
-                        if visitor.is_expired(record.time) {
-                            *visitor = Visitor::default();
-                        }
-                        visitor.evolve(hit_record, position);
-                    }
-                }
-                if let Some(part) = &hit_record.lead {
-                    self.evolve_lead(part.lead, position, |lead| {
-                        lead.evolve(part, Some(hit_record), stamp, position);
-                    });
-                }
-            }
-            Body::Due(part) => self.evolve_lead(part.lead, position, |lead| {
-                lead.evolve(part, None, stamp, position);
-            }),
-            Body::Step(step) => self.evolve_step(step, stamp, position),
-            Body::Published(published) => {
-                self.evolve_published(&mut written(&self.catalog), published);
-            }
-            Body::Named(names) => written(&self.catalog).evolve_names(names),
-            Body::Outbox(_) => {}
-        }
-    }
-
-    fn evolve_lead(&self, id: LeadId, position: Position, evolve: impl FnOnce(&mut Lead)) {
-        let mut lead = self.leads.entry(id);
-        if lead.last_position < position {
-            lead.forget_due();
-            evolve(&mut lead);
-        }
-    }
-
-    fn evolve_published(&self, catalog: &mut Catalog, published: &Published) {
-        // One that a snapshot knows already has done all it does.
-        if published.terms.version < catalog.version() {
-            return;
-        }
-        catalog.evolve_published(published);
-        self.version.store(catalog.version(), Ordering::Release);
     }
 
     /// Journals a version of the scoring and applies it.

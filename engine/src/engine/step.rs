@@ -1,7 +1,7 @@
 //! What people do to what is known: withdrawing hits, scoring anew, telling who was held, and
 //! undoing. Each is a journaled step with who did it and why (`merge.rs`, `link.rs`).
 
-use crate::id::{LeadId, Position, ThresholdId, VisitorId};
+use crate::id::{LeadId, Position, Slot, ThresholdId, VisitorId};
 use crate::lead::Lead;
 use crate::ledger::{Basis, Row, settle_with};
 use crate::record::{Body, LeadPart, Step, StepRecord, VisitStep, Withdrawn};
@@ -334,14 +334,15 @@ impl Engine {
         step: &StepRecord,
         stamp: (Timestamp, u32),
         position: Position,
+        wanted: impl Fn(Slot) -> bool,
     ) {
-        if let Some(visit) = &step.visit {
+        if let Some(visit) = step.visit.as_ref().filter(|it| wanted(it.visitor.slot())) {
             let mut visitor = self.visitors.entry(visit.visitor);
             if visitor.last_position < position {
                 visitor.evolve_step(step, stamp.0, position);
             }
         }
-        if let Some(part) = &step.lead {
+        if let Some(part) = step.lead.as_ref().filter(|it| wanted(it.lead.slot())) {
             self.evolve_lead(part.lead, position, |lead| {
                 lead.evolve_step(step, part, stamp, position);
             });
