@@ -348,3 +348,18 @@ fn bytes_that_are_none_of_ours_are_refused_by_name_and_never_by_a_panic() {
         let _ = load(&sound[..at]);
     }
 }
+
+#[test]
+fn what_waits_for_an_endpoint_that_is_gone_waits_until_it_is_there_again() {
+    for seed in 0..12 {
+        let mut followers = Followers::new(queue());
+        evolve(&mut followers, &history(seed), 0);
+        let saved = followers.save();
+        // Nobody is there any more; what was saved then is all that is left of the journal.
+        let none = || Queue::new(Limits { dead_max: 5, ..Limits::default() });
+        let gone = Followers::load(&saved, none(), Fit::Adopted, &unseal).unwrap();
+        let back = Followers::load(&gone.save(), queue(), Fit::Adopted, &unseal).unwrap();
+        assert!(back.save() == saved, "seed {seed}");
+        assert_eq!(seen(back), seen(followers), "seed {seed}");
+    }
+}
