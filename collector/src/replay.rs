@@ -84,13 +84,10 @@ impl fmt::Display for ReplayError {
 pub fn replay(data: &Path, wish: &Wish, output: &mut dyn Write) -> Result<(), ReplayError> {
     let past = Past::open(data).map_err(ReplayError::Past)?;
     let clock = Clock::system();
-    let last = match wish.until {
-        Some(Until::Position(position)) => position,
-        _ => Position(u64::MAX),
-    };
-    let moment = match wish.until {
-        Some(Until::Time(time)) => Some(time),
-        _ => None,
+    let (last, moment) = match wish.until {
+        Some(Until::Position(position)) => (position, None),
+        Some(Until::Time(time)) => (Position(u64::MAX), Some(time)),
+        None => (Position(u64::MAX), None),
     };
     let now = wish.now.or(moment).unwrap_or_else(|| clock.now());
     let engine = Engine::new(wish.shards);

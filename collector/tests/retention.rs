@@ -18,7 +18,7 @@ use collector::verify::{Options, verify};
 use serde_json::{Value, json};
 
 use support::at;
-use support::browser::{Browser, server_call};
+use support::browser::Browser;
 use support::http::Client;
 use support::receiver::Receiver;
 use support::server::{SERVER_KEY, Server, Setup};

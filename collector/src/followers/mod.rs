@@ -30,7 +30,8 @@ use crate::webhook::MessageId;
 use crate::webhook::queue::Queue;
 use crate::webhook::queue::saved::{Messages, SavedQueue};
 
-/// The version of the saved form. Another one is not read: the journal is replayed.
+/// The version of the saved form. Another one is not read: the journal is replayed. In a base there
+/// is no journal to replay: whoever makes it greater has to go on reading the earlier ones there.
 pub const VERSION: u32 = 2;
 /// In front: the version, and as many zeros as keep the rest aligned.
 const HEAD_BYTES: usize = 16;

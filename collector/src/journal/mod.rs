@@ -39,6 +39,8 @@ use tail::Tail;
 pub const SEGMENT_BYTES: (u64, u64) = (4 * 1024, 1024 * 1024 * 1024);
 
 /// The version of the code that applies records: what a segment's and a snapshot's header say.
+/// Whoever makes it greater has to go on reading bases of the earlier ones: the records that made
+/// them are gone (FORMAT.md, 8.1).
 pub const EVOLVE: u16 = 2;
 
 /// How a journal is opened.

@@ -204,8 +204,7 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
     let sealer = Arc::new(Sealer::open(&data).map_err(StartError::Keys)?);
     let erasures = Erasures::open(&data).map_err(StartError::Keys)?;
     let clock = options.test_clock.map_or_else(Clock::system, Clock::test);
-    let keys = (&install, &sealer, &clock);
-    let recovered = recover(&settings, options, &data, keys, &endpoints)?;
+    let recovered = recover(&settings, options, &data, (&install, &sealer, &clock), &endpoints)?;
     let Recovered { engine, journal, found, lists, link_uses, replayed, log, .. } = recovered;
     let (mut queue, snapshots) = (recovered.queue, recovered.snapshots);
     let now = clock.now();
@@ -217,7 +216,6 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
     let follow_from = journal.durable().next();
     let rates = rates(&settings, &ids, &sites);
     let for_rules = settings.for_rules();
-    let (live, _) = broadcast::channel(1_024);
     let app = Arc::new(App {
         settings,
         sites,
@@ -246,7 +244,7 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
         retention: retention::Figures::default(),
         stalled: Stalled::default(),
         listening: OnceLock::new(),
-        live,
+        live: broadcast::channel(1_024).0,
     });
     catch_up(&app, &mut queue)?;
     let parts = Parts {
