@@ -57,6 +57,9 @@ fn aged(days: u32) -> (Server, Receiver) {
     restart(&mut server);
     server.to("2027-01-15 09:00");
     server.settle(TANAKA);
+    // That she cooled is told before anything else happens.
+    receiver.wait_about(TANAKA, 2);
+    server.wait_delivered(2);
     let mut again = Browser::returning(&server, 5);
     again.page("/case/line", "");
     again.identify(OLD, &json!({}));

@@ -50,10 +50,16 @@ pub struct Outcome {
 }
 
 /// Removes what is old enough, as far as nothing needs it; `more` says whether to look again at
-/// once.
-pub fn look(app: &App, store: &Store, queue: &NewQueue<'_>, stop: &AtomicBool) -> Outcome {
+/// once. `up_ms`: since the process was started.
+pub fn look(
+    app: &App,
+    store: &Store,
+    queue: &NewQueue<'_>,
+    up_ms: u64,
+    stop: &AtomicBool,
+) -> Outcome {
     let figures = &app.retention;
-    let looking = Looking { app, store, queue, stop };
+    let looking = Looking { app, store, queue, up_ms, stop };
     match looking.run() {
         Ok(outcome) => outcome,
         Err(Failed::Stopped) => Outcome::default(),
@@ -69,6 +75,7 @@ struct Looking<'a> {
     app: &'a App,
     store: &'a Store,
     queue: &'a NewQueue<'a>,
+    up_ms: u64,
     stop: &'a AtomicBool,
 }
 
@@ -130,7 +137,9 @@ impl Looking<'_> {
         }
         let durable = app.journal.durable();
         let is_alone = firsts.last().is_some_and(|first| *first <= durable);
-        if ends.len() + 1 == firsts.len() && is_alone && self.is_before(durable.next(), since)? {
+        // A start begins a segment: a younger one would not be complete by the next record.
+        let is_complete = self.up_ms >= SEGMENT_MS && is_alone && ends.len() + 1 == firsts.len();
+        if is_complete && self.is_before(durable.next(), since)? {
             self.begin_another();
         }
         Ok(ends)
@@ -228,7 +237,7 @@ impl Looking<'_> {
                 return Ok(None);
             }
             let bytes = kept.iter().map(|it| it.bytes).max().unwrap_or_default();
-            let Looking { app, store, queue, stop } = *self;
+            let Looking { app, store, queue, stop, .. } = *self;
             Shadow { app, store, queue, stop, base, until }.write(bytes)?;
         }
         Ok(self.store.base(cut)?)

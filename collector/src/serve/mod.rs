@@ -467,10 +467,12 @@ fn keeping(
     let app = Arc::clone(app);
     Box::new(move |stop| {
         let queue = || loading_queue(&endpoints.load(), &app.settings, app.clock.now());
-        let mut next_ms = 0;
+        let (began_ms, mut next_ms) = (app.clock.boot_ms(), 0);
         snapshots::run(&app, &store, &queue, stop, &mut |taken| {
-            if taken || app.clock.boot_ms() >= next_ms {
-                let outcome = retention::look(&app, &store, &queue, stop);
+            let now_ms = app.clock.boot_ms();
+            if taken || now_ms >= next_ms {
+                let up_ms = now_ms.saturating_sub(began_ms);
+                let outcome = retention::look(&app, &store, &queue, up_ms, stop);
                 let pause_ms = if outcome.more { 0 } else { RETENTION_LOOK_MS };
                 next_ms = app.clock.boot_ms() + pause_ms;
             }

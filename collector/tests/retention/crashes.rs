@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -59,14 +59,20 @@ fn store(disk: &SimDisk, app: &App) -> Store {
 
 /// A process on the disk, at a moment: all that it has is in the journal.
 fn open(folder: &Path, disk: &SimDisk, now: Timestamp) -> App {
+    open_at(folder, disk, now, Arc::default())
+}
+
+/// The same with a boot clock that can be moved.
+fn open_at(folder: &Path, disk: &SimDisk, now: Timestamp, boot_ms: Arc<AtomicU64>) -> App {
     let ids = Ids::default();
     let install = Install::open(folder, &ids).unwrap();
     let loaded = config::load(&Files::default(), &Surroundings::default()).unwrap();
     let Loaded { mut settings, scoring: file, .. } = loaded;
     settings.journal.keep = Some(KEEP);
     let engine = Engine::new(8);
-    let options = Options { segment_bytes: 16 * 1024, ..Options::new(install.id.0) };
-    let clock = move || Now { wall_ms: now.0, boot_ms: 0 };
+    let segment_ms = retention::SEGMENT_MS;
+    let options = Options { segment_bytes: 16 * 1024, segment_ms, ..Options::new(install.id.0) };
+    let clock = move || Now { wall_ms: now.0, boot_ms: boot_ms.load(Ordering::SeqCst) };
     let hooks = Hooks { now: Box::new(clock), poisoned: Box::new(|_| {}) };
     let (journal, _) = Journal::open(Arc::new(disk.clone()), &options, hooks, |entry| {
         engine.evolve(&Record::decode(entry.bytes).unwrap(), entry.position);
@@ -192,7 +198,7 @@ fn a_crash_at_every_operation_while_old_segments_go_leaves_a_folder_with_the_sam
         let app = open(folder.path(), &disk, later());
         let store = store(&disk, &app);
         disk.crash_after(seed);
-        let outcome = retention::look(&app, &store, &queue, &AtomicBool::new(false));
+        let outcome = retention::look(&app, &store, &queue, 0, &AtomicBool::new(false));
         let crashed = disk.has_crashed();
         drop(app);
         disk.power_loss(&mut Dice::new(seed));
@@ -224,7 +230,7 @@ fn what_a_follower_has_yet_to_read_stays() {
     let app = open(folder.path(), &disk, later());
     let store = store(&disk, &app);
     let mut follower = app.journal.follow(engine::id::Position(1));
-    let look = || retention::look(&app, &store, &queue, &AtomicBool::new(false)).removed;
+    let look = || retention::look(&app, &store, &queue, 0, &AtomicBool::new(false)).removed;
     assert_eq!(look(), 0);
     while follower.try_next().unwrap().is_some() {}
     assert!(look() >= 2);
@@ -232,4 +238,33 @@ fn what_a_follower_has_yet_to_read_stays() {
     let first = app.journal.first();
     let refused = app.journal.follow(engine::id::Position(1)).try_next().map(|_| ());
     assert_eq!(refused, Err(collector::journal::ReadError::Removed { first }));
+}
+
+#[test]
+fn where_nothing_comes_any_more_what_is_too_old_goes_all_the_same() {
+    let (folder, disk) = (tempfile::tempdir().unwrap(), SimDisk::new());
+    let boot_ms = Arc::new(AtomicU64::new(0));
+    let app = open_at(folder.path(), &disk, BEGIN, Arc::clone(&boot_ms));
+    let store = store(&disk, &app);
+    hit(&app, 1, Some(1));
+    let last = app.journal.pushed();
+    app.journal.wait_blocking(last).unwrap();
+    assert!(app.clock.set(later()));
+    boot_ms.store(32 * retention::SEGMENT_MS, Ordering::SeqCst);
+    let stop = AtomicBool::new(false);
+    let look = |up_ms| retention::look(&app, &store, &queue, up_ms, &stop).removed;
+    assert_eq!(look(retention::SEGMENT_MS - 1), 0);
+    assert_eq!(app.journal.pushed(), last, "a segment of less than a day is not complete");
+    assert_eq!(look(retention::SEGMENT_MS), 0);
+    let nothing = app.journal.pushed();
+    assert_eq!(nothing, last.next());
+    app.journal.wait_blocking(nothing).unwrap();
+    for _ in 0..2 {
+        snapshots::take(&app, &store, &queue).unwrap();
+        hit(&app, 2, None);
+    }
+    assert_eq!(look(retention::SEGMENT_MS), 1);
+    assert_eq!(app.journal.first(), nothing);
+    assert_eq!(look(retention::SEGMENT_MS), 0, "and it is said once");
+    assert!(app.journal.pushed().0 <= nothing.0 + 2);
 }
