@@ -10,6 +10,7 @@ mod sim {
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -442,6 +443,12 @@ fn hooks_at(wall_ms: u64) -> Hooks {
     Hooks { now: Box::new(now), poisoned: Box::new(|_| {}) }
 }
 
+/// Where snapshots would be.
+fn kept(folder: &Path, install: &Install) -> Store {
+    let disk = RealDisk::open(folder.join("snapshots")).unwrap();
+    Store::new(Arc::new(disk), install.id.0)
+}
+
 impl Life {
     /// Recovers from the disk as the server does.
     fn start(machine: &Machine<'_>) -> Result<Life, OpenError> {
@@ -456,13 +463,12 @@ impl Life {
         let mut queue = queue_for(&endpoints, &settings, *now);
         let disk = machine.disk(&sealer);
         let options = machine.options(install.id.0);
-        let hooks = hooks_at(now.0);
         let unseal = |lead, sealed: &[u8]| sealer.unseal(lead, sealed);
         let alert_id = |cause: &Cause<'_>| AlertId::derive(&install.alert, cause);
         let mut replayed = Replayed::default();
         let mut recovery = Recovery::default();
         let log = Log::default();
-        let (journal, found) = Journal::open(Arc::new(disk), &options, hooks, |entry| {
+        let (journal, found) = Journal::open(Arc::new(disk), &options, hooks_at(now.0), |entry| {
             let mut record = Record::decode(entry.bytes).unwrap();
             unseal_with(&mut record, unseal);
             engine.evolve(&record, entry.position);
@@ -474,8 +480,6 @@ impl Life {
         machine.events.note(Event::Recovered { last: found.last });
         let in_force = publish_first(&engine, &journal, &file, *now).unwrap();
         let sites = name_sites(&engine, &journal, &settings, &install, *now);
-        let kept = RealDisk::open(folder.join("snapshots")).unwrap();
-        let kept = Store::new(Arc::new(kept), install.id.0);
         let app = Arc::new(App {
             sites,
             scoring: ArcSwap::from_pointee(in_force),
@@ -487,6 +491,7 @@ impl Life {
             engine,
             sealer,
             erasures: Mutex::new(Erasures::open(folder).unwrap()),
+            kept: kept(folder, &install),
             install,
             clock: Clock::test(*now),
             ids,
@@ -498,7 +503,6 @@ impl Life {
             ready: AtomicBool::new(true),
             full: Full::default(),
             snapshots: Figures::default(),
-            kept,
             retention: Retained::default(),
             stalled: Stalled::default(),
             listening: OnceLock::new(),
