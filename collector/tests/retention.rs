@@ -21,7 +21,7 @@ use support::at;
 use support::browser::Browser;
 use support::http::Client;
 use support::receiver::Receiver;
-use support::server::{SERVER_KEY, Server, Setup};
+use support::server::{RULES, SERVER_KEY, Server, Setup};
 use support::story::{TANAKA, story_one};
 use support::wait_for;
 
@@ -215,6 +215,26 @@ fn what_is_older_than_what_is_kept_is_refused_by_name_and_says_where_it_begins()
     let missing = server.figure("mikomi_first_hits_missing_total");
     once.page("/case/line", "");
     assert_eq!(server.figure("mikomi_first_hits_missing_total"), missing + 1);
+}
+
+#[test]
+fn the_past_matched_anew_by_the_same_rules_changes_no_score() {
+    let (server, _receiver) = aged(30);
+    retire(&server);
+    for number in [1, 5, 20] {
+        Browser::returning(&server, number).page("/pricing/", "");
+    }
+    let scores = [TANAKA, OLD].map(|email| server.exact(email));
+    assert!(scores.iter().all(|score| score.as_f64().unwrap() > 0.0), "{scores:?}");
+    let tried = server.ask("POST", "/api/rules/what-if?days=400", RULES.as_bytes());
+    assert_eq!(
+        (tried.status, &tried.json()["scores_changed"]),
+        (200, &json!(0)),
+        "{}",
+        tried.text()
+    );
+    server.step("/api/rules/rescore", json!({ "days": 400 }));
+    assert_eq!([TANAKA, OLD].map(|email| server.exact(email)), scores);
 }
 
 #[test]

@@ -2,9 +2,11 @@
 //! no help but a part of the data: it is never refused or tidied away, and goes only when a newer
 //! one is there and was read back.
 
-use engine::id::{LeadId, Position};
+use engine::attribute::Attributes;
+use engine::id::{LeadId, Position, VisitorId};
 use engine::lead::Lead;
 use engine::snapshot::SlotReader;
+use engine::visitor::Visitor;
 
 use super::Store;
 use super::file::{Fault, Head, Kind, Snapshot, Writing, base_ordinal_of};
@@ -65,6 +67,16 @@ impl Store {
 }
 
 impl Snapshot {
+    /// Every browser that is in here.
+    pub fn visitors(&self, mut each: impl FnMut(VisitorId, Visitor)) -> Result<(), Fault> {
+        for part in self.parts().iter().filter(|part| part.kind == Kind::Slot) {
+            let payload = self.read(part)?;
+            let unseal = |_: LeadId, _: &[u8]| Attributes::default();
+            SlotReader::open(&payload)?.read(&unseal, &mut each, |_, _| {})?;
+        }
+        Ok(())
+    }
+
     /// One entry of a lead as it is in here.
     pub fn lead(
         &self,
