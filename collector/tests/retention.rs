@@ -161,6 +161,35 @@ fn scores_and_ledgers_stay_to_the_last_row_and_every_start_comes_to_the_same_sta
 }
 
 #[test]
+fn a_base_goes_on_from_the_one_before_and_takes_its_place() {
+    let (mut server, _receiver) = aged(30);
+    let first = retire(&server);
+    let snapshots = server.data().join("snapshots");
+    let before = files(&snapshots, "base-");
+    restart(&mut server);
+    server.to("2027-03-01 09:00");
+    server.settle(TANAKA);
+    Browser::returning(&server, 5).page("/pricing/", "");
+    let id = server.lead_id(TANAKA);
+    let yesterday = format!("/api/leads/{id}/score?at=2027-02-28T09:00:00%2B09:00");
+    let known = server.get(&yesterday);
+    let second = retire(&server);
+    assert!(second > first, "{second}");
+    assert_eq!(server.get(&yesterday), known);
+    let after = files(&snapshots, "base-");
+    assert!(after.len() == 1 && after != before, "{after:?}");
+    let live = hash(&server);
+    server.stop();
+    let report = verify(&server.data(), &Options::default()).unwrap();
+    assert!(report.is_healthy(), "{}", report.text());
+    remove_all(files(&snapshots, "snapshot-"));
+    server.restart();
+    assert_eq!(hash(&server), live);
+    assert_eq!(server.get(&yesterday), known);
+    assert_eq!(server.lead_by(OLD)["name"], "鈴木 一", "who said so in December");
+}
+
+#[test]
 fn what_is_older_than_what_is_kept_is_refused_by_name_and_says_where_it_begins() {
     let (server, receiver) = aged(30);
     let id = server.lead_id(TANAKA);

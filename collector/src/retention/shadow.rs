@@ -25,8 +25,9 @@ use crate::timeline::unseal_with;
 /// Bytes of a snapshot whose entries are worked out at a time; in memory they take several times
 /// as many.
 const GROUP_BYTES: u64 = 32 << 20;
-/// Most groups: each reads the removed part of the journal once.
-const GROUPS_MAX: u64 = 64;
+/// Fewest and most groups: each reads the removed part of the journal once. Two for the smallest
+/// too, so that there is one way only.
+const GROUPS: (u64, u64) = (2, 64);
 /// Shards of an engine that one thread uses.
 const SHARDS: usize = 2;
 /// So long it works, and so long it rests then: hits come first.
@@ -66,7 +67,7 @@ impl Shadow<'_> {
         };
         let mut writing = self.store.begin_base(head)?;
         let mut end = End { until: self.until, followed: self.until, ..End::default() };
-        let groups = bytes.div_ceil(GROUP_BYTES).clamp(1, GROUPS_MAX) as usize;
+        let groups = bytes.div_ceil(GROUP_BYTES).clamp(GROUPS.0, GROUPS.1) as usize;
         let mut catalog = Vec::new();
         for group in 0..groups {
             let range = group * Slot::COUNT / groups..(group + 1) * Slot::COUNT / groups;
