@@ -311,6 +311,30 @@ fn a_message_that_was_given_up_is_sent_again_long_after_its_records_are_gone() {
 }
 
 #[test]
+fn who_is_erased_after_their_records_are_gone_stays_so_also_from_the_base() {
+    let (mut server, _receiver) = aged(30);
+    retire(&server);
+    let id = server.lead_id(OLD);
+    server.step("/api/erase", json!({ "lead": id }));
+    let gone = |server: &Server| {
+        let answer = server.ask("GET", &format!("/api/leads/{id}"), b"");
+        assert_eq!((answer.status, &answer.json()["error"]), (410, &json!("erased")));
+    };
+    gone(&server);
+    let live = hash(&server);
+    server.stop();
+    let report = verify(&server.data(), &Options::default()).unwrap();
+    assert!(report.is_healthy(), "{}", report.text());
+    let snapshots = server.data().join("snapshots");
+    remove_all(files(&snapshots, "snapshot-"));
+    let base = fs::read(files(&snapshots, "base-").remove(0)).unwrap();
+    assert!(!base.windows(OLD.len()).any(|part| part == OLD.as_bytes()), "in clear");
+    server.restart();
+    gone(&server);
+    assert_eq!(hash(&server), live);
+}
+
+#[test]
 fn a_backup_of_a_journal_that_begins_later_is_whole_and_comes_back() {
     let (mut server, _receiver) = aged(30);
     retire(&server);
