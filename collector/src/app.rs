@@ -28,8 +28,9 @@ use crate::named::NamedLists;
 use crate::net::Network;
 use crate::patience::Stalled;
 use crate::privacy::Robots;
+use crate::retention::Figures as Retained;
 use crate::seal::Sealer;
-use crate::snapshots::Figures as Snapshotted;
+use crate::snapshots::{Figures as Snapshotted, Store};
 
 /// What every handler shares.
 pub struct App {
@@ -81,6 +82,10 @@ pub struct App {
     pub snapshots: Snapshotted,
     /// Of the audit.
     pub audit: Audited,
+    /// Where the snapshots are, and the base.
+    pub kept: Store,
+    /// Of what is removed from the journal.
+    pub retention: Retained,
     /// Who cannot read the journal any further.
     pub stalled: Stalled,
     /// Where the collector listens, once it does.

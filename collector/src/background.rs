@@ -40,6 +40,11 @@ impl<'a> Pace<'a> {
         self.wait_until(self.clock.boot_ms() + rest)
     }
 
+    /// The same for what is short, and ends by itself: at a stop the rest of it goes at full speed.
+    pub fn rest(&self) {
+        let _ = self.breathe();
+    }
+
     /// Rests until a moment since the start.
     pub fn wait_until(&self, end_ms: u64) -> Result<(), Stopped> {
         loop {

@@ -115,7 +115,8 @@ pub fn backup(data: &Path, to: &Path) -> Result<Copied, BackupError> {
     let beside = beside(to, "backup.new");
     let mut taken = copy_once(data, &beside, &clock);
     for _ in 1..TRIES {
-        if !matches!(taken, Err(BackupError::Damaged(_))) {
+        if !matches!(taken, Err(BackupError::Damaged(_) | BackupError::Past(PastError::NoBase(_))))
+        {
             break;
         }
         taken = copy_once(data, &beside, &clock);
@@ -242,6 +243,8 @@ impl Copying<'_> {
         if let Some(finding) = damage {
             return Err(BackupError::Damaged(finding));
         }
+        // The beginning may have been removed meanwhile, after the base of before was copied.
+        past.base()?;
         let copied = Copied {
             files: self.entries.len(),
             bytes: self.entries.iter().map(|entry| entry.bytes).sum(),

@@ -37,6 +37,7 @@ pub mod reader;
 pub mod receipt;
 pub mod replay;
 pub mod response;
+pub mod retention;
 pub mod route;
 pub mod sample;
 pub mod seal;

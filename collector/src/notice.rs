@@ -132,10 +132,17 @@ fn kept_ja(settings: &Settings) -> Vec<String> {
         ),
         site.to_owned(),
         format!("最後の訪問から{LIFE_DAYS}日が過ぎると、ブラウザとの結び付きは失われます"),
-        format!(
-            "閲覧の記録は、記録全体の大きさが{}に達するまで保存します",
-            size(settings.limits.journal_bytes_max)
-        ),
+        match days_kept(settings) {
+            Some(days) => format!(
+                "閲覧の記録は{days}日間保存し、その後2日以内に消去します。記録から計算した点数と、\
+                 お知らせいただいた内容は、消去の求めがあるまで残ります"
+            ),
+            None => format!(
+                "閲覧の記録は、期限を定めずに保存します(記録全体の大きさが{}に達すると、新しい\
+                 記録をとりません)",
+                size(settings.limits.journal_bytes_max)
+            ),
+        },
         "フォームの入力内容や通知の本文は、ご本人ごとの鍵で暗号化して保存します。消去の求めに\
          応じて鍵を破棄し、以後だれにも読めなくなります"
             .to_owned(),
@@ -156,14 +163,26 @@ fn kept_en(settings: &Settings) -> Vec<String> {
         ),
         site.to_owned(),
         format!("{LIFE_DAYS} days after your last visit your browser is no longer known"),
-        format!(
-            "What you did is kept until all records together reach {}",
-            size(settings.limits.journal_bytes_max)
-        ),
+        match days_kept(settings) {
+            Some(days) => format!(
+                "What you did is kept for {days} days, and removed within two days after that. The \
+                 points that came of it, and what you told us, stay until you ask to be erased"
+            ),
+            None => format!(
+                "What you did is kept without a limit of time (when all records together reach \
+                 {}, nothing new is recorded)",
+                size(settings.limits.journal_bytes_max)
+            ),
+        },
         "What you enter into forms, and the messages about you, are encrypted under a key of \
          your own. If you ask to be erased the key is destroyed, and nobody can read them any more"
             .to_owned(),
     ]
+}
+
+/// How long what somebody did is kept, if not for ever.
+fn days_kept(settings: &Settings) -> Option<u64> {
+    settings.journal.keep.map(|keep| keep.as_secs() / 86_400)
 }
 
 /// Bytes as people read them.
@@ -350,6 +369,7 @@ mod tests {
                 ("[privacy]\naddress_ipv4_bits = 16\n", SFA),
                 ("[privacy]\nquery_names = []\n", SFA),
                 ("[limits]\njournal_bytes_max = 1073741824\n", SFA),
+                ("[journal]\nkeep_days = 90\n", SFA),
                 ("[collector]\npublic_url = \"https://t.vendor.example\"\n", SFA),
                 ("", ""),
                 ("", &format!("{SFA}mode = \"live\"\n")),
@@ -363,6 +383,19 @@ mod tests {
                           [site.form_fields]\n\"budget\" = \"budget\"\n";
             let strict = text(strict, SFA, lang);
             assert!(strict != usual && strict.contains("budget"), "{strict}");
+        }
+    }
+
+    #[test]
+    fn how_long_it_is_kept_is_what_the_settings_say() {
+        let kept = "[journal]\nkeep_days = 90\n";
+        for (lang, days, never) in [
+            (Lang::Ja, "閲覧の記録は90日間保存し、その後2日以内に消去します", "期限を定めずに保存"),
+            (Lang::En, "kept for 90 days, and removed within two days", "without a limit of time"),
+        ] {
+            let (some, all) = (text(kept, SFA, lang), text("", SFA, lang));
+            assert!(some.contains(days) && !some.contains(never), "{some}");
+            assert!(all.contains(never), "{all}");
         }
     }
 

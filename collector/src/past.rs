@@ -15,12 +15,13 @@ use engine::time::Timestamp;
 
 use crate::erasures;
 use crate::install::{Install, InstallError};
-use crate::journal::Entry;
 use crate::journal::disk::ReadOnlyDisk;
 use crate::journal::scan::{Finding, Place, Scanned, Seen, scan};
+use crate::journal::{Entry, first_kept};
+use crate::outbox::message::iso;
 use crate::seal::Keys;
-use crate::snapshots::Store;
 use crate::snapshots::file::{Fault, Snapshot};
+use crate::snapshots::{Store, restore};
 use crate::timeline::unseal_with;
 
 /// A data folder.
@@ -47,8 +48,11 @@ pub enum PastError {
     Damaged(Finding),
     /// A record cannot be read.
     Record(Position, String),
-    /// The journal has lost its beginning.
-    NoBeginning,
+    /// The journal has lost its beginning, and no base stands for it: what is wrong with the one
+    /// there is.
+    NoBase(Option<Fault>),
+    /// What was before the base is gone: it can be worked out from there on only.
+    BeforeBase(Position, Timestamp),
 }
 
 impl fmt::Display for PastError {
@@ -59,7 +63,18 @@ impl fmt::Display for PastError {
             Self::Damaged(Finding { name, file, offset, about, .. }) => {
                 write!(f, "{file} is damaged at byte {}: {name}: {about}", offset.unwrap_or(0))
             }
-            Self::NoBeginning => f.write_str("the journal has lost its beginning"),
+            Self::NoBase(None) => {
+                f.write_str("the journal has lost its beginning, and no base stands for it")
+            }
+            Self::NoBase(Some(fault)) => {
+                write!(f, "the journal's beginning is gone, and its base cannot be used: {fault}")
+            }
+            Self::BeforeBase(position, at) => write!(
+                f,
+                "older than what is kept: this can be worked out from position {} on, {}",
+                position.0,
+                iso(*at)
+            ),
             Self::Record(position, why) => write!(f, "record {}: {why}", position.0),
         }
     }
@@ -100,12 +115,59 @@ impl Past {
             .map_err(|error| PastError::Disk(self.data.join("journal"), error))
     }
 
-    /// Applies every record up to a position to an empty engine. `wanted` says whether a record is
-    /// to be applied; `each` sees it before and after.
+    /// Where the journal begins.
+    pub fn first(&self) -> Result<Position, PastError> {
+        let first = first_kept(&self.disk);
+        let first = first.map_err(|error| PastError::Disk(self.data.join("journal"), error))?;
+        Ok(first.unwrap_or(Position(1)))
+    }
+
+    /// What stands for the journal's beginning, if that is gone.
+    pub fn base(&self) -> Result<Option<Snapshot>, PastError> {
+        let first = self.first()?;
+        if first.ordinal() <= 1 {
+            return Ok(None);
+        }
+        match self.store().base(first) {
+            Ok(Some(base)) => Ok(Some(base)),
+            Ok(None) | Err(Fault::Disk(io::ErrorKind::NotFound)) => Err(PastError::NoBase(None)),
+            Err(fault) => Err(PastError::NoBase(Some(fault))),
+        }
+    }
+
+    /// Applies every record up to a position to an empty engine, or to what the base has of those
+    /// that are gone. `wanted` says whether a record is to be applied; `each` sees it before and
+    /// after, if the base does not know of it.
     pub fn replay(
         &self,
         engine: &Engine,
         until: Position,
+        wanted: &mut dyn FnMut(&Record, Position) -> bool,
+        each: &mut dyn FnMut(&Step<'_>, When),
+    ) -> Result<Scanned, PastError> {
+        let base = self.base()?;
+        let known = base.as_ref().map_or(Position::NONE, |base| base.end.until);
+        if let Some(base) = base {
+            if until < known {
+                return Err(PastError::BeforeBase(known, base.head.created));
+            }
+            self.restore(&base, engine)?;
+        }
+        self.go_on(engine, (known, until), wanted, each)
+    }
+
+    /// Puts everything that a snapshot holds into an empty engine.
+    pub fn restore(&self, snapshot: &Snapshot, engine: &Engine) -> Result<(), PastError> {
+        let unseal = |lead, sealed: &[u8]| self.keys.unseal(lead, sealed);
+        restore(snapshot, engine, unseal).map_err(|fault| PastError::NoBase(Some(fault)))
+    }
+
+    /// Applies the records up to a position to what a snapshot has: what it knows of is passed
+    /// over. `each` sees those after the last record that the snapshot knows.
+    pub fn go_on(
+        &self,
+        engine: &Engine,
+        (known, until): (Position, Position),
         wanted: &mut dyn FnMut(&Record, Position) -> bool,
         each: &mut dyn FnMut(&Step<'_>, When),
     ) -> Result<Scanned, PastError> {
@@ -116,9 +178,14 @@ impl Past {
                     Ok(mut record) if wanted(&record, entry.position) => {
                         unseal_with(&mut record, |lead, sealed| self.keys.unseal(lead, sealed));
                         let step = Step { record: &record, entry, place };
-                        each(&step, When::Before);
+                        let is_new = entry.position > known;
+                        if is_new {
+                            each(&step, When::Before);
+                        }
                         engine.evolve(&record, entry.position);
-                        each(&step, When::After);
+                        if is_new {
+                            each(&step, When::After);
+                        }
                     }
                     Ok(_) => {}
                     Err(error) => {
@@ -131,17 +198,33 @@ impl Past {
             }
             _ => {}
         })?;
-        if scanned.first.ordinal() > 1 {
-            failed.get_or_insert(PastError::NoBeginning);
+        if scanned.first > known.next() {
+            failed.get_or_insert(PastError::NoBase(None));
         }
         failed.map_or(Ok(scanned), Err)
     }
 
     /// The snapshots there are, the newest first.
     pub fn snapshots(&self) -> Vec<(String, Result<Snapshot, Fault>)> {
+        self.opened(Store::names)
+    }
+
+    /// The bases there are: one, but for a moment.
+    pub fn bases(&self) -> Vec<(String, Result<Snapshot, Fault>)> {
+        self.opened(Store::base_names)
+    }
+
+    fn store(&self) -> Store {
         let disk = ReadOnlyDisk::new(self.data.join("snapshots"));
-        let store = Store::new(Arc::new(disk), self.install.id.0);
-        let opened = store.names().unwrap_or_default().into_iter().map(|name| {
+        Store::new(Arc::new(disk), self.install.id.0)
+    }
+
+    fn opened(
+        &self,
+        names: impl Fn(&Store) -> Result<Vec<String>, Fault>,
+    ) -> Vec<(String, Result<Snapshot, Fault>)> {
+        let store = self.store();
+        let opened = names(&store).unwrap_or_default().into_iter().map(|name| {
             let opened = store.open(&name);
             (name, opened)
         });

@@ -84,13 +84,10 @@ impl fmt::Display for ReplayError {
 pub fn replay(data: &Path, wish: &Wish, output: &mut dyn Write) -> Result<(), ReplayError> {
     let past = Past::open(data).map_err(ReplayError::Past)?;
     let clock = Clock::system();
-    let last = match wish.until {
-        Some(Until::Position(position)) => position,
-        _ => Position(u64::MAX),
-    };
-    let moment = match wish.until {
-        Some(Until::Time(time)) => Some(time),
-        _ => None,
+    let (last, moment) = match wish.until {
+        Some(Until::Position(position)) => (position, None),
+        Some(Until::Time(time)) => (Position(u64::MAX), Some(time)),
+        None => (Position(u64::MAX), None),
     };
     let now = wish.now.or(moment).unwrap_or_else(|| clock.now());
     let engine = Engine::new(wish.shards);
@@ -99,7 +96,15 @@ pub fn replay(data: &Path, wish: &Wish, output: &mut dyn Write) -> Result<(), Re
     let mut counted = 0u64;
     let mut reached = Position::NONE;
     let mut written = Ok(());
-    let mut wanted = |record: &engine::record::Record, _| moment.is_none_or(|at| record.time <= at);
+    let base =
+        past.base().map_err(ReplayError::Past)?.map(|base| (base.end.until, base.head.created));
+    let (known, mut since) = base.unwrap_or_default();
+    let mut wanted = |record: &engine::record::Record, position| {
+        if position <= known {
+            since = since.max(record.time);
+        }
+        moment.is_none_or(|at| record.time <= at)
+    };
     let replayed = past.replay(&engine, last, &mut wanted, &mut |step, when| {
         let mut lines = Vec::new();
         if when == When::Before {
@@ -121,6 +126,10 @@ pub fn replay(data: &Path, wish: &Wish, output: &mut dyn Write) -> Result<(), Re
         }
     });
     replayed.map_err(ReplayError::Past)?;
+    // A base knows all of its records, also those that came after the moment.
+    if moment.is_some_and(|at| at < since) {
+        return Err(ReplayError::Past(PastError::BeforeBase(known, since)));
+    }
     written.map_err(ReplayError::Output)?;
     let (visitors, leads) = engine.sizes();
     let mut outcome = json!({
@@ -131,6 +140,9 @@ pub fn replay(data: &Path, wish: &Wish, output: &mut dyn Write) -> Result<(), Re
         "hash": format!("{:032x}", engine.state_hash(now)),
         "now_ms": now.0,
     });
+    if base.is_some() {
+        outcome["base"] = json!({ "until": known.0, "created_ms": since.0 });
+    }
     if let Some(recheck) = recheck {
         outcome["rechecked"] = recheck.figures();
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use engine::id::{LeadId, Position, VisitorId};
 use engine::lead::Lead;
 use engine::record::{Body, HitRecord, Record, Step};
+use engine::time::Timestamp;
 use engine::visitor::Visitor;
 
 use crate::app::App;
@@ -16,6 +17,25 @@ use crate::words;
 
 /// Records by position.
 pub type Timeline = BTreeMap<Position, Record>;
+
+/// What a walk found, and whether there was more that is not kept any more.
+#[derive(Debug, Default)]
+pub struct Walked {
+    /// The records.
+    pub records: Timeline,
+    /// A back pointer led to before what is kept.
+    pub begins_later: bool,
+}
+
+/// The first record that is kept, and its time; nothing if everything is.
+pub fn kept_from(app: &App) -> Option<(Position, Timestamp)> {
+    let first = app.journal.first();
+    if first.ordinal() <= 1 {
+        return None;
+    }
+    let time = read(app, first).map_or_else(|_| app.clock.now(), |record| record.time);
+    Some((first, time))
+}
 
 /// Reads one record with its attributes unsealed.
 pub fn read(app: &App, position: Position) -> Result<Record, ReadError> {
@@ -69,55 +89,62 @@ pub fn unseal_with(record: &mut Record, open: impl Fn(LeadId, &[u8]) -> Option<V
 /// A lead's records, from one of theirs backwards, with the anonymous history of every visitor
 /// who was tied to them and what came along with whoever was joined to them; without hits that
 /// are no longer theirs. At most `most`; the newest are kept.
-pub fn of_lead(app: &App, lead: &Lead, from: Position, most: usize) -> Result<Timeline, ReadError> {
+pub fn of_lead(app: &App, lead: &Lead, from: Position, most: usize) -> Result<Walked, ReadError> {
     let mut walk = Walk::new(app);
     walk.add(from, Chain::Lead);
     let mut owned = Owned::new(app, lead);
-    let mut timeline = Timeline::new();
-    while timeline.len() < most {
+    let mut records = Timeline::new();
+    while records.len() < most {
         let Some((position, record)) = walk.next()? else {
             break;
         };
         if owned.holds(position, &record) {
-            timeline.insert(position, record);
+            records.insert(position, record);
         }
     }
-    Ok(timeline)
+    Ok(Walked { records, begins_later: walk.begins_later })
 }
 
 /// A visitor's records, from one of theirs backwards.
-pub fn of_visitor(app: &App, from: Position, most: usize) -> Result<Timeline, ReadError> {
+pub fn of_visitor(app: &App, from: Position, most: usize) -> Result<Walked, ReadError> {
     let mut walk = Walk::new(app);
     walk.add(from, Chain::Visitor(Position::NONE));
-    let mut timeline = Timeline::new();
-    while timeline.len() < most {
+    let mut records = Timeline::new();
+    while records.len() < most {
         let Some((position, record)) = walk.next()? else {
             break;
         };
-        timeline.insert(position, record);
+        records.insert(position, record);
     }
-    Ok(timeline)
+    Ok(Walked { records, begins_later: walk.begins_later })
 }
 
 /// Every record that changed one entry, whoever's name it is today: what it takes to know it as
 /// it was then.
-pub fn of_entry(app: &App, id: LeadId, from: Position, most: usize) -> Result<Timeline, ReadError> {
+pub fn of_entry(app: &App, id: LeadId, from: Position, most: usize) -> Result<Walked, ReadError> {
     let mut timeline = Timeline::new();
     let mut next = from;
     while next != Position::NONE && timeline.len() < most {
-        let record = read(app, next)?;
+        let record = match read(app, next) {
+            Err(ReadError::Removed { .. }) => {
+                return Ok(Walked { records: timeline, begins_later: true });
+            }
+            read => read?,
+        };
         let Some(part) = record.lead_part().filter(|part| part.lead == id) else {
             break;
         };
         let position = std::mem::replace(&mut next, part.previous);
         timeline.insert(position, record);
     }
-    Ok(timeline)
+    Ok(Walked { records: timeline, begins_later: false })
 }
 
-/// An entry as its records, the oldest first, make it.
-pub fn replayed<'a>(records: impl Iterator<Item = (&'a Position, &'a Record)>) -> Lead {
-    let mut lead = Lead::default();
+/// An entry as its records, the oldest first, make it of what it was before them.
+pub fn replayed<'a>(
+    mut lead: Lead,
+    records: impl Iterator<Item = (&'a Position, &'a Record)>,
+) -> Lead {
     for (position, record) in records {
         let stamp = (record.time, record.version);
         match &record.body {
@@ -154,11 +181,13 @@ struct Walk<'a> {
     /// Chains of leads that were followed already, by where they were entered.
     entered: BTreeSet<Position>,
     last: Option<(Position, Record)>,
+    begins_later: bool,
 }
 
 impl<'a> Walk<'a> {
     fn new(app: &'a App) -> Walk<'a> {
-        Walk { app, cursors: BinaryHeap::new(), entered: BTreeSet::new(), last: None }
+        let (cursors, entered) = (BinaryHeap::new(), BTreeSet::new());
+        Walk { app, cursors, entered, last: None, begins_later: false }
     }
 
     fn add(&mut self, from: Position, chain: Chain) {
@@ -176,7 +205,14 @@ impl<'a> Walk<'a> {
             let again = self.last.as_ref().is_some_and(|(last, _)| *last == position);
             let record = match self.last.take().filter(|_| again) {
                 Some((_, record)) => record,
-                None => read(self.app, position)?,
+                None => match read(self.app, position) {
+                    // So are all that this chain comes to.
+                    Err(ReadError::Removed { .. }) => {
+                        self.begins_later = true;
+                        continue;
+                    }
+                    read => read?,
+                },
             };
             match chain {
                 Chain::Lead => self.follow_lead(&record),

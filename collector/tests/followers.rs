@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use collector::followers::{Followers, Unfit};
+use collector::followers::{Fit, Followers, Unfit};
 use collector::outbox::book::Standing;
 use collector::outbox::entry::{
     Attempt, Counts, Digest, Entry, Frozen, Item, Line, Queued, base64,
@@ -310,7 +310,7 @@ fn saved_after_any_record_and_loaded_it_goes_on_as_if_all_had_been_read() {
             let mut before = Followers::new(queue());
             evolve(&mut before, &records[..cut], 0);
             let saved = before.save();
-            let mut loaded = Followers::load(&saved, queue(), &unseal).unwrap();
+            let mut loaded = Followers::load(&saved, queue(), Fit::Exact, &unseal).unwrap();
             assert!(loaded.save() == saved, "seed {seed}, cut {cut}: the same bytes");
             evolve(&mut loaded, &records, cut);
             assert!(loaded.save() == bytes, "seed {seed}, cut {cut}: the same state");
@@ -335,16 +335,31 @@ fn bytes_that_are_none_of_ours_are_refused_by_name_and_never_by_a_panic() {
     let mut followers = Followers::new(queue());
     evolve(&mut followers, &history(2)[..60], 0);
     let sound = followers.save();
-    let load = |bytes: &[u8]| Followers::load(bytes, queue(), &unseal).err();
+    let load = |bytes: &[u8]| Followers::load(bytes, queue(), Fit::Exact, &unseal).err();
     assert_eq!(load(&sound), None);
     assert_eq!(load(&[]), Some(Unfit::Layout));
     assert_eq!(load(&[&[9], &sound[1..]].concat()), Some(Unfit::Version));
-    let other = Followers::load(&sound, Queue::new(Limits::default()), &unseal).err();
+    let other = Followers::load(&sound, Queue::new(Limits::default()), Fit::Exact, &unseal).err();
     assert_eq!(other, Some(Unfit::Endpoints));
     for at in (0..sound.len()).step_by(3) {
         let mut bytes = sound.clone();
         bytes[at] ^= 1 << (at % 8);
         let _ = load(&bytes);
         let _ = load(&sound[..at]);
+    }
+}
+
+#[test]
+fn what_waits_for_an_endpoint_that_is_gone_waits_until_it_is_there_again() {
+    for seed in 0..12 {
+        let mut followers = Followers::new(queue());
+        evolve(&mut followers, &history(seed), 0);
+        let saved = followers.save();
+        // Nobody is there any more; what was saved then is all that is left of the journal.
+        let none = || Queue::new(Limits { dead_max: 5, ..Limits::default() });
+        let gone = Followers::load(&saved, none(), Fit::Adopted, &unseal).unwrap();
+        let back = Followers::load(&gone.save(), queue(), Fit::Adopted, &unseal).unwrap();
+        assert!(back.save() == saved, "seed {seed}");
+        assert_eq!(seen(back), seen(followers), "seed {seed}");
     }
 }

@@ -10,6 +10,7 @@ mod sim {
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -25,7 +26,7 @@ use collector::ids::Ids;
 use collector::ingest::{self, RawHit, Sender};
 use collector::install::Install;
 use collector::journal::committer::Now;
-use collector::journal::disk::{Disk, DiskFile};
+use collector::journal::disk::{Disk, DiskFile, RealDisk};
 use collector::journal::segment::{HEADER_BYTES, decode_frame};
 use collector::journal::{Hooks, Journal, OpenError, Options};
 use collector::link::scanners::Scanners;
@@ -35,9 +36,10 @@ use collector::outbox::entry::{Digest, Entry, Queued};
 use collector::outbox::{Log, Outbox, Replayed, messages};
 use collector::patience::Stalled;
 use collector::privacy::{ROBOTS, Robots};
+use collector::retention::Figures as Retained;
 use collector::seal::Sealer;
 use collector::serve::{name_sites, publish_first};
-use collector::snapshots::Figures;
+use collector::snapshots::{Figures, Store};
 use collector::timeline::unseal_with;
 use collector::webhook::EndpointId;
 use collector::webhook::breaker::Rest;
@@ -441,6 +443,12 @@ fn hooks_at(wall_ms: u64) -> Hooks {
     Hooks { now: Box::new(now), poisoned: Box::new(|_| {}) }
 }
 
+/// Where snapshots would be.
+fn kept(folder: &Path, install: &Install) -> Store {
+    let disk = RealDisk::open(folder.join("snapshots")).unwrap();
+    Store::new(Arc::new(disk), install.id.0)
+}
+
 impl Life {
     /// Recovers from the disk as the server does.
     fn start(machine: &Machine<'_>) -> Result<Life, OpenError> {
@@ -455,13 +463,12 @@ impl Life {
         let mut queue = queue_for(&endpoints, &settings, *now);
         let disk = machine.disk(&sealer);
         let options = machine.options(install.id.0);
-        let hooks = hooks_at(now.0);
         let unseal = |lead, sealed: &[u8]| sealer.unseal(lead, sealed);
         let alert_id = |cause: &Cause<'_>| AlertId::derive(&install.alert, cause);
         let mut replayed = Replayed::default();
         let mut recovery = Recovery::default();
         let log = Log::default();
-        let (journal, found) = Journal::open(Arc::new(disk), &options, hooks, |entry| {
+        let (journal, found) = Journal::open(Arc::new(disk), &options, hooks_at(now.0), |entry| {
             let mut record = Record::decode(entry.bytes).unwrap();
             unseal_with(&mut record, unseal);
             engine.evolve(&record, entry.position);
@@ -484,6 +491,7 @@ impl Life {
             engine,
             sealer,
             erasures: Mutex::new(Erasures::open(folder).unwrap()),
+            kept: kept(folder, &install),
             install,
             clock: Clock::test(*now),
             ids,
@@ -496,6 +504,7 @@ impl Life {
             full: Full::default(),
             snapshots: Figures::default(),
             audit: collector::audit::Figures::default(),
+            retention: Retained::default(),
             stalled: Stalled::default(),
             listening: OnceLock::new(),
             live: broadcast::channel(1).0,

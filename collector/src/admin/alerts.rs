@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Admin, Query, Refusal, lead_id};
 use crate::config::Endpoint;
+use crate::journal::ReadError;
 use crate::outbox::book::{Gap, Standing};
 use crate::outbox::entry::{Entry, Queued};
 use crate::timeline;
@@ -31,8 +32,11 @@ impl Admin {
         let limit = query.limit()?;
         let after = query.get("after").map(|text| self.position_of(text)).transpose()?;
         let after = after.unwrap_or(Position::NONE);
+        // Without a cursor it begins with what is kept.
+        let before = Position(self.app.journal.first().0 - 1);
         let until = self.app.journal.durable();
-        let (entries, looked) = self.log.book().entries((after, until), id, test, limit);
+        let (entries, looked) =
+            self.log.book().entries((after.max(before), until), id, test, limit);
         let whole = entries.len() < limit;
         let (mut alerts, mut bytes, mut last) = (Vec::<Value>::new(), 0, after);
         let mut cut = false;
@@ -53,12 +57,19 @@ impl Admin {
             // What it was sent in another form, before its settings changed, it has had.
             alerts.extend(body.and_then(|body| serde_json::from_slice(&body).ok()));
         }
-        if whole && !cut {
+        if whole && !cut && looked > before {
             last = looked;
         }
         let more = cut || !whole;
-        let after = self.cursor_of(last)?;
-        Ok(json!({ "schema": 1, "alerts": alerts, "after": after, "more": more }))
+        // One that stands where nothing is kept any more has missed nothing, and stays.
+        let after = match query.get("after") {
+            Some(text) if last == after => text.to_owned(),
+            _ => self.cursor_of(last)?,
+        };
+        let kept_from = self.kept_from();
+        Ok(json!({
+            "schema": 1, "alerts": alerts, "after": after, "more": more, "kept_from": kept_from,
+        }))
     }
 
     /// What stands for a message about somebody who was erased since.
@@ -80,7 +91,7 @@ impl Admin {
     }
 
     fn queued(&self, entry: Position) -> Result<Option<Queued>, Refusal> {
-        let record = timeline::read(&self.app, entry).map_err(|_| Refusal::Unavailable)?;
+        let record = timeline::read(&self.app, entry).map_err(|error| self.unread(&error))?;
         let Body::Outbox(bytes) = &record.body else {
             return Ok(None);
         };
@@ -174,9 +185,19 @@ impl Admin {
         let Some((Some(life), Some(at))) = parts else {
             return Err(Refusal::Malformed("after"));
         };
-        let found = self.app.journal.incarnation_of(Position(at));
+        let at = Position(at);
+        let found = self.app.journal.incarnation_of(at);
         match found {
-            Ok(incarnation) if u64::from(incarnation) == life => Ok(Position(at)),
+            Ok(incarnation) if u64::from(incarnation) == life => Ok(at),
+            Err(error @ ReadError::Removed { first }) => {
+                // Of positions before the oldest kept one nobody knows any more which life they
+                // are of, but for those of the life in which that one was.
+                let of_first = self.app.journal.incarnation_of(first).map(u64::from);
+                let until = Position(first.0 - 1);
+                let missed = self.log.book().has_entries((at, until));
+                let same = of_first.is_ok_and(|it| it == life);
+                if same && !missed { Ok(at) } else { Err(self.unread(&error)) }
+            }
             _ => Err(Refusal::Malformed("after: not of this journal; begin anew without it")),
         }
     }

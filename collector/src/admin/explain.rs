@@ -88,15 +88,16 @@ impl Admin {
             "exact": points(told.score),
             "rows_add_up_to": points(sum),
             "rows": rows,
+            "kept_from": self.kept_from(),
         }))
     }
 
     fn find(&self, alert: &str) -> Result<Found, Refusal> {
         let app = &self.app;
         let position = self.log.cause(alert).ok_or(Refusal::NotFound)?;
-        let record = timeline::read(app, position).map_err(|_| Refusal::Unavailable)?;
+        let record = timeline::read(app, position).map_err(|error| self.unread(&error))?;
         let incarnation = app.journal.incarnation_of(position);
-        let incarnation = incarnation.map_err(|_| Refusal::Unavailable)?;
+        let incarnation = incarnation.map_err(|error| self.unread(&error))?;
         let part = record.lead_part().ok_or(Refusal::NotFound)?;
         let key = app.install.alert;
         let derive = |cause: &engine::alert::Cause<'_>| engine::alert::AlertId::derive(&key, cause);
@@ -104,8 +105,7 @@ impl Admin {
         let message = all.find(|(id, _)| id.as_str() == alert).map(|(_, message)| message.clone());
         drop(all);
         let lead = part.lead;
-        let records = self.history(lead, position, HISTORY_MAX)?;
-        let then = timeline::replayed(records.iter());
+        let then = self.history(lead, position, HISTORY_MAX)?.upto(position)?;
         let message = message.ok_or(Refusal::NotFound)?;
         Ok(Found { position, record, message, lead, then })
     }

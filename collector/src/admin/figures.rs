@@ -19,7 +19,8 @@ impl Admin {
         let mut text = String::new();
         self.app.metrics.write(&mut text);
         self.app.audit.write(&mut text);
-        for (name, help, value) in self.gauges().into_iter().chain(self.totals()) {
+        let gauges = self.gauges().into_iter().chain(self.kept());
+        for (name, help, value) in gauges.chain(self.totals()) {
             let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
             write_figure(&mut text, name, help, kind, value as f64);
         }
@@ -192,6 +193,28 @@ impl Admin {
         ]
     }
 
+    /// What is kept of the journal.
+    fn kept(&self) -> [(&'static str, &'static str, u64); 3] {
+        let (app, retention) = (&self.app, &self.app.retention);
+        [
+            (
+                "mikomi_journal_first_position",
+                "The oldest position kept.",
+                app.journal.first().ordinal(),
+            ),
+            (
+                "mikomi_journal_base_position",
+                "The last position that the base stands for; 0 if everything is kept.",
+                retention.base.load(Ordering::Relaxed),
+            ),
+            (
+                "mikomi_journal_segments_held",
+                "Segments older than journal.keep_days that something still needs.",
+                retention.held.load(Ordering::Relaxed),
+            ),
+        ]
+    }
+
     fn totals(&self) -> Vec<(&'static str, &'static str, u64)> {
         let journal = self.app.journal.figures();
         let sent = self.queue.borrow().counters;
@@ -211,6 +234,16 @@ impl Admin {
                 "mikomi_snapshots_failed_total",
                 "Snapshots that could not be taken.",
                 self.app.snapshots.failed.load(Ordering::Relaxed),
+            ),
+            (
+                "mikomi_journal_segments_removed_total",
+                "Segments removed, since they were older than journal.keep_days.",
+                journal.removed,
+            ),
+            (
+                "mikomi_retention_failed_total",
+                "Times that something old enough could not be removed.",
+                self.app.retention.failed.load(Ordering::Relaxed),
             ),
             ("mikomi_journal_commits_total", "Groups made durable.", journal.commits),
             ("mikomi_journal_refused_total", "Reservations refused.", journal.refused),

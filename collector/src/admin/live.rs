@@ -16,6 +16,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 use super::{Admin, view};
 use crate::app::App;
+use crate::journal::ReadError;
 use crate::server::{Body, stream};
 
 /// So often something is sent while nothing happens, so that no proxy gives up.
@@ -77,8 +78,15 @@ fn export(app: &App, sender: &mpsc::Sender<Bytes>) {
     let catalog = app.engine.catalog();
     let mut chunk = Vec::new();
     while follower.position() <= durable {
-        let Ok(Some(entry)) = follower.try_next() else {
-            break;
+        let at = follower.position();
+        let entry = match follower.try_next() {
+            Ok(Some(entry)) => entry,
+            // What is older is not kept.
+            Err(ReadError::Removed { first }) if first > at => {
+                follower = app.journal.follow(first);
+                continue;
+            }
+            Ok(None) | Err(_) => break,
         };
         let Ok(Record { body: RecordBody::Hit(record), .. }) = Record::decode(entry.bytes) else {
             continue;

@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use engine::engine::StepError;
-use engine::id::{LeadId, VisitorId};
+use engine::id::{LeadId, Position, VisitorId};
 use engine::identity::IdentityKind;
 use engine::time::Timestamp;
 use hyper::body::Incoming;
@@ -44,12 +44,13 @@ use crate::app::App;
 use crate::config::{Endpoint, Problem, Surroundings};
 use crate::cookie::{self, Shape};
 use crate::feedback::Desk;
+use crate::journal::ReadError;
 use crate::outbox::Log;
 use crate::outbox::message::iso;
 use crate::reader::Lists;
 use crate::response;
 use crate::server::{Body, BodyError, BodyTimeouts, Peer, ServerCounters, plain, read_body};
-use crate::timeline::{self, Timeline};
+use crate::timeline::{self, Walked};
 use crate::tokens::{Role, Tokens};
 use crate::webhook::driver::Command;
 use crate::webhook::queue::{Figures, Resend};
@@ -123,6 +124,8 @@ enum Refusal {
     },
     /// The lead was erased, and nobody came under its name since.
     Erased(Timestamp),
+    /// Older than what is kept: from which record and moment on there is anything.
+    NotKept(Position, Timestamp),
     /// The engine refuses a step.
     Step(StepError),
     /// What is wrong with rules.
@@ -148,6 +151,10 @@ impl Refusal {
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable", json!(why))
             }
             Self::Erased(at) => (StatusCode::GONE, "erased", json!(iso(*at))),
+            Self::NotKept(first, at) => {
+                let kept_from = json!({ "position": first.0, "at": iso(*at) });
+                (StatusCode::GONE, "not_kept", json!({ "kept_from": kept_from }))
+            }
             Self::Step(error) => (StatusCode::CONFLICT, error.name(), json!(error.to_string())),
             Self::Problems(problems) => {
                 let lines: Vec<Value> = problems.iter().map(problem_row).collect();
@@ -422,10 +429,28 @@ impl Admin {
 
     fn timeline(
         &self,
-        read: impl FnOnce(&App) -> Result<Timeline, crate::journal::ReadError>,
+        read: impl FnOnce(&App) -> Result<Walked, ReadError>,
     ) -> Result<Value, Refusal> {
-        let records = read(&self.app).map_err(|_| Refusal::Unavailable)?;
-        Ok(View::new(&self.app).timeline(&records))
+        let Walked { records, begins_later } =
+            read(&self.app).map_err(|error| self.unread(&error))?;
+        let mut shown = View::new(&self.app).timeline(&records);
+        // Where it begins, if there was more.
+        shown["kept_from"] = if begins_later { self.kept_from() } else { Value::Null };
+        Ok(shown)
+    }
+
+    /// The first record that is kept and its time; null if everything is.
+    fn kept_from(&self) -> Value {
+        let first = timeline::kept_from(&self.app);
+        first.map_or(Value::Null, |(first, at)| json!({ "position": first.0, "at": iso(at) }))
+    }
+
+    /// Why a record that something is about is not read.
+    fn unread(&self, error: &ReadError) -> Refusal {
+        match (error, timeline::kept_from(&self.app)) {
+            (ReadError::Removed { .. }, Some((first, at))) => Refusal::NotKept(first, at),
+            _ => Refusal::Unavailable,
+        }
     }
 
     fn state(&self) -> Value {
@@ -442,6 +467,7 @@ impl Admin {
             "visitors": visitors,
             "leads": leads,
             "rules_version": app.scoring.load().scoring.version,
+            "kept_from": self.kept_from(),
         })
     }
 
@@ -627,7 +653,7 @@ mod tests {
         let site = &running.app.sites.all()[0];
         let kind = IdentityKind::Email;
         let lead = operate::lead_of(&running.app, site, kind, "a@first.example").unwrap();
-        assert_eq!(admin.history(lead, last, 4).unwrap().len(), 3);
+        assert_eq!(admin.history(lead, last, 4).unwrap().records.len(), 3);
         let refused = admin.history(lead, last, 3).unwrap_err();
         assert_eq!(refused, Refusal::TooMuch("records of one lead"));
         running.stop().unwrap();

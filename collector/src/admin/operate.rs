@@ -77,9 +77,8 @@ impl From<Failed> for Refusal {
     fn from(failed: Failed) -> Refusal {
         match failed {
             Failed::Step(error) => Refusal::Step(error),
-            Failed::NoStep | Failed::Record(ReadError::NotDurable | ReadError::Removed { .. }) => {
-                Refusal::NotFound
-            }
+            Failed::NoStep | Failed::Record(ReadError::NotDurable) => Refusal::NotFound,
+            Failed::Removed(first, at) => Refusal::NotKept(first, at),
             Failed::Journal | Failed::Keys | Failed::Record(_) => Refusal::Unavailable,
         }
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::view::View;
 use super::{Admin, Query, Refusal, parse_time};
-use crate::timeline::{self, Timeline};
+use crate::timeline::{self, Timeline, Walked};
 
 /// Records looked at for a score in the past.
 pub(super) const HISTORY_MAX: usize = 100_000;
@@ -42,8 +42,7 @@ impl Admin {
         let mut id = name;
         for _ in 0..NAMES_FOLLOWED_MAX {
             let entry = self.app.engine.entry(id).ok_or(Refusal::NotFound)?;
-            let records = self.history(id, entry.last_position, HISTORY_MAX)?;
-            let then = timeline::replayed(records.iter().filter(|(_, it)| it.time <= at));
+            let then = self.history(id, entry.last_position, HISTORY_MAX)?.until(at)?;
             match then.stub {
                 Some(head) => id = head,
                 None if then.exists() => return Ok((id, then)),
@@ -60,12 +59,60 @@ impl Admin {
         id: LeadId,
         last: Position,
         most: usize,
-    ) -> Result<Timeline, Refusal> {
-        let records = timeline::of_entry(&self.app, id, last, most);
-        let records = records.map_err(|_| Refusal::Unavailable)?;
+    ) -> Result<History, Refusal> {
+        let app = &self.app;
+        let Walked { records, begins_later } =
+            timeline::of_entry(app, id, last, most).map_err(|error| self.unread(&error))?;
         if records.len() >= most {
             return Err(Refusal::TooMuch("records of one lead"));
         }
-        Ok(records)
+        let mut history = History { records, ..History::default() };
+        if !begins_later {
+            return Ok(history);
+        }
+        let base = app.kept.base(app.journal.first()).ok().flatten();
+        let base = base.ok_or(Refusal::Unavailable)?;
+        let open = |lead: LeadId, sealed: &[u8]| app.sealer.unseal(lead, sealed);
+        let lead = base.lead(id, open).map_err(|_| Refusal::Unavailable)?;
+        history.base = lead.ok_or(Refusal::Unavailable)?;
+        history.known = Some((base.end.until.next(), base.head.created));
+        Ok(history)
+    }
+}
+
+/// What is known of one entry: what the base has of it, and its records.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    base: Lead,
+    /// From which record and which moment on it can be worked out, if not from its beginning.
+    known: Option<(Position, Timestamp)>,
+    pub(super) records: Timeline,
+}
+
+impl History {
+    /// The entry as it was known at a moment.
+    fn until(self, at: Timestamp) -> Result<Lead, Refusal> {
+        let known = self.base.last_position;
+        let in_base = self.records.range(..=known).map(|(_, record)| record.time);
+        // It has them all, also what came after the moment.
+        if let Some((from, since)) = self.known
+            && in_base.chain([since]).any(|time| time > at)
+        {
+            return Err(Refusal::NotKept(from, since));
+        }
+        let after = self.records.iter().filter(|(position, _)| **position > known);
+        Ok(timeline::replayed(self.base, after.filter(|(_, record)| record.time <= at)))
+    }
+
+    /// The entry as all its records up to one make it.
+    pub(super) fn upto(self, position: Position) -> Result<Lead, Refusal> {
+        let known = self.base.last_position;
+        if let Some((from, since)) = self.known
+            && position < from
+        {
+            return Err(Refusal::NotKept(from, since));
+        }
+        let after = self.records.iter().filter(|(position, _)| **position > known);
+        Ok(timeline::replayed(self.base, after))
     }
 }

@@ -18,7 +18,7 @@ use super::{Admin, Refusal};
 use crate::app::App;
 use crate::outbox::message::{iso, points, rule_names};
 use crate::steps::{self, Failed};
-use crate::timeline;
+use crate::timeline::{self, Walked};
 
 /// Records of one person in an export.
 const RECORDS_MAX: usize = 100_000;
@@ -81,8 +81,8 @@ impl Admin {
         // Nobody is shown what may yet be lost.
         app.journal.wait_blocking(lead.last_position).map_err(|_| Refusal::Unavailable)?;
         let records = timeline::of_lead(app, &lead, lead.last_position, RECORDS_MAX);
-        let records = records.map_err(|_| Refusal::Unavailable)?;
-        let complete = records.len() < RECORDS_MAX;
+        let Walked { records, begins_later } = records.map_err(|error| self.unread(&error))?;
+        let complete = records.len() < RECORDS_MAX && !begins_later;
         let mut events = view.timeline(&records)["events"].take();
         for event in events.as_array_mut().into_iter().flatten() {
             let position = Position(event["position"].as_u64().unwrap_or_default());
@@ -98,7 +98,9 @@ impl Admin {
         let entries = self.log.book().entries_of(&about);
         let last = entries.last().copied().unwrap_or_default();
         app.journal.wait_blocking(last).map_err(|_| Refusal::Unavailable)?;
-        for entry in entries {
+        // What is older is not kept, and is said so.
+        let first = app.journal.first();
+        for entry in entries.into_iter().filter(|entry| *entry >= first) {
             let body = self.body(entry, None)?;
             alerts.extend(body.and_then(|body| serde_json::from_slice::<Value>(&body).ok()));
         }
@@ -111,6 +113,7 @@ impl Admin {
             "ledger": lead.content.rows.iter().map(|row| self.row(view, row)).collect::<Vec<_>>(),
             "events": events,
             "complete": complete,
+            "kept_from": self.kept_from(),
             "alerts": alerts,
         }))
     }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{Admin, Query, Refusal};
 use crate::app::App;
+use crate::journal::ReadError;
 use crate::outbox::message::{iso, points};
 use crate::timeline;
 
@@ -62,8 +63,13 @@ pub(super) fn find(app: &App, now: Timestamp) -> Found {
     let closely = ids.into_iter().filter_map(|id| {
         let visitor = app.engine.visitor(id, now).filter(|visitor| visitor.bound.is_none())?;
         let score = score(&visitor, terms, now);
-        let record = timeline::read(app, visitor.last_position).ok()?;
-        let Body::Hit(record) = record.body else {
+        let record = match timeline::read(app, visitor.last_position) {
+            Ok(record) => Some(record.body),
+            // They are here all the same; of what page, nobody knows any more.
+            Err(ReadError::Removed { .. }) => None,
+            Err(_) => return None,
+        };
+        let Some(Body::Hit(record)) = record else {
             return (score >= line).then(|| Unknown {
                 id,
                 visitor,

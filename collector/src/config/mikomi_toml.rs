@@ -386,6 +386,7 @@ fn read_journal(table: Table<'_>) -> Option<Journal> {
         // The format counts a segment's bytes in 32 bits.
         .and_then(|field| field.whole(1 << 20..=1 << 30));
     let reserve_bytes = table.need("reserve_bytes").and_then(|field| field.whole(0..=1 << 30));
+    let keep_days = table.need("keep_days").and_then(|field| field.whole(0..=36_500));
     table.finish();
     Some(Journal {
         dir: dir?,
@@ -395,6 +396,10 @@ fn read_journal(table: Table<'_>) -> Option<Journal> {
         },
         segment_bytes: segment_bytes? as u64,
         reserve_bytes: reserve_bytes? as u64,
+        keep: match keep_days? as u64 {
+            0 => None,
+            days => Some(Duration::from_hours(24 * days)),
+        },
     })
 }
 

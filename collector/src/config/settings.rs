@@ -170,6 +170,8 @@ pub struct Journal {
     pub segment_bytes: u64,
     /// Kept free for a stop on a full disk; 0: nothing.
     pub reserve_bytes: u64,
+    /// What is older is removed; nothing: everything is kept.
+    pub keep: Option<Duration>,
 }
 
 /// When a snapshot is taken: whichever comes first, if there is anything new.

@@ -26,7 +26,6 @@ use crate::response;
 use crate::seal::attributes_to_bytes;
 use crate::server::Body;
 use crate::steps::{self, Failed};
-use crate::timeline;
 use crate::webhook::sign::SignedHeaders;
 
 use self::request::Request;
@@ -235,9 +234,10 @@ impl Desk {
 
     /// Whom an alert is about.
     fn lead_of(&self, alert: &str) -> Option<LeadId> {
-        let cause = self.log.cause(alert)?;
-        let record = timeline::read(&self.app, cause).ok()?;
-        let lead = record.lead_part()?.lead;
+        let (cause, lead) = {
+            let book = self.log.book();
+            (book.cause(alert)?, book.lead(alert)?)
+        };
         // It is not about who came after they were erased.
         let erased = self.app.engine.erasure(lead);
         erased.is_none_or(|(position, _)| cause > position).then_some(lead)

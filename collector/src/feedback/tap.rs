@@ -107,6 +107,7 @@ impl Desk {
     fn tapped(&self, token: &str) -> Option<Tapped> {
         let (kind, alert) = read(&self.app.install, token)?;
         let about = self.lead_of(&alert)?;
+        // What is older than the journal is kept was told too long ago.
         let cause: Record = timeline::read(&self.app, self.log.cause(&alert)?).ok()?;
         let age = self.app.clock.now().since(cause.time);
         (age.as_secs() < LIFE_DAYS * 86_400).then_some(Tapped { kind, alert, about })

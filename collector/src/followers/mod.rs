@@ -30,8 +30,9 @@ use crate::webhook::MessageId;
 use crate::webhook::queue::Queue;
 use crate::webhook::queue::saved::{Messages, SavedQueue};
 
-/// The version of the saved form. Another one is not read: the journal is replayed.
-pub const VERSION: u32 = 1;
+/// The version of the saved form. Another one is not read: the journal is replayed. In a base there
+/// is no journal to replay: whoever makes it greater has to go on reading the earlier ones there.
+pub const VERSION: u32 = 2;
 /// In front: the version, and as many zeros as keep the rest aligned.
 const HEAD_BYTES: usize = 16;
 
@@ -72,6 +73,23 @@ impl fmt::Display for Unfit {
 }
 
 impl std::error::Error for Unfit {}
+
+/// Which endpoints a saved form has to have been made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// Those of now: for others the journal, which has everything, is replayed.
+    Exact,
+    /// Any: the journal's beginning is gone, and nobody could say more. What waits for an endpoint
+    /// that is none now waits on.
+    Adopted,
+}
+
+impl Fit {
+    /// What a journal that begins at a position allows.
+    pub fn of(first: Position) -> Fit {
+        if first.ordinal() <= 1 { Fit::Exact } else { Fit::Adopted }
+    }
+}
 
 /// What the journal's followers know. The queue is loading.
 pub struct Followers {
@@ -182,7 +200,12 @@ impl Followers {
     /// What was saved, its checksum verified. `queue` is loading and knows its endpoints. The
     /// records after those that were saved come next. Searching finds nobody by a word until
     /// [`Lists::remember`] was told what each lead said.
-    pub fn load(bytes: &[u8], mut queue: Queue, unseal: &Unseal<'_>) -> Result<Followers, Unfit> {
+    pub fn load(
+        bytes: &[u8],
+        mut queue: Queue,
+        fit: Fit,
+        unseal: &Unseal<'_>,
+    ) -> Result<Followers, Unfit> {
         let (head, body) = bytes.split_at_checked(HEAD_BYTES).ok_or(Unfit::Layout)?;
         if head[..4] != VERSION.to_le_bytes() {
             return Err(Unfit::Version);
@@ -195,6 +218,7 @@ impl Followers {
         let saved = rkyv::from_bytes::<Saved, Failure>(&aligned).map_err(|_| Unfit::Layout)?;
         let mut entries = BTreeMap::new();
         let mut messages = Messages::new();
+        let mut digests = BTreeMap::new();
         for bytes in saved.entries {
             let entry = Entry::decode(&bytes).ok_or(Unfit::Entry)?;
             let id = match &entry {
@@ -206,14 +230,20 @@ impl Followers {
             for message in messages_of(&entry, unseal) {
                 messages.insert((message.endpoint.clone(), message.id.clone()), message);
             }
+            if let Entry::Digest(digest) = entry {
+                digests.insert(digest.alert.clone(), digest);
+            }
             entries.insert(id, bytes);
         }
-        queue.load(saved.queue, &messages)?;
+        match fit {
+            Fit::Exact => queue.load(saved.queue, &messages)?,
+            Fit::Adopted => queue.adopt(saved.queue, &messages)?,
+        }
         entries.retain(|id, _| queue.has(id));
         Ok(Followers {
             lists: Lists::load(saved.lists)?,
             link_uses: LinkUses::load(saved.uses),
-            replayed: Replayed::load(saved.replayed)?,
+            replayed: Replayed::load(saved.replayed, digests)?,
             queue,
             log: Log::load(saved.log, unseal)?,
             catalog: load_catalog(&saved.catalog).map_err(|_| Unfit::Catalog)?,

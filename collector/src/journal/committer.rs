@@ -162,6 +162,8 @@ pub struct Committer {
     full: bool,
     reserve: Reserve,
     segment_bytes: u64,
+    segment_ms: u64,
+    since_ms: u64, // when the segment was begun, on the boot clock
 }
 
 impl Committer {
@@ -178,6 +180,8 @@ impl Committer {
             full: false,
             reserve: Reserve::Kept,
             segment_bytes: options.segment_bytes,
+            segment_ms: options.segment_ms,
+            since_ms: now.boot_ms,
         }
     }
 
@@ -270,7 +274,8 @@ impl Committer {
         // A segment without records takes any group: another one would have the same name, and
         // take its place together with what its header says of the one before.
         let empty = group.first() == self.header.first;
-        if empty || u64::from(self.end) + needed <= self.capacity {
+        let old = now.boot_ms.saturating_sub(self.since_ms) >= self.segment_ms && seal > 0;
+        if empty || (u64::from(self.end) + needed <= self.capacity && !old) {
             let batch = group.finish(self.header.seed(), self.durable, self.chain);
             return self.write(Arc::new(batch));
         }
@@ -308,6 +313,7 @@ impl Committer {
             proven: HEADER_BYTES as u32,
             ..self.header
         };
+        self.since_ms = now.boot_ms;
         self.capacity = self.capacity_for((group.batch_bytes() + BATCH_HEADER_BYTES) as u64);
         self.end = HEADER_BYTES as u32;
         // The new segment's name proves everything before it.

@@ -43,6 +43,21 @@ impl Names {
     }
 }
 
+/// Where the journal in a directory begins, if there is any.
+pub fn first_kept(disk: &dyn Disk) -> io::Result<Option<Position>> {
+    let names = Names::read(disk, 0).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(names.firsts.first().copied())
+}
+
+/// The ordinal of the segment to which a file belongs that is not the segment itself.
+pub(super) fn belongs_to(name: &str) -> Option<u64> {
+    if let Some(rest) = name.strip_prefix("accepted-") {
+        return hex(rest.split_once('-')?.0);
+    }
+    let (digits, end) = name.strip_prefix("segment-")?.split_once('.')?;
+    if end == "idx" || end.starts_with("log.cut-") { hex(digits) } else { None }
+}
+
 fn hex(digits: &str) -> Option<u64> {
     let plain = digits.len() == 16 && digits.bytes().all(|b| b"0123456789abcdef".contains(&b));
     plain.then(|| u64::from_str_radix(digits, 16).ok())?

@@ -17,7 +17,7 @@ pub mod tail;
 use std::any::Any;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use engine::id::Position;
 use committer::{Committer, Effect, Hands, Now};
 use disk::Disk;
 pub use errors::{Damage, DamageKind, EXIT_POISONED, Full, OpenError, Poisoned, ReadError};
+pub use files::first_kept;
 pub use read::Follower;
 use read::Library;
 pub use recovery::Found;
@@ -38,6 +39,8 @@ use tail::Tail;
 pub const SEGMENT_BYTES: (u64, u64) = (4 * 1024, 1024 * 1024 * 1024);
 
 /// The version of the code that applies records: what a segment's and a snapshot's header say.
+/// Whoever makes it greater has to go on reading bases of the earlier ones: the records that made
+/// them are gone (FORMAT.md, 8.1).
 pub const EVOLVE: u16 = 2;
 
 /// How a journal is opened.
@@ -51,6 +54,8 @@ pub struct Options {
     pub evolve: u16,
     /// Bytes allocated for a segment. Within `SEGMENT_BYTES`.
     pub segment_bytes: u64,
+    /// After so long a segment is complete, full or not: what is removed goes by whole segments.
+    pub segment_ms: u64,
     /// Bytes of a file that keeps space for a stop on a full disk; 0: none.
     pub reserve_bytes: u64,
     /// Bytes that may wait for the disk; beyond, `reserve` refuses.
@@ -77,6 +82,7 @@ impl Options {
             install,
             evolve: EVOLVE,
             segment_bytes: 64 * 1024 * 1024,
+            segment_ms: u64::MAX,
             reserve_bytes: 0,
             pending_bytes_max: 64 * 1024 * 1024,
             record_bytes_max: 4 * 1024 * 1024,
@@ -141,6 +147,10 @@ pub struct Figures {
     pub journal_bytes: u64,
     /// Number of segments.
     pub segments: usize,
+    /// Segments removed since the start.
+    pub removed: u64,
+    /// The oldest position kept.
+    pub first: Position,
     /// Whether the disk is full: nothing is taken until it has space.
     pub disk_full: bool,
     /// How often the disk became full since the start.
@@ -158,6 +168,9 @@ pub struct Shared {
     written_bytes: AtomicU64,
     disk_full_times: AtomicU64,
     reserve_bytes: AtomicU64,
+    removed: AtomicU64,
+    /// Where each follower is: nothing goes that one of them has yet to read.
+    followers: Mutex<Vec<Weak<AtomicU64>>>,
 }
 
 /// An open journal. Dropping it stops it in order.
@@ -201,6 +214,8 @@ impl Journal {
             written_bytes: AtomicU64::new(0),
             disk_full_times: AtomicU64::new(0),
             reserve_bytes: AtomicU64::new(hands.reserve_bytes()),
+            removed: AtomicU64::new(0),
+            followers: Mutex::default(),
         });
         let running = Arc::clone(&shared);
         let thread = thread::Builder::new()
@@ -288,15 +303,29 @@ impl Journal {
         Follower::new(Arc::clone(&self.shared), from)
     }
 
-    /// Removes complete segments that only hold records before `position`, and says how many. The
-    /// caller has snapshots that cover them.
+    /// The oldest position kept: the first of the oldest segment.
+    pub fn first(&self) -> Position {
+        self.shared.library.extent().2
+    }
+
+    /// The first positions of all segments, ascending; the last one is being written.
+    pub fn segments(&self) -> Vec<Position> {
+        self.shared.library.firsts()
+    }
+
+    /// Removes complete segments that only hold records before `position`, the oldest first, and
+    /// says how many. What somebody follows has yet to come to stays. The caller has snapshots
+    /// that cover them.
     pub fn remove_before(&self, position: Position) -> std::io::Result<usize> {
-        self.shared.library.remove_before(position.min(self.durable().next()))
+        let position = position.min(self.durable().next()).min(self.shared.followed());
+        let removed = self.shared.library.remove_before(position, &self.shared.removed)?;
+        self.shared.library.sweep();
+        Ok(removed)
     }
 
     /// Counters and sizes.
     pub fn figures(&self) -> Figures {
-        let (journal_bytes, segments) = self.shared.library.extent();
+        let (journal_bytes, segments, first) = self.shared.library.extent();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Figures {
             commits: read(&self.shared.commits),
@@ -307,6 +336,8 @@ impl Journal {
             pending_bytes: self.shared.tail.pending_bytes(),
             journal_bytes,
             segments,
+            removed: read(&self.shared.removed),
+            first,
             disk_full: self.is_disk_full(),
             disk_full_times: read(&self.shared.disk_full_times),
             reserve_bytes: read(&self.shared.reserve_bytes),
@@ -401,6 +432,23 @@ fn run(
 }
 
 impl Shared {
+    /// Where whoever follows is, from whom on the most is to be read.
+    fn followed(&self) -> Position {
+        let mut followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
+        followers.retain(|it| it.strong_count() > 0);
+        let at = followers.iter().filter_map(Weak::upgrade);
+        Position(at.map(|it| it.load(Ordering::Acquire)).min().unwrap_or(u64::MAX))
+    }
+
+    /// Notes a new follower, and gives it its mark.
+    fn mark(&self, from: Position) -> Arc<AtomicU64> {
+        let mark = Arc::new(AtomicU64::new(from.0));
+        let mut followers = self.followers.lock().unwrap_or_else(PoisonError::into_inner);
+        followers.retain(|it| it.strong_count() > 0);
+        followers.push(Arc::downgrade(&mark));
+        mark
+    }
+
     fn publish(&self, offset: u32, batch: &Arc<segment::Batch>) {
         let retired = self.library.publish(offset, batch);
         let counter = if batch.is_seal() { &self.seals } else { &self.commits };

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use engine::id::Position;
 
 use super::disk::{Disk, DiskFile, read_all};
 use super::errors::{Damage, ReadError};
-use super::files::{read_index, write_index};
+use super::files::{belongs_to, read_index, write_index};
 use super::recovery::{Recovered, SegmentMeta};
 use super::segment::{
     BATCH_HEADER_BYTES, Batch, HEADER_BYTES, Index, Records, decode_batch, decode_frame, file_name,
@@ -130,32 +131,54 @@ impl Library {
         open.retain(|(first, _)| *first != segment);
     }
 
-    /// Bytes and number of the segments.
-    pub(super) fn extent(&self) -> (u64, usize) {
+    /// Bytes and number of the segments, and the first position of the oldest.
+    pub(super) fn extent(&self) -> (u64, usize, Position) {
         let catalog = self.catalog();
         let bytes = catalog.segments.iter().map(|meta| u64::from(meta.end)).sum();
-        (bytes, catalog.segments.len())
+        let first = catalog.segments.first().map(|meta| meta.first);
+        (bytes, catalog.segments.len(), first.unwrap_or_default())
+    }
+
+    /// The first positions of all segments.
+    pub(super) fn firsts(&self) -> Vec<Position> {
+        self.catalog().segments.iter().map(|meta| meta.first).collect()
     }
 
     /// Removes the segments whose records are all before `position`.
-    pub(super) fn remove_before(&self, position: Position) -> io::Result<usize> {
+    pub(super) fn remove_before(&self, position: Position, all: &AtomicU64) -> io::Result<usize> {
         let mut removed = 0;
         loop {
             let mut catalog = self.catalog_mut();
             let oldest = match catalog.segments.as_slice() {
-                [oldest, next, ..] if next.first <= position => oldest.first,
+                [oldest, next, ..] if next.first <= position => *oldest,
                 _ => return Ok(removed),
             };
             // Readers are refused by name before the file goes.
             catalog.segments.remove(0);
             drop(catalog);
-            self.forget(oldest);
+            self.forget(oldest.first);
             // An index may be missing.
-            let _ = self.disk.remove(&index_name(oldest));
-            self.disk.remove(&file_name(oldest))?;
+            let _ = self.disk.remove(&index_name(oldest.first));
+            if let Err(error) = self.disk.remove(&file_name(oldest.first)) {
+                // It is the oldest still: to remove the next one would leave a hole.
+                self.catalog_mut().segments.insert(0, oldest);
+                return Err(error);
+            }
+            removed += 1;
+            all.fetch_add(1, Ordering::Relaxed);
             // One by one: a hole in the middle would look like a loss.
             self.disk.sync_directory()?;
-            removed += 1;
+        }
+    }
+
+    /// Removes what belongs to segments that are gone: an index, a torn end kept as evidence, a
+    /// loss that was accepted. What cannot be removed now goes the next time.
+    pub(super) fn sweep(&self) {
+        let first = self.extent().2.ordinal();
+        for name in self.disk.list().unwrap_or_default() {
+            if belongs_to(&name).is_some_and(|segment| segment < first) {
+                let _ = self.disk.remove(&name);
+            }
         }
     }
 
@@ -181,7 +204,11 @@ impl Library {
             let active = next.is_none().then(|| catalog.index.start(position));
             drop(catalog);
 
-            let segment = self.open(&meta, next)?;
+            let segment = match self.open(&meta, next) {
+                // It was removed since: it is said so.
+                Err(_) if meta.first < self.extent().2 => continue,
+                opened => opened?,
+            };
             let start = match (hint.take(), active, &segment.index) {
                 (Some((of, offset)), _, _) if of == meta.first => offset,
                 (_, Some(start), _) => start,
@@ -348,12 +375,14 @@ pub struct Follower {
     shared: Arc<Shared>,
     next: Position,
     current: Option<Located>,
-    cursor: usize, // in the payload of `current`, where `next` begins
+    cursor: usize,        // in the payload of `current`, where `next` begins
+    mark: Arc<AtomicU64>, // `next`, for whoever removes old segments
 }
 
 impl Follower {
     pub(super) fn new(shared: Arc<Shared>, from: Position) -> Follower {
-        Follower { shared, next: from, current: None, cursor: 0 }
+        let mark = shared.mark(from);
+        Follower { shared, next: from, current: None, cursor: 0, mark }
     }
 
     /// Position of the record that comes next.
@@ -398,6 +427,7 @@ impl Follower {
         self.cursor = current.batch.payload_bytes() - records.rest().len();
         let position = self.next;
         self.next = position.next();
+        self.mark.store(self.next.0, Ordering::Release);
         Ok(Some(Entry { position, incarnation: current.incarnation, bytes }))
     }
 }

@@ -1,6 +1,7 @@
 //! The Book: every message that was frozen, and where it stands with each endpoint. It is rebuilt
-//! by replay. Its lines are small and there is one for each entry of the journal, which has some
-//! kilobytes: what bounds the journal bounds the book.
+//! by replay. Its lines are small, some 100 bytes for an entry of some kilobytes: what bounds the
+//! journal bounds the book. A line stays when its entry is too old to be kept, so that numbers have
+//! no holes, and answers find whom they are about.
 
 pub mod saved;
 
@@ -322,6 +323,12 @@ impl Book {
     pub fn held_by(&self, alert: &str) -> Option<&'static str> {
         let number = self.by_alert.get(&key_of(alert)?)?;
         self.lines.get(*number as usize)?.held
+    }
+
+    /// Whether anything was frozen after a position and up to another.
+    pub fn has_entries(&self, (after, until): (Position, Position)) -> bool {
+        let next = self.lines.partition_point(|line| line.entry <= after);
+        self.lines.get(next).is_some_and(|line| line.entry <= until)
     }
 
     /// The entries after a position and up to another, of tests or of everything else, and of one

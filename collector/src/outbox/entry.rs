@@ -307,6 +307,11 @@ impl From<&AttemptRecord> for Attempt {
 }
 
 impl Attempt {
+    /// Whether the message needs nothing more: what was given up may be sent again.
+    pub fn is_done(&self) -> bool {
+        matches!(self.state.as_str(), "delivered" | "dropped")
+    }
+
     /// As the journal holds it: what a receiver answers may say of whom it is. Without a key, as
     /// of a digest, it is left out.
     #[must_use]

@@ -21,6 +21,7 @@ use super::when::{Calendar, Occasion, Slot};
 use super::{Outbox, calendar, push};
 use crate::app::count;
 use crate::config::{Chat, Endpoint};
+use crate::journal::ReadError;
 use crate::timeline;
 
 /// A summary that could not be sent so long after its time is not sent any more: it is no longer
@@ -299,7 +300,12 @@ impl Outbox {
     }
 
     fn line_of(&self, endpoint: &Endpoint, entry: Position) -> Result<String, NotNow> {
-        let record = timeline::read(&self.app, entry).map_err(|_| NotNow)?;
+        let record = match timeline::read(&self.app, entry) {
+            Ok(record) => record,
+            // It waited for longer than the journal is kept: for a room that there was not.
+            Err(ReadError::Removed { .. }) => return Ok(String::new()),
+            Err(_) => return Err(NotNow),
+        };
         let Body::Outbox(bytes) = &record.body else {
             return Ok(String::new());
         };
@@ -348,13 +354,15 @@ impl Outbox {
             digest.items.truncate(fitting);
             mentions.drain(..fitting);
             let entry = Entry::Digest(digest);
-            let Ok(position) = push(&self.app, &entry) else {
+            if push(&self.app, &entry).is_err() {
                 return;
-            };
+            }
             if let Entry::Digest(digest) = entry {
                 count(&self.app.metrics.digests);
                 self.log.book().digest(&digest);
-                self.plan.digest(&digest, position);
+                self.plan.digest(&digest);
+                // At once: whoever is named may be erased before it is come to in the journal.
+                self.digests.insert(digest.alert.clone(), digest);
             }
         }
     }

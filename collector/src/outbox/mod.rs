@@ -36,7 +36,7 @@ use engine::wire::About;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use self::entry::{Entry, Frozen, Line, Queued, base64};
+use self::entry::{Digest, Entry, Frozen, Line, Queued, base64};
 use self::gather::{Gathered, Meetings};
 use self::held::{Case, HeldBack};
 pub use self::log::saved::SavedLog;
@@ -79,8 +79,8 @@ pub struct Outbox {
     plan: Plan,
     meetings: Meetings,
     gathered: Gathered,
-    /// Digests to be made again at the start.
-    stale: Vec<Position>,
+    /// The digests that wait or are dead, by their ids, sealed: whom they name may be erased.
+    digests: BTreeMap<String, Digest>,
 }
 
 impl Outbox {
@@ -92,17 +92,16 @@ impl Outbox {
         (log, lists): (Arc<Log>, Arc<Lists>),
         replayed: Replayed,
     ) -> Outbox {
-        let Replayed { due, plan, meetings, stale, .. } = replayed;
+        let Replayed { due, plan, meetings, digests, .. } = replayed;
         let gathered = Gathered::default();
-        Outbox { app, endpoints, commands, log, lists, due, plan, meetings, gathered, stale }
+        Outbox { app, endpoints, commands, log, lists, due, plan, meetings, gathered, digests }
     }
 
     /// Follows the journal until it ends or `stop` is set.
     pub fn run(mut self, mut follower: Follower, stop: &AtomicBool) {
         let app = Arc::clone(&self.app);
         let over = || stop.load(Ordering::Acquire) || app.journal.has_ended();
-        let stale = std::mem::take(&mut self.stale);
-        self.rewrite(&stale);
+        self.rewrite(|lead| app.engine.erasure(lead).is_some());
         let overdue = std::mem::take(&mut self.due);
         for (id, due) in overdue {
             let read = || match timeline::read(&app, due.position) {
@@ -175,9 +174,17 @@ impl Outbox {
                 orders_of(&queued, &unseal)
             }
             Some(Entry::Digest(digest)) => {
-                message_of(&digest, &unseal).map(Order::Enqueue).into_iter().collect()
+                let order = message_of(&digest, &unseal).map(Order::Enqueue);
+                self.digests.insert(digest.alert.clone(), digest);
+                order.into_iter().collect()
             }
-            Some(Entry::Attempt(_) | Entry::Disabled { .. }) | None => Vec::new(),
+            Some(Entry::Attempt(attempt)) => {
+                if attempt.is_done() {
+                    self.digests.remove(&attempt.alert);
+                }
+                Vec::new()
+            }
+            Some(Entry::Disabled { .. }) | None => Vec::new(),
         };
         for order in orders {
             // The driver ends only when the process does.
@@ -260,32 +267,29 @@ impl Outbox {
 
     /// Somebody was erased: what waits for anybody about them goes.
     fn forget(&mut self, names: &[LeadId]) {
-        let digests = self.plan.forget(names);
+        self.plan.forget(names);
         self.meetings.forget(names);
         self.log.forget(names);
         for name in names {
             // The driver ends only when the process does.
             let _ = self.commands.blocking_send(Command::Forget(lead_ref(*name)));
         }
-        self.rewrite(&digests);
+        self.rewrite(|lead| names.contains(&lead));
     }
 
-    /// Makes digests anew, without the lines of those who were erased.
-    fn rewrite(&self, digests: &[Position]) {
+    /// Makes the digests anew that name some, without the lines of those who were erased.
+    fn rewrite(&self, is_one: impl Fn(LeadId) -> bool) {
         let app = &self.app;
         let unseal = |lead: LeadId, sealed: &[u8]| {
             let is_theirs = app.engine.erasure(lead).is_some();
             if is_theirs { None } else { app.sealer.unseal(lead, sealed) }
         };
-        for position in digests {
-            let Ok(Record { body: Body::Outbox(bytes), .. }) = timeline::read(app, *position)
-            else {
-                continue;
-            };
-            if let Some(Entry::Digest(digest)) = Entry::decode(&bytes)
+        for digest in self.digests.values() {
+            let mut leads = digest.items.iter().filter_map(|item| LeadId::parse(&item.lead));
+            if leads.any(&is_one)
                 && let Ok(id) = MessageId::parse(&digest.alert)
             {
-                let body = message_of(&digest, &unseal).map(|message| message.body);
+                let body = message_of(digest, &unseal).map(|message| message.body);
                 let _ = self.commands.blocking_send(Command::Rewrite { id, body });
             }
         }
@@ -308,8 +312,9 @@ impl Outbox {
         // Sales is told all the same: the figures stand in the record.
         let timeline = timeline.unwrap_or_else(|error| {
             tracing::error!(%error, "a message goes without what its lead did lately");
-            timeline::Timeline::new()
+            timeline::Walked::default()
         });
+        let timeline::Walked { records: timeline, begins_later } = timeline;
         let site = timeline.values().rev().find_map(|record| match &record.body {
             Body::Hit(record) => Some(record.hit.site),
             _ => None,
@@ -321,7 +326,7 @@ impl Outbox {
             alert: id.as_str(),
             message,
             crossing: message.crossing.and_then(|it| part.crossings.get(usize::from(it))),
-            retracts: message.takes_back.as_ref().and_then(|sent| sent_id(app, sent)),
+            retracts: message.takes_back.as_ref().and_then(|sent| sent_id(app, &self.log, sent)),
             site: site.and_then(|it| catalog.name(NameKind::Site, it.0)).unwrap_or_default(),
             cause: record,
             lead_id: part.lead,
@@ -330,6 +335,8 @@ impl Outbox {
             confirmed_by: &profile.confirmed_by,
             timeline: &timeline,
             first: first.as_ref(),
+            // Of who did more than is looked at, the beginning is asked for by itself.
+            begins_later: begins_later || (first.is_none() && timeline.len() >= TIMELINE_MAX),
             scoring: &in_force.scoring,
             catalog: &catalog,
             taps: tap::links(app, id.as_str(), message),
@@ -488,17 +495,28 @@ fn hashed(app: &App, owner: &str) -> String {
     format!("{:016x}", app.install.alert.hash64(&[b"owner v1", owner.as_bytes()]))
 }
 
-/// The id of a message that was sent; nothing if its record is no longer there.
-pub fn sent_id(app: &App, sent: &Sent) -> Option<AlertId> {
-    let cause = Cause {
-        incarnation: app.journal.incarnation_of(sent.position).ok()?,
-        position: sent.position,
-        place: sent.place,
-        kind: sent.kind,
-        lead: sent.lead,
-        audience: sent.audience.as_deref().unwrap_or_default(),
+/// The id of a message that was sent. Its record may be too old to be kept: then the book says
+/// under which incarnation it was.
+pub fn sent_id(app: &App, log: &Log, sent: &Sent) -> Option<AlertId> {
+    let id = |incarnation| {
+        let cause = Cause {
+            incarnation,
+            position: sent.position,
+            place: sent.place,
+            kind: sent.kind,
+            lead: sent.lead,
+            audience: sent.audience.as_deref().unwrap_or_default(),
+        };
+        AlertId::derive(&app.install.alert, &cause)
     };
-    Some(AlertId::derive(&app.install.alert, &cause))
+    match app.journal.incarnation_of(sent.position) {
+        Ok(incarnation) => Some(id(incarnation)),
+        Err(ReadError::Removed { .. }) => {
+            let is_known = |id: &AlertId| log.cause(id.as_str()) == Some(sent.position);
+            (1..=app.journal.incarnation()).map(id).find(is_known)
+        }
+        Err(_) => None,
+    }
 }
 
 /// Pushes an entry of the outbox, waiting while the journal is full: nothing is lost meanwhile,

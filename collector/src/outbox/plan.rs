@@ -5,6 +5,7 @@
 pub mod saved;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use engine::id::{LeadId, Position};
 use engine::time::Timestamp;
@@ -17,6 +18,8 @@ pub const LISTED_MAX: usize = 10_000;
 /// Messages that were held, and are named in the next summary: the latest. All are sent all the
 /// same.
 const HELD_MAX: usize = 1_000;
+/// After so long no summary names what was held.
+const SUMMED_UP_WITHIN: Duration = Duration::from_hours(48);
 /// Days whose messages are still counted: clocks and offsets differ by less.
 const DAYS_KEPT: i64 = 4;
 
@@ -50,8 +53,6 @@ struct Room {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     rooms: BTreeMap<String, Room>,
-    /// The entries of digests that name somebody.
-    named: BTreeMap<LeadId, Vec<Position>>,
 }
 
 impl Plan {
@@ -89,14 +90,8 @@ impl Plan {
         }
     }
 
-    /// Takes in a digest, frozen in the entry at `entry`.
-    pub fn digest(&mut self, digest: &Digest, entry: Position) {
-        for lead in digest.items.iter().filter_map(|item| LeadId::parse(&item.lead)) {
-            let named = self.named.entry(lead).or_default();
-            if named.last() != Some(&entry) {
-                named.push(entry);
-            }
-        }
+    /// Takes in a digest.
+    pub fn digest(&mut self, digest: &Digest) {
         let room = self.room(&digest.endpoint);
         let named: BTreeSet<&str> =
             digest.items.iter().filter_map(|item| item.alert.as_deref()).collect();
@@ -115,18 +110,13 @@ impl Plan {
         *room.digests.entry((digest.day, digest.occasion.clone())).or_default() += 1;
     }
 
-    /// People were erased: nothing of them is listed. Says which digests name them.
-    pub fn forget(&mut self, leads: &[LeadId]) -> Vec<Position> {
+    /// People were erased: nothing of them is listed.
+    pub fn forget(&mut self, leads: &[LeadId]) {
         for room in self.rooms.values_mut() {
             room.listed.retain(|kept| !leads.contains(&kept.lead));
             room.held.retain(|kept| !leads.contains(&kept.lead));
             room.said.1.retain(|(_, lead)| !leads.contains(lead));
         }
-        let mut named: Vec<Position> =
-            leads.iter().filter_map(|lead| self.named.remove(lead)).flatten().collect();
-        named.sort_unstable();
-        named.dedup();
-        named
     }
 
     fn room(&mut self, endpoint: &str) -> &mut Room {
@@ -161,6 +151,20 @@ impl Plan {
         let held = self.rooms.get(endpoint).map(|room| room.held.as_slice());
         let within = |kept: &&Kept| after < kept.from && kept.from <= until;
         held.unwrap_or_default().iter().filter(within).cloned().collect()
+    }
+
+    /// The entries whose lines are yet to be read: of what is to be listed, and of what was held
+    /// so lately that a summary may name it.
+    pub fn needs(
+        &self,
+        now: Timestamp,
+        is_endpoint: &dyn Fn(&str) -> bool,
+    ) -> impl Iterator<Item = Position> {
+        let rooms = self.rooms.iter().filter(move |(name, _)| is_endpoint(name));
+        rooms.flat_map(move |(_, room)| {
+            let held = room.held.iter().filter(move |it| now.since(it.from) < SUMMED_UP_WITHIN);
+            room.listed.iter().chain(held).map(|kept| kept.entry)
+        })
     }
 
     /// The number of the next digest of an occasion's day.
@@ -276,12 +280,12 @@ mod tests {
         assert_eq!(names(&plan.listed("room", Timestamp(50))), ["a", "b"]);
         let slot = slot(50, 10);
         assert_eq!(plan.part("room", &slot), 0);
-        plan.digest(&digest(50, 10, &[("listed", 1, "a")]), Position(9));
+        plan.digest(&digest(50, 10, &[("listed", 1, "a")]));
         assert_eq!(plan.part("room", &slot), 1, "a long one is several messages");
         assert_eq!(names(&plan.listed("room", Timestamp(99))), ["b", "c"]);
         assert!(plan.has_said("room", &slot, "listed", LeadId(1)));
         assert!(!plan.has_said("room", &slot, "untaken", LeadId(1)));
-        plan.digest(&digest(90, 11, &[("listed", 2, "b"), ("listed", 3, "c")]), Position(9));
+        plan.digest(&digest(90, 11, &[("listed", 2, "b"), ("listed", 3, "c")]));
         assert_eq!(plan.due(Timestamp(99)), [""; 0]);
         assert!(!plan.has_said("room", &slot, "listed", LeadId(1)), "another moment");
     }
@@ -308,7 +312,7 @@ mod tests {
         }
         let held = plan.held("room", Timestamp(40), Timestamp(50));
         assert_eq!(names(&held), ["b"]);
-        plan.digest(&digest(50, 10, &[]), Position(9));
+        plan.digest(&digest(50, 10, &[]));
         assert_eq!(names(&plan.held("room", Timestamp(0), Timestamp(99))), ["c"]);
     }
 
@@ -323,16 +327,29 @@ mod tests {
     }
 
     #[test]
-    fn of_who_was_erased_nothing_is_listed_and_the_digests_that_name_them_are_known() {
+    fn what_is_yet_to_be_listed_or_summed_up_is_needed_for_rooms_that_there_are() {
+        let mut plan = Plan::default();
+        plan.take(&queued("a", 1, frozen(10, None, Some(50))), Position(4));
+        plan.take(&queued("b", 1, frozen(10, Some(50), None)), Position(3));
+        let needs = |now, known| {
+            let mut found: Vec<_> = plan.needs(Timestamp(now), &|_: &str| known).collect();
+            found.sort_unstable();
+            found
+        };
+        assert_eq!(needs(60, true), [Position(3), Position(4)]);
+        let later = SUMMED_UP_WITHIN.as_millis() as u64 + 50;
+        assert_eq!(needs(later, true), [Position(4)], "no summary names it any more");
+        assert_eq!(needs(60, false), [], "there is no such endpoint");
+    }
+
+    #[test]
+    fn of_who_was_erased_nothing_is_listed() {
         let mut plan = Plan::default();
         plan.take(&queued("a", 1, frozen(10, None, Some(50))), Position(1));
         plan.take(&queued("b", 1, frozen(10, Some(50), None)), Position(2));
         plan.take(&queued("c", 2, frozen(10, None, Some(50))), Position(3));
-        plan.digest(&digest(40, 10, &[("untaken", 1, "x"), ("listed", 1, "y")]), Position(7));
-        plan.digest(&digest(40, 10, &[("untaken", 2, "z")]), Position(8));
-        assert_eq!(plan.forget(&[LeadId(1), LeadId(3)]), [Position(7)]);
+        plan.forget(&[LeadId(1), LeadId(3)]);
         assert_eq!(names(&plan.listed("room", Timestamp(99))), ["c"]);
         assert_eq!(plan.held("room", Timestamp(0), Timestamp(99)), []);
-        assert_eq!(plan.forget(&[LeadId(1)]), []);
     }
 }

@@ -42,8 +42,8 @@ pub struct Replayed {
     pub disabled: BTreeMap<String, u32>,
     /// Who was erased, and by which record.
     pub(super) erased: BTreeMap<LeadId, Position>,
-    /// Digests that named them, and may wait still.
-    pub(super) stale: Vec<Position>,
+    /// The digests that wait or are dead, by their ids.
+    pub digests: BTreeMap<String, Digest>,
 }
 
 /// A message whose body is to be made: its record, and its place there.
@@ -133,9 +133,13 @@ impl Replayed {
                     queue.step(Input::Enqueue(message), record.time);
                 }
                 log.book().digest(&digest);
-                self.plan.digest(&digest, place.0);
+                self.plan.digest(&digest);
+                self.digests.insert(digest.alert.clone(), digest);
             }
             Some(Entry::Attempt(mut attempt)) => {
+                if attempt.is_done() {
+                    self.digests.remove(&attempt.alert);
+                }
                 let lead = log.book().lead(&attempt.alert);
                 attempt.open(|sealed| unseal(lead?, sealed));
                 if let Some(made) = attempt.to_record() {
@@ -150,6 +154,13 @@ impl Replayed {
         }
     }
 
+    /// The oldest record that what is still to be told has to be read from: of a message that is
+    /// not frozen yet, or of a line that a digest of an endpoint that there is will list.
+    pub fn needs(&self, now: Timestamp, is_endpoint: &dyn Fn(&str) -> bool) -> Option<Position> {
+        let due = self.due.values().map(|due| due.position);
+        due.chain(self.plan.needs(now, is_endpoint)).min()
+    }
+
     /// Somebody was erased: what waits for anybody about them goes.
     fn forget(
         &mut self,
@@ -158,7 +169,7 @@ impl Replayed {
         log: &Log,
     ) {
         self.meetings.forget(names);
-        self.stale.extend(self.plan.forget(names));
+        self.plan.forget(names);
         log.forget(names);
         for name in names {
             self.erased.insert(*name, position);

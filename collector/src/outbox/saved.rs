@@ -7,6 +7,7 @@ use engine::id::{LeadId, Position};
 use engine::time::Timestamp;
 use rkyv::{Archive, Deserialize, Serialize};
 
+use super::entry::Digest;
 use super::gather::Meetings;
 use super::plan::Plan;
 use super::plan::saved::SavedPlan;
@@ -21,7 +22,6 @@ pub struct SavedReplayed {
     plan: SavedPlan,
     disabled: Vec<(String, u32)>,
     erased: Vec<(u64, u64)>,
-    stale: Vec<u64>,
 }
 
 impl Replayed {
@@ -35,12 +35,14 @@ impl Replayed {
             plan: self.plan.save(),
             disabled: disabled.collect(),
             erased: self.erased.iter().map(|(lead, at)| (lead.0, at.0)).collect(),
-            stale: self.stale.iter().map(|at| at.0).collect(),
         }
     }
 
-    /// What was saved.
-    pub fn load(saved: SavedReplayed) -> Result<Replayed, Unfit> {
+    /// What was saved, and the digests that wait or are dead: they stand in their entries.
+    pub fn load(
+        saved: SavedReplayed,
+        digests: BTreeMap<String, Digest>,
+    ) -> Result<Replayed, Unfit> {
         let mut due = BTreeMap::new();
         for (id, position, place) in saved.due {
             let id = AlertId::parse(&id).ok_or(Unfit::Entry)?;
@@ -57,7 +59,7 @@ impl Replayed {
                 .into_iter()
                 .map(|(lead, at)| (LeadId(lead), Position(at)))
                 .collect(),
-            stale: saved.stale.into_iter().map(Position).collect(),
+            digests,
         })
     }
 }

@@ -76,6 +76,7 @@ impl Props<'_> {
             confirmed_by: &profile.confirmed_by,
             timeline: &scene.timeline,
             first: None,
+            begins_later: false,
             scoring: &scene.scoring,
             catalog: &scene.catalog,
             taps: taps(message.kind),

@@ -49,6 +49,7 @@ use crate::outbox::{Log, Outbox, Replayed, lead_ref};
 use crate::patience::Stalled;
 use crate::privacy::{ROBOTS, Robots};
 use crate::reader::{self, Lists};
+use crate::retention;
 use crate::seal::Sealer;
 use crate::server::TlsError;
 use crate::snapshots;
@@ -57,6 +58,9 @@ use crate::webhook::client::ClientError;
 use crate::webhook::driver::{self, Command};
 use crate::webhook::queue::{Input, Queue};
 
+/// How often it is looked whether something is too old to be kept, in milliseconds; also after each
+/// snapshot.
+const RETENTION_LOOK_MS: u64 = 60_000;
 /// Commands that may wait for the delivery task.
 const COMMANDS_MAX: usize = 1_024;
 
@@ -90,8 +94,11 @@ pub enum StartError {
     Journal(OpenError),
     /// The folder of the snapshots cannot be had.
     Snapshots(snapshots::file::Fault),
-    /// The journal has lost its beginning, and no sound snapshot holds what was before.
-    NoBase,
+    /// The journal has lost its beginning, and no sound snapshot holds what was before: what is
+    /// wrong with its base, if that is there.
+    NoBase(Option<snapshots::file::Fault>),
+    /// There is a base, and nothing of the journal that goes on from it.
+    NoJournal,
     /// A record cannot be applied.
     Record(Position, String),
     /// What a crash cut off cannot go on.
@@ -117,8 +124,14 @@ impl fmt::Display for StartError {
             Self::Keys(error) => write!(f, "the log of personal keys: {error}"),
             Self::Journal(error) => error.fmt(f),
             Self::Snapshots(error) => write!(f, "the folder of the snapshots: {error}"),
-            Self::NoBase => {
+            Self::NoBase(None) => {
                 f.write_str("the journal's beginning and every snapshot of it are gone")
+            }
+            Self::NoBase(Some(fault)) => {
+                write!(f, "the journal's beginning is gone, and its base cannot be used: {fault}")
+            }
+            Self::NoJournal => {
+                f.write_str("there is the base of a journal, and no journal: restore a backup")
             }
             Self::Record(position, why) => {
                 write!(f, "the record at position {} cannot be applied: {why}", position.0)
@@ -193,8 +206,7 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
     let sealer = Arc::new(Sealer::open(&data).map_err(StartError::Keys)?);
     let erasures = Erasures::open(&data).map_err(StartError::Keys)?;
     let clock = options.test_clock.map_or_else(Clock::system, Clock::test);
-    let keys = (&install, &sealer, &clock);
-    let recovered = recover(&settings, options, &data, keys, &endpoints)?;
+    let recovered = recover(&settings, options, &data, (&install, &sealer, &clock), &endpoints)?;
     let Recovered { engine, journal, found, lists, link_uses, replayed, log, .. } = recovered;
     let (mut queue, snapshots) = (recovered.queue, recovered.snapshots);
     let now = clock.now();
@@ -231,6 +243,8 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
         full: Full::default(),
         snapshots: snapshots::Figures::default(),
         audit: audit::Figures::default(),
+        kept: snapshots.clone(),
+        retention: retention::Figures::default(),
         stalled: Stalled::default(),
         listening: OnceLock::new(),
         live: broadcast::channel(1_024).0,
@@ -449,7 +463,7 @@ fn start_threads(
     Ok(threads)
 }
 
-/// Takes snapshots.
+/// Takes snapshots, and removes what is old enough and what they stand for.
 fn keeping(
     app: &Arc<App>,
     store: snapshots::Store,
@@ -458,7 +472,16 @@ fn keeping(
     let app = Arc::clone(app);
     Box::new(move |stop| {
         let queue = || loading_queue(&endpoints.load(), &app.settings, app.clock.now());
-        snapshots::run(&app, &store, &queue, stop);
+        let (began_ms, mut next_ms) = (app.clock.boot_ms(), 0);
+        snapshots::run(&app, &store, &queue, stop, &mut |taken| {
+            let now_ms = app.clock.boot_ms();
+            if taken || now_ms >= next_ms {
+                let up_ms = now_ms.saturating_sub(began_ms);
+                let outcome = retention::look(&app, &store, &queue, up_ms, stop);
+                let pause_ms = if outcome.more { 0 } else { RETENTION_LOOK_MS };
+                next_ms = app.clock.boot_ms() + pause_ms;
+            }
+        });
     })
 }
 

@@ -16,14 +16,17 @@ use super::{Options, StartError};
 use crate::backup;
 use crate::clock::Clock;
 use crate::config::{Durability, Endpoint, Settings};
-use crate::followers::Followers;
+use crate::followers::{Fit, Followers};
 use crate::install::Install;
 use crate::journal::committer::Now;
 use crate::journal::disk::RealDisk;
-use crate::journal::{EXIT_POISONED, Entry, Found, Hooks, Journal, Options as JournalOptions};
+use crate::journal::{
+    EXIT_POISONED, Entry, Found, Hooks, Journal, Options as JournalOptions, first_kept,
+};
 use crate::link::uses::LinkUses;
 use crate::outbox::{Log, Replayed};
 use crate::reader::Lists;
+use crate::retention::SEGMENT_MS;
 use crate::seal::Sealer;
 use crate::snapshots::file::{Fault, Kind, Snapshot};
 use crate::snapshots::{self, Store};
@@ -73,7 +76,9 @@ pub(super) fn recover(
     (install, sealer, clock): (&Install, &Arc<Sealer>, &Clock),
     endpoints: &[Endpoint],
 ) -> Result<Recovered, StartError> {
-    Recovery { settings, options, data, install, sealer, clock, endpoints }.run()
+    let first = RealDisk::open(data.join("journal")).and_then(|disk| first_kept(&disk));
+    let first = first.map_err(StartError::System)?;
+    Recovery { settings, options, data, install, sealer, clock, endpoints, first }.run()
 }
 
 /// What everything is rebuilt from and by.
@@ -85,6 +90,8 @@ struct Recovery<'a> {
     sealer: &'a Arc<Sealer>,
     clock: &'a Clock,
     endpoints: &'a [Endpoint],
+    /// Where the journal begins, if there is any.
+    first: Option<Position>,
 }
 
 impl Recovery<'_> {
@@ -92,13 +99,16 @@ impl Recovery<'_> {
         let disk = RealDisk::open(self.data.join("snapshots")).map_err(Fault::from);
         let disk = disk.map_err(StartError::Snapshots)?;
         let store = Store::new(Arc::new(disk), self.install.id.0);
+        let bases = store.base_names().map_err(StartError::Snapshots)?;
+        if self.first.is_none() && !bases.is_empty() {
+            return Err(StartError::NoJournal);
+        }
         for name in store.names().unwrap_or_default() {
             let opened = store.open(&name).map_err(Failed::Snapshot);
             match opened.and_then(|snapshot| self.replay(&store, Some(&snapshot))) {
                 Err(Failed::Snapshot(why)) => {
                     tracing::error!(name, %why, "a snapshot cannot be used: going on without it");
-                    // A disk that fails says nothing about it.
-                    if !matches!(why, Fault::Disk(_)) {
+                    if self.is_void(&why) {
                         store.refuse(&name).map_err(StartError::Snapshots)?;
                     }
                 }
@@ -106,11 +116,42 @@ impl Recovery<'_> {
                 Ok(recovered) => return Ok(recovered),
             }
         }
-        self.replay(&store, None).map_err(|failed| match failed {
-            Failed::Start(error) => error,
-            // Without a snapshot only what was before the journal can be missing.
-            Failed::Snapshot(_) => StartError::NoBase,
-        })
+        if self.is_whole() {
+            return self.replay(&store, None).map_err(|failed| match failed {
+                Failed::Start(error) => error,
+                // Without a snapshot only what was before the journal can be missing.
+                Failed::Snapshot(_) => StartError::NoBase(None),
+            });
+        }
+        let mut wrong = None;
+        for name in bases {
+            // A base stays, whatever is wrong with it: another program may read it.
+            let opened = store.open(&name).map_err(Failed::Snapshot);
+            match opened.and_then(|base| self.replay(&store, Some(&base))) {
+                Ok(recovered) => return Ok(recovered),
+                Err(Failed::Start(error)) => return Err(error),
+                Err(Failed::Snapshot(why)) => {
+                    tracing::error!(name, %why, "the base of the journal cannot be used");
+                    wrong.get_or_insert(why);
+                }
+            }
+        }
+        Err(StartError::NoBase(wrong))
+    }
+
+    /// Whether the journal has the first record there ever was, so that it needs no snapshot.
+    fn is_whole(&self) -> bool {
+        self.first.is_none_or(|first| first.ordinal() <= 1)
+    }
+
+    /// Whether a snapshot is none for ever. A disk that fails says nothing about it; and where the
+    /// journal alone is not everything, nothing is put away that another program may read.
+    fn is_void(&self, why: &Fault) -> bool {
+        match why {
+            Fault::Disk(_) => false,
+            Fault::Ahead | Fault::Lost => true,
+            _ => self.is_whole(),
+        }
     }
 
     /// Restores a snapshot, and replays what the journal has besides.
@@ -120,7 +161,8 @@ impl Recovery<'_> {
         let engine = Engine::with_room(settings.shards, counts.unwrap_or_default());
         let began_ms = clock.boot_ms();
         if let Some(snapshot) = snapshot {
-            snapshots::restore(snapshot, &engine, self.sealer)?;
+            let unseal = |lead, sealed: &[u8]| self.sealer.unseal(lead, sealed);
+            snapshots::restore(snapshot, &engine, unseal)?;
             let (visitors, leads) = engine.sizes();
             let took_ms = clock.boot_ms() - began_ms;
             tracing::info!(visitors, leads, bytes = snapshot.bytes, took_ms, "a snapshot is read");
@@ -179,11 +221,16 @@ impl Recovery<'_> {
             None => None,
         };
         let Some((bytes, end)) = saved else {
+            if !self.is_whole() {
+                return Err(Fault::Parts);
+            }
             return Ok((Followers::new(queue()), Position::NONE));
         };
         let unseal = |lead, sealed: &[u8]| self.sealer.unseal(lead, sealed);
-        Ok(match Followers::load(&bytes, queue(), &unseal) {
+        let fit = Fit::of(self.first.unwrap_or_default());
+        Ok(match Followers::load(&bytes, queue(), fit, &unseal) {
             Ok(followers) => (followers, end.followed),
+            Err(why) if !self.is_whole() => return Err(Fault::Followers(why.to_string())),
             Err(why) => {
                 tracing::warn!(%why, "the whole journal is read for its followers");
                 (Followers::new(queue()), Position::NONE)
@@ -201,6 +248,9 @@ impl Recovery<'_> {
         let settings = self.settings;
         let mut options = JournalOptions::new(self.install.id.0);
         options.segment_bytes = settings.journal.segment_bytes;
+        if settings.journal.keep.is_some() {
+            options.segment_ms = SEGMENT_MS;
+        }
         options.pending_bytes_max = settings.limits.pending_bytes_max;
         options.lossy = settings.journal.durability == Durability::Lossy;
         options.accept_loss = self.options.accept_loss;
@@ -244,7 +294,8 @@ fn agree(snapshot: Option<&Snapshot>, found: &Found) -> Result<(), Fault> {
         return Err(Fault::Ahead);
     }
     // It may know of what was accepted as lost, and the journal alone would say otherwise.
-    let lost = !found.lost.is_empty() && head.incarnation < found.incarnation;
+    let knows_lost = found.lost.iter().any(|lost| lost.first <= end.until);
+    let lost = knows_lost && head.incarnation < found.incarnation;
     if lost { Err(Fault::Lost) } else { Ok(()) }
 }
 

@@ -25,6 +25,9 @@ const ALIGN: usize = 16;
 const END_BYTES: usize = 72;
 /// Bytes hashed at a time.
 const READ_BYTES: usize = 1 << 20;
+/// Written between two syncs. All of a snapshot at its end would stand in the way of the journal's
+/// own for as long as the disk needs for it.
+const SYNC_BYTES: u64 = 1 << 20;
 /// Bytes of the end part with its header and padding.
 const END_PART_BYTES: usize = PART_HEADER_BYTES + END_BYTES.next_multiple_of(ALIGN);
 
@@ -41,6 +44,17 @@ pub fn ordinal_of(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("snapshot-")?.strip_suffix(".snap")?;
     let plain = digits.len() == 16 && digits.bytes().all(|it| b"0123456789abcdef".contains(&it));
     plain.then(|| u64::from_str_radix(digits, 16).ok())?
+}
+
+/// The name of the base of a journal whose beginning is gone: of a snapshot that stays for as long
+/// as the journal begins where it does.
+pub fn base_name(from: Position) -> String {
+    format!("base-{:016x}.snap", from.ordinal())
+}
+
+/// The ordinal in a base's name.
+pub fn base_ordinal_of(name: &str) -> Option<u64> {
+    ordinal_of(&format!("snapshot-{}", name.strip_prefix("base-")?))
 }
 
 /// What a part holds.
@@ -115,6 +129,8 @@ pub enum Fault {
     Parts,
     /// What is in a part cannot be read.
     Content(SnapshotError),
+    /// The followers' part cannot be read.
+    Followers(String),
     /// It knows of records that the journal has not.
     Ahead,
     /// The journal begins after what it needs.
@@ -135,6 +151,7 @@ impl fmt::Display for Fault {
             Self::Hash => f.write_str("the hash of the whole does not match"),
             Self::Parts => f.write_str("parts are missing"),
             Self::Content(error) => error.fmt(f),
+            Self::Followers(why) => write!(f, "the followers' part cannot be read: {why}"),
             Self::Ahead => f.write_str("it knows of records that the journal has not"),
             Self::Lost => f.write_str("it was taken before a loss that was accepted"),
             Self::Behind => f.write_str("the journal begins after what it needs"),
@@ -204,9 +221,12 @@ fn checksum(install: &[u8; 16], offset: u64, header: &[u8], payload: [&[u8]; 2])
 /// A snapshot being written.
 pub struct Writing<'a> {
     disk: &'a dyn Disk,
+    name: String,
     file: Arc<dyn DiskFile>,
     head: Head,
     offset: u64,
+    /// Where it is durable.
+    synced: u64,
     hash: Context,
     parts: u64,
 }
@@ -214,9 +234,18 @@ pub struct Writing<'a> {
 impl<'a> Writing<'a> {
     /// Begins the file.
     pub fn begin(disk: &'a dyn Disk, head: Head) -> io::Result<Writing<'a>> {
-        let file = disk.create(&new_name(head.from), 0)?;
-        let mut writing =
-            Writing { disk, file, head, offset: 0, hash: Context::new(&SHA256), parts: 0 };
+        Writing::begin_as(disk, head, file_name(head.from))
+    }
+
+    /// Begins the file of a base.
+    pub fn begin_base(disk: &'a dyn Disk, head: Head) -> io::Result<Writing<'a>> {
+        Writing::begin_as(disk, head, base_name(head.from))
+    }
+
+    fn begin_as(disk: &'a dyn Disk, head: Head, name: String) -> io::Result<Writing<'a>> {
+        let file = disk.create(&format!("{name}{UNFINISHED}"), 0)?;
+        let hash = Context::new(&SHA256);
+        let mut writing = Writing { disk, name, file, head, offset: 0, synced: 0, hash, parts: 0 };
         writing.append(&header(&head))?;
         Ok(writing)
     }
@@ -225,6 +254,10 @@ impl<'a> Writing<'a> {
         self.file.write_at(bytes, self.offset)?;
         self.hash.update(bytes);
         self.offset += bytes.len() as u64;
+        if self.offset - self.synced >= SYNC_BYTES {
+            self.file.sync()?;
+            self.synced = self.offset;
+        }
         Ok(())
     }
 
@@ -257,17 +290,13 @@ impl<'a> Writing<'a> {
         self.part(Kind::End, 0, &bytes)?;
         self.file.sync()?;
         self.file.drop_cache();
-        let name = new_name(self.head.from);
-        let snapshot = Snapshot::open(self.disk, &name, &self.head.install, self.head.evolve)?;
+        let passing = format!("{}{UNFINISHED}", self.name);
+        let snapshot = Snapshot::open(self.disk, &passing, &self.head.install, self.head.evolve)?;
         snapshot.verify(rest)?;
-        self.disk.rename(&name, &file_name(self.head.from))?;
+        self.disk.rename(&passing, &self.name)?;
         self.disk.sync_directory()?;
         Ok(self.offset)
     }
-}
-
-fn new_name(from: Position) -> String {
-    format!("{}{UNFINISHED}", file_name(from))
 }
 
 /// A snapshot whose header, end and list of parts are sound.

@@ -2,6 +2,7 @@
 //! is taken while hits go on, an entry at a time; it is published only when the journal is
 //! durable past every record that it knows of, and when it was read back. Two are kept.
 
+pub mod base;
 pub mod file;
 
 use std::fmt;
@@ -20,21 +21,23 @@ use engine::snapshot::{SlotReader, load_catalog, save_catalog};
 use crate::app::App;
 use crate::background::{self, Pace, Stopped};
 use crate::config;
-use crate::followers::Followers;
+use crate::followers::{Fit, Followers};
 use crate::journal::EVOLVE;
 use crate::journal::disk::Disk;
-use crate::seal::{Sealer, attributes_from_bytes};
+use crate::seal::attributes_from_bytes;
 use crate::timeline::unseal_with;
 use crate::webhook::queue::Queue;
 
-use self::file::{End, Fault, Head, Kind, Snapshot, UNFINISHED, Writing, ordinal_of};
+use self::file::{
+    End, Fault, Head, Kind, Snapshot, UNFINISHED, Writing, base_ordinal_of, ordinal_of,
+};
 
 /// Snapshots kept. One may turn out to be damaged when it is needed.
 pub const KEPT: usize = 2;
 /// What the name of one ends with that a start could not use.
 const REFUSED: &str = ".refused";
 /// What taking one may take of a core. Who sends hits meanwhile hardly notices.
-const CORE_PERCENT_MAX: u64 = 50;
+pub const CORE_PERCENT_MAX: u64 = 50;
 /// How often it is looked whether another is to be taken.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The longest that a snapshot waits for the disk to have what it knows of. Then something else
@@ -101,6 +104,11 @@ impl Store {
         Store { disk, install }
     }
 
+    /// Of which installation.
+    pub fn install(&self) -> [u8; 16] {
+        self.install
+    }
+
     /// The snapshots there are, the newest first.
     pub fn names(&self) -> Result<Vec<String>, Fault> {
         let mut names = self.disk.list()?;
@@ -128,7 +136,8 @@ impl Store {
         }
         for name in self.disk.list()? {
             let void = [UNFINISHED, REFUSED].iter().find_map(|end| name.strip_suffix(end));
-            if void.and_then(ordinal_of).is_some() {
+            let base = name.strip_suffix(UNFINISHED).and_then(base_ordinal_of);
+            if void.and_then(ordinal_of).or(base).is_some() {
                 self.disk.remove(&name)?;
             }
         }
@@ -146,6 +155,17 @@ impl From<Stopped> for Failed {
     }
 }
 
+/// Takes a snapshot of everything, while hits go on. Says what it holds and its bytes.
+pub fn take(
+    app: &App,
+    store: &Store,
+    queue: &NewQueue<'_>,
+    stop: &AtomicBool,
+) -> Result<(End, u64), Failed> {
+    let pace = Pace::new(&app.clock, stop, CORE_PERCENT_MAX);
+    Taking { app, store, queue, pace }.take()
+}
+
 /// One being taken.
 struct Taking<'a> {
     app: &'a App,
@@ -155,7 +175,6 @@ struct Taking<'a> {
 }
 
 impl Taking<'_> {
-    /// Takes a snapshot of everything, while hits go on. Says what it holds and its bytes.
     fn take(&self) -> Result<(End, u64), Failed> {
         let (app, store) = (self.app, self.store);
         store.tidy()?;
@@ -186,10 +205,7 @@ impl Taking<'_> {
         let followers = self.follow(end.until)?;
         writing.part(Kind::Followers, 0, &followers.save())?;
         end.followed = end.until;
-        let bytes = writing.finish(end, &|| {
-            // At a stop the rest of it goes at full speed.
-            let _ = self.pace.breathe();
-        })?;
+        let bytes = writing.finish(end, &|| self.pace.rest())?;
         store.tidy()?;
         Ok((end, bytes))
     }
@@ -200,14 +216,17 @@ impl Taking<'_> {
         let (app, queue) = (self.app, self.queue);
         let unseal = |lead: LeadId, sealed: &[u8]| app.sealer.unseal(lead, sealed);
         let alert_id = |cause: &Cause<'_>| AlertId::derive(&app.install.alert, cause);
-        let known = self.store.names()?.into_iter().find_map(|name| {
+        let fit = Fit::of(app.journal.first());
+        let names = self.store.names()?.into_iter().chain(self.store.base_names()?);
+        let known = names.into_iter().find_map(|name| {
             let snapshot = self.store.open(&name).ok()?;
             let bytes = snapshot.only(Kind::Followers).ok()??;
-            let followers = Followers::load(&bytes, queue(), &unseal).ok()?;
+            let followers = Followers::load(&bytes, queue(), fit, &unseal).ok()?;
             (snapshot.end.followed <= until).then_some((followers, snapshot.end.followed))
         });
         let (mut followers, mut at) =
             known.unwrap_or_else(|| (Followers::new(queue()), Position::NONE));
+        // From where on the journal is kept no followers can be made of nothing: it says so itself.
         let mut follower = app.journal.follow(at.next());
         while at < until {
             self.pace.breathe()?;
@@ -227,11 +246,15 @@ impl Taking<'_> {
 }
 
 /// Puts everything that a snapshot holds back into an empty engine, slots in parallel.
-pub fn restore(snapshot: &Snapshot, engine: &Engine, sealer: &Sealer) -> Result<(), Fault> {
+pub fn restore(
+    snapshot: &Snapshot,
+    engine: &Engine,
+    open: impl Fn(LeadId, &[u8]) -> Option<Vec<u8>> + Sync,
+) -> Result<(), Fault> {
     let catalog = snapshot.only(Kind::Catalog)?.ok_or(Fault::Parts)?;
     engine.restore_catalog(load_catalog(&catalog)?);
     let unseal = |lead: LeadId, sealed: &[u8]| -> Attributes {
-        let plain = sealer.unseal(lead, sealed);
+        let plain = open(lead, sealed);
         plain.and_then(|plain| attributes_from_bytes(&plain)).unwrap_or_default()
     };
     let next = AtomicUsize::new(0);
@@ -253,21 +276,29 @@ pub fn restore(snapshot: &Snapshot, engine: &Engine, sealer: &Sealer) -> Result<
 }
 
 /// Takes one snapshot after another, as the settings say and as is asked for, until told to stop.
-pub fn run(app: &App, store: &Store, queue: &NewQueue<'_>, stop: &AtomicBool) {
+/// `after` is called at every look, and told whether one was just taken.
+pub fn run(
+    app: &App,
+    store: &Store,
+    queue: &NewQueue<'_>,
+    stop: &AtomicBool,
+    after: &mut dyn FnMut(bool),
+) {
     background::yield_to_all_others();
     let settings = &app.settings.snapshots;
     let mut last = Last { at_ms: app.clock.boot_ms(), written: 0, position: app.journal.pushed() };
     while !stop.load(Ordering::Acquire) && !app.journal.has_ended() {
         let wanted = app.snapshots.wanted.swap(false, Ordering::AcqRel);
-        if wanted || last.is_over(app, settings) {
+        let due = wanted || last.is_over(app, settings);
+        if due {
             last = Last {
                 at_ms: app.clock.boot_ms(),
                 written: app.journal.figures().written_bytes,
                 position: app.journal.pushed(),
             };
-            let pace = Pace::new(&app.clock, stop, CORE_PERCENT_MAX);
-            note(app, &Taking { app, store, queue, pace }.take(), last.at_ms);
+            note(app, &take(app, store, queue, stop), last.at_ms);
         }
+        after(due);
         thread::sleep(LOOK_EVERY);
     }
 }

@@ -15,6 +15,7 @@ use engine::engine::{Authority, Engine, Means, StepError};
 use engine::id::{LeadId, Position, ThresholdId, VisitorId};
 use engine::identity::Assurance;
 use engine::record::{Body, Record, Step};
+use engine::time::Timestamp;
 
 use crate::app::App;
 use crate::journal::{Full, ReadError};
@@ -40,6 +41,9 @@ pub enum Failed {
     Journal,
     /// A record that it is about cannot be read.
     Record(ReadError),
+    /// It is about a record that is older than what is kept: from which one and which moment on
+    /// there is anything.
+    Removed(Position, Timestamp),
     /// It is about no step, or about one that no other can undo.
     NoStep,
     /// The log of personal keys, or that of erasures, cannot be written.
@@ -52,6 +56,7 @@ impl fmt::Display for Failed {
             Self::Step(error) => error.fmt(f),
             Self::Journal => f.write_str("the journal takes nothing any more"),
             Self::Record(error) => write!(f, "a record cannot be read: {error}"),
+            Self::Removed(first, _) => write!(f, "the journal is kept from record {} on", first.0),
             Self::Keys => f.write_str("the log of personal keys cannot be written"),
             Self::NoStep => f.write_str("there is no step at this position"),
         }
@@ -186,7 +191,7 @@ pub fn dismiss(
 
 /// Undoes the step recorded at a position.
 pub fn undo(app: &App, position: Position, why: &Authority) -> Result<Position, Failed> {
-    let record = timeline::read(app, position)?;
+    let record = timeline::read(app, position).map_err(|error| unread(app, error))?;
     let Body::Step(step) = record.body else {
         return Err(Failed::NoStep);
     };
@@ -198,6 +203,14 @@ pub fn undo(app: &App, position: Position, why: &Authority) -> Result<Position, 
     let own = about.map(|lead| words::about(&app.sealer, lead, why));
     let why = own.as_ref().unwrap_or(why);
     take(app, |engine, means| engine.undo((&step, position), why, means))
+}
+
+/// Why a record that a step is about is not read.
+fn unread(app: &App, error: ReadError) -> Failed {
+    match (&error, timeline::kept_from(app)) {
+        (ReadError::Removed { .. }, Some((first, at))) => Failed::Removed(first, at),
+        _ => error.into(),
+    }
 }
 
 /// Carries on with what a crash cut off.

@@ -3,6 +3,7 @@
 //! a time, and whoever goes in by it is held until somebody says that they be told.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use engine::engine::{Authority, StepError};
@@ -21,6 +22,7 @@ use engine::visitor::{Visit, Visitor, server_event};
 use super::withdraw::walk;
 use super::{Failed, alone, take};
 use crate::app::App;
+use crate::journal::ReadError;
 
 /// What rules give for the hits of the journal.
 pub struct Matched {
@@ -185,7 +187,8 @@ impl Outcome {
 pub fn match_anew(app: &App, scoring: &Scoring, since: Timestamp) -> Result<Matched, Failed> {
     let mut matching = Matching::new(scoring, since);
     matching.matched.barrier = app.journal.durable();
-    walk(app, Position(1), |position, record| {
+    let from = matching.begin(app)?;
+    walk(app, from, |position, record| {
         if position <= matching.matched.barrier {
             matching.take(position, record);
         }
@@ -197,6 +200,8 @@ pub fn match_anew(app: &App, scoring: &Scoring, since: Timestamp) -> Result<Matc
 struct Matching<'a> {
     scoring: &'a Scoring,
     shadows: BTreeMap<VisitorId, Visitor>,
+    /// The last record that the base knows of, if there is one.
+    known: Position,
     matched: Matched,
 }
 
@@ -205,6 +210,7 @@ impl<'a> Matching<'a> {
         Matching {
             scoring,
             shadows: BTreeMap::new(),
+            known: Position::NONE,
             matched: Matched {
                 hits: 0,
                 barrier: Position::NONE,
@@ -217,9 +223,34 @@ impl<'a> Matching<'a> {
         }
     }
 
+    /// Where the walk begins. If the journal does so later, the base has the past of the browsers,
+    /// and what it knows of is matched no more.
+    fn begin(&mut self, app: &App) -> Result<Position, Failed> {
+        let first = app.journal.first();
+        if first.ordinal() <= 1 {
+            return Ok(Position(1));
+        }
+        let unread = |_| Failed::Record(ReadError::Disk(ErrorKind::Other));
+        let base = app.kept.base(first).map_err(unread)?;
+        let base = base.ok_or(Failed::Record(ReadError::Disk(ErrorKind::NotFound)))?;
+        base.visitors(|id, known| {
+            let mut shadow = known;
+            // Here it is nobody's, and only what it earns from now on counts.
+            (shadow.bound, shadow.shared) = (None, false);
+            (shadow.rows, shadow.seen) = (Vec::new(), Vec::new());
+            self.shadows.insert(id, shadow);
+        })
+        .map_err(unread)?;
+        self.known = base.end.until;
+        Ok(base.head.from.next())
+    }
+
     fn take(&mut self, position: Position, record: &Record) {
-        self.matched.oldest = self.matched.oldest.min(position);
+        if position > self.known {
+            self.matched.oldest = self.matched.oldest.min(position);
+        }
         match &record.body {
+            Body::Hit(_) if position <= self.known => {}
             Body::Hit(hit) => self.take_hit(position, hit),
             Body::Step(step) => {
                 if let Step::Withdraw(withdrawn) = &step.step {

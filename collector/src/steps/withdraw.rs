@@ -12,7 +12,7 @@ use engine::record::{Body, HitRecord, Record, Step, StepRecord, Withdrawn};
 use engine::time::Timestamp;
 use engine::visitor::Visitor;
 
-use super::{Failed, alone, take};
+use super::{Failed, alone, take, unread};
 use crate::app::App;
 use crate::journal::ReadError;
 use crate::link::scanners::Click;
@@ -110,6 +110,7 @@ pub fn put_back(app: &App, job: Position, why: &Authority) -> Result<Position, F
     let mut found = Found::new();
     let mut undone = false;
     let mut about = None;
+    // From its first record or not at all: else a part of it would be put back.
     walk(app, job, |position, record| {
         let Body::Step(step) = &record.body else {
             return;
@@ -255,7 +256,8 @@ fn owner(
     stretch.map_or(recorded_for, |stretch| stretch.owner)
 }
 
-/// Every durable record from a position on, or from the oldest that is kept.
+/// Every durable record from a position on: from the very first, as far as they are kept; from
+/// another, all or none.
 pub(super) fn walk(
     app: &App,
     from: Position,
@@ -267,10 +269,10 @@ pub(super) fn walk(
         let entry = match follower.try_next() {
             Ok(Some(entry)) => entry,
             Ok(None) => break,
-            Err(ReadError::Removed { first }) if first > from => {
+            Err(ReadError::Removed { first }) if from == Position(1) && first > from => {
                 return walk(app, first, look);
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(unread(app, error)),
         };
         if let Ok(record) = Record::decode(entry.bytes) {
             look(entry.position, &record);

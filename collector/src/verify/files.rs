@@ -11,8 +11,12 @@ use crate::journal::scan::Finding;
 /// A snapshot, and what is wrong with it.
 pub(super) type Opened = (String, Result<Snapshot, Fault>);
 
-/// Looks at each.
-pub(super) fn check(past: &Past, snapshots: Vec<Opened>, report: &mut Report) {
+/// Looks at each. The snapshots that are kept, and the bases. Says which snapshots are sound.
+pub(super) fn check(
+    past: &Past,
+    (snapshots, bases): (Vec<Opened>, Vec<Opened>),
+    report: &mut Report,
+) -> Vec<(String, Snapshot)> {
     keys(past, report);
     erasures(past, report);
     match tokens::strange_lines(&past.data) {
@@ -24,20 +28,35 @@ pub(super) fn check(past: &Past, snapshots: Vec<Opened>, report: &mut Report) {
         }
         Err(error) => report.wrong_file("token", "admin.tokens", None, error.to_string()),
     }
-    for (name, opened) in snapshots {
-        let file = format!("snapshots/{name}");
-        let fault = match opened {
-            Ok(snapshot) if snapshot.end.until > report.journal.last => {
-                Some("it knows of records that the journal has not".to_owned())
+    let first = report.journal.first;
+    let bases = sound("base", bases, report);
+    if first.ordinal() > 1 && !bases.iter().any(|(_, base)| base.head.from.next() >= first) {
+        let about = format!("the journal begins with {}, and no base stands for the rest", first.0);
+        report.wrong_file("base_missing", "snapshots", None, about);
+    }
+    report.base = bases.first().map(|(_, base)| base.end.until);
+    let kept = sound("snapshot", snapshots, report);
+    report.snapshots = kept.len();
+    kept
+}
+
+/// Those that are sound to the last byte.
+fn sound(what: &'static str, all: Vec<Opened>, report: &mut Report) -> Vec<(String, Snapshot)> {
+    let mut found = Vec::new();
+    for (name, opened) in all {
+        let judged = opened.map_err(|fault| fault.to_string()).and_then(|snapshot| {
+            if snapshot.end.until > report.journal.last {
+                return Err("it knows of records that the journal has not".to_owned());
             }
-            Ok(snapshot) => snapshot.verify(&|| ()).err().map(|fault| fault.to_string()),
-            Err(fault) => Some(fault.to_string()),
-        };
-        match fault {
-            Some(fault) => report.wrong_file("snapshot", &file, None, fault),
-            None => report.snapshots += 1,
+            snapshot.verify(&|| ()).map_err(|fault| fault.to_string())?;
+            Ok(snapshot)
+        });
+        match judged {
+            Ok(snapshot) => found.push((name, snapshot)),
+            Err(why) => report.wrong_file(what, &format!("snapshots/{name}"), None, why),
         }
     }
+    found
 }
 
 fn keys(past: &Past, report: &mut Report) {

@@ -54,6 +54,8 @@ pub struct Report {
     pub sealed: (u64, u64),
     /// Snapshots that are sound.
     pub snapshots: usize,
+    /// The last record of what the base stands for, if the journal's beginning is gone.
+    pub base: Option<Position>,
     /// Receipts that were proved.
     pub receipts: usize,
 }
@@ -137,6 +139,9 @@ impl Report {
             );
         }
         let _ = writeln!(text, "snapshots  {} sound", self.snapshots);
+        if let Some(base) = self.base {
+            let _ = writeln!(text, "base       stands for the records up to position {}", base.0);
+        }
         if self.receipts > 0 {
             let _ = writeln!(text, "receipts   {} proved", self.receipts);
         }
@@ -173,6 +178,7 @@ impl Report {
             "sealed_open": self.sealed.0,
             "sealed_erased": self.sealed.1,
             "snapshots": self.snapshots,
+            "base_until": self.base.map(|base| base.0),
             "receipts": self.receipts,
             "state": self.state.map(|state| json!({
                 "hash": format!("{:032x}", state.hash),
@@ -209,15 +215,35 @@ fn row(finding: &Finding) -> Value {
     })
 }
 
+/// How often it is looked anew because the oldest records were removed meanwhile.
+const TRIES: usize = 3;
+
 /// Looks at everything.
 pub fn verify(data: &Path, options: &Options) -> Result<Report, PastError> {
+    let mut looked = look(data, options);
+    for _ in 1..TRIES {
+        let first = Past::open(data)?.first()?;
+        let moved = match &looked {
+            Ok(report) => report.journal.first != first,
+            Err(PastError::Disk(_, error)) => error.kind() == std::io::ErrorKind::NotFound,
+            Err(_) => false,
+        };
+        if !moved {
+            break;
+        }
+        looked = look(data, options);
+    }
+    looked
+}
+
+fn look(data: &Path, options: &Options) -> Result<Report, PastError> {
     let clock = Clock::system();
     let began = clock.boot_ms();
     let mut report = Report::default();
     let mut past = Past::open(data)?;
     let mut receipts = Receipts::read(&options.receipts, &past.install.alert, &mut report);
     // Before the journal, which has everything that they know of.
-    let snapshots = past.snapshots();
+    let snapshots = (past.snapshots(), past.bases());
     // Bytes alone first, so that the speed told is theirs.
     let mut whole = true;
     report.journal = past.scan(&mut |seen| match seen {
@@ -233,7 +259,7 @@ pub fn verify(data: &Path, options: &Options) -> Result<Report, PastError> {
     receipts.finish(&mut report);
     // A key is on the disk before the batch that needs it.
     past.read_keys().map_err(|error| PastError::Disk(data.join("keys"), error))?;
-    files::check(&past, snapshots, &mut report);
+    let snapshots = files::check(&past, snapshots, &mut report);
     let until = report.journal.last;
     let mut records = Records::new(&past, report.journal.first);
     past.scan(&mut |seen| match seen {
@@ -248,6 +274,7 @@ pub fn verify(data: &Path, options: &Options) -> Result<Report, PastError> {
     let firsts = records.finish(&mut report);
     if !options.no_replay && whole {
         state::check(&past, until, &firsts, &mut report);
+        state::check_snapshots(&past, until, snapshots, &mut report);
     } else if !options.no_replay {
         report.note(Finding {
             name: "not_replayed",

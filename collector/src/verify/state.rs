@@ -13,6 +13,7 @@ use super::records::Firsts;
 use super::{Report, State, at};
 use crate::journal::scan::{Finding, Scanned};
 use crate::past::{Past, PastError, Step, When};
+use crate::snapshots::file::Snapshot;
 
 /// Into how many parts the maps are divided, the one time and the other.
 const SHARDS: [usize; 2] = [1_024, 2];
@@ -49,6 +50,32 @@ pub(super) fn check(past: &Past, until: Position, firsts: &Firsts, report: &mut 
     if hashes[0] != hashes[1] {
         let about = format!("{:032x} and {:032x}", hashes[0], hashes[1]);
         report.wrong_file("state_hash", "journal", None, about);
+    }
+}
+
+/// A start from a snapshot comes to the same state as one from the journal alone, or its base.
+pub(super) fn check_snapshots(
+    past: &Past,
+    until: Position,
+    snapshots: Vec<(String, Snapshot)>,
+    report: &mut Report,
+) {
+    let Some(State { hash, at_ms, .. }) = report.state else {
+        return;
+    };
+    for (name, snapshot) in snapshots {
+        let engine = Engine::new(SHARDS[0]);
+        let known = snapshot.end.until;
+        let done = past
+            .restore(&snapshot, &engine)
+            .and_then(|()| past.go_on(&engine, (known, until), &mut |_, _| true, &mut |_, _| {}));
+        let found = engine.state_hash(Timestamp(at_ms));
+        let about = match done {
+            Ok(_) if found == hash => continue,
+            Ok(_) => format!("with the records after it: {found:032x}, and not {hash:032x}"),
+            Err(error) => error.to_string(),
+        };
+        report.wrong_file("snapshot_state", &format!("snapshots/{name}"), None, about);
     }
 }
 

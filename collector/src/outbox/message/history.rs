@@ -14,6 +14,8 @@ use crate::ingest::click::MAIL_CLICK;
 
 /// Hits listed as recent.
 const RECENT_MAX: usize = 5;
+/// Where the first visit came from, if that is too old to be kept.
+const NOT_KEPT: &str = "not_kept";
 /// Where a visit came from that came from nowhere we know.
 const DIRECT: &str = "direct";
 
@@ -72,6 +74,9 @@ impl Material<'_> {
 
     /// Where the first visit came from.
     pub(in crate::outbox) fn first_source(&self) -> &str {
+        if self.begins_later && self.first.is_none() {
+            return NOT_KEPT;
+        }
         let hits = self.acts();
         let mut last = hits.first().map_or(Timestamp(0), |hit| hit.when);
         let visit = hits.iter().take_while(|hit| {

@@ -66,6 +66,8 @@ pub struct Material<'a> {
     pub timeline: &'a Timeline,
     /// The first hit of theirs, if it is too old to be among these.
     pub first: Option<&'a Hit>,
+    /// More of it is too old to be kept.
+    pub begins_later: bool,
     /// The scoring in force, for what people read.
     pub scoring: &'a Scoring,
     /// The names the journal knows, and the terms of every version.

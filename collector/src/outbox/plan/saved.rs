@@ -12,8 +12,6 @@ use super::{Counts, Kept, Plan, Room};
 #[derive(Archive, Serialize, Deserialize)]
 pub struct SavedPlan {
     rooms: Vec<SavedRoom>,
-    /// Leads, and the entries of the digests that name them.
-    named: Vec<(u64, Vec<u64>)>,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -38,21 +36,13 @@ struct SavedKept {
 impl Plan {
     /// Its saved form.
     pub fn save(&self) -> SavedPlan {
-        let named = self.named.iter();
-        SavedPlan {
-            rooms: self.rooms.iter().map(|(name, room)| room.save(name)).collect(),
-            named: named.map(|(lead, at)| (lead.0, at.iter().map(|at| at.0).collect())).collect(),
-        }
+        SavedPlan { rooms: self.rooms.iter().map(|(name, room)| room.save(name)).collect() }
     }
 
     /// What was saved.
     pub fn load(saved: SavedPlan) -> Plan {
         let room = |saved: SavedRoom| (saved.endpoint.clone(), Room::load(saved));
-        let named = saved.named.into_iter().map(|(lead, at)| {
-            let at: Vec<Position> = at.into_iter().map(Position).collect();
-            (LeadId(lead), at)
-        });
-        Plan { rooms: saved.rooms.into_iter().map(room).collect(), named: named.collect() }
+        Plan { rooms: saved.rooms.into_iter().map(room).collect() }
     }
 }
 

@@ -37,6 +37,8 @@ pub const HELD_MAX: Duration = Duration::from_hours(14 * 24);
 pub struct Queue {
     limits: Limits,
     lanes: BTreeMap<EndpointId, Lane>,
+    // What waits for endpoints that are none now, as it was saved.
+    aside: Vec<saved::SavedLane>,
     loading: bool,
     arrivals: u64,
     counters: Counters,
@@ -48,6 +50,7 @@ impl Queue {
         Queue {
             limits,
             lanes: BTreeMap::new(),
+            aside: Vec::new(),
             loading: true,
             arrivals: 0,
             counters: Counters::default(),

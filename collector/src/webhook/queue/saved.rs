@@ -21,8 +21,8 @@ pub struct SavedQueue {
     lanes: Vec<SavedLane>,
 }
 
-#[derive(Archive, Serialize, Deserialize)]
-struct SavedLane {
+#[derive(Clone, Archive, Serialize, Deserialize)]
+pub(super) struct SavedLane {
     endpoint: String,
     test: bool,
     /// Before the first attempt, in milliseconds.
@@ -33,7 +33,7 @@ struct SavedLane {
     overtaken: Vec<SavedOvertaking>,
 }
 
-#[derive(Archive, Serialize, Deserialize)]
+#[derive(Clone, Archive, Serialize, Deserialize)]
 struct SavedEntry {
     message: String,
     replay: bool,
@@ -46,7 +46,7 @@ struct SavedEntry {
     at: u64,
 }
 
-#[derive(Archive, Serialize, Deserialize)]
+#[derive(Clone, Archive, Serialize, Deserialize)]
 struct SavedOvertaking {
     lead_low: u64,
     lead_high: u64,
@@ -64,6 +64,12 @@ impl Queue {
     pub fn has(&self, id: &MessageId) -> bool {
         let mut lanes = self.lanes.values();
         lanes.any(|lane| lane.pending.contains_key(id) || lane.dead.contains_key(id))
+            || self.aside.iter().any(|lane| lane.has(id))
+    }
+
+    /// Whether there is an endpoint of this name.
+    pub fn knows(&self, endpoint: &str) -> bool {
+        self.lanes.keys().any(|id| id.as_str() == endpoint)
     }
 
     /// Its saved form, while it is loading.
@@ -72,8 +78,24 @@ impl Queue {
             arrivals: self.arrivals,
             counters: numbers(&self.counters),
             dead_max: self.limits.dead_max as u64,
-            lanes: self.lanes.values().map(save_lane).collect(),
+            lanes: self.lanes.values().map(save_lane).chain(self.aside.iter().cloned()).collect(),
         }
+    }
+
+    /// Puts what was saved into a queue that knows its endpoints and nothing else, whatever they
+    /// are: for a journal that has not all of what others would have been sent. Whoever is no
+    /// endpoint now is put aside with all that waits, until somebody of that name is one again.
+    pub fn adopt(&mut self, saved: SavedQueue, messages: &Messages) -> Result<(), Unfit> {
+        self.arrivals = saved.arrivals;
+        self.counters = counters(saved.counters);
+        for saved in saved.lanes {
+            let known = self.lanes.iter_mut().find(|(id, _)| id.as_str() == saved.endpoint);
+            match known.filter(|(_, lane)| lane.settings.test == saved.test) {
+                Some((_, lane)) => load_lane(lane, saved, messages)?,
+                None => self.aside.push(saved),
+            }
+        }
+        Ok(())
     }
 
     /// Puts what was saved into a queue that knows its endpoints and nothing else. They must be
@@ -94,6 +116,12 @@ impl Queue {
             load_lane(lane, saved, messages)?;
         }
         Ok(())
+    }
+}
+
+impl SavedLane {
+    fn has(&self, id: &MessageId) -> bool {
+        self.waiting.iter().chain(&self.dead).any(|it| it.message == id.as_str())
     }
 }
 
