@@ -1,5 +1,5 @@
-//! How work that nobody waits for stays out of the way of hits: the lowest priority, and after each
-//! piece of it a rest that keeps it within its share of one core.
+//! How work that nobody waits for stays out of the way of hits: a lower priority, and after each
+//! short piece of it a rest that keeps it within its share of one core.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 
-/// A piece of work. After each it rests.
-const PIECE_MS: u64 = 5;
+/// A piece of work, in milliseconds; after each it rests. Hits wait for a piece at most: with five
+/// at once, half of a core, the p99.9 of hits was 9 times what it is without, with one 1.5 times.
+const PIECE_MS: u64 = 1;
 /// The longest rest without looking whether to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -40,11 +41,6 @@ impl<'a> Pace<'a> {
         self.wait_until(self.clock.boot_ms() + rest)
     }
 
-    /// The same for what is short, and ends by itself: at a stop the rest of it goes at full speed.
-    pub fn rest(&self) {
-        let _ = self.breathe();
-    }
-
     /// Rests until a moment since the start.
     pub fn wait_until(&self, end_ms: u64) -> Result<(), Stopped> {
         loop {
@@ -68,12 +64,13 @@ fn rest_ms(worked_ms: u64, percent: u64) -> u64 {
     (worked_ms * 100).div_ceil(percent.max(1)).saturating_sub(worked_ms)
 }
 
-/// This thread runs when nobody else wants to.
-pub fn yield_to_all_others() {
+/// Others go before this thread. Not all at once: it may be interrupted while it holds the lock of
+/// an entry, and whoever wants that waits until it has gone on.
+pub fn stand_back() {
     #[cfg(target_os = "linux")]
     {
-        /// The lowest that there is.
-        const NICE: i32 = 19;
+        /// A third of the weight that others have.
+        const NICE: i32 = 5;
         // On Linux a thread has a priority of its own. Without it the share is kept all the same.
         if let Err(error) = rustix::process::setpriority_process(None, NICE) {
             tracing::warn!(%error, "a thread in the background keeps the priority of all");
@@ -103,14 +100,14 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn the_lowest_priority_is_that_of_its_thread_alone() {
+    fn a_lower_priority_is_that_of_its_thread_alone() {
         let nice = || rustix::process::getpriority_process(None).unwrap();
         let before = nice();
         let lowered = thread::spawn(move || {
-            yield_to_all_others();
+            stand_back();
             nice()
         });
-        assert_eq!(lowered.join().unwrap(), 19);
+        assert_eq!(lowered.join().unwrap(), before + 5);
         assert_eq!(nice(), before, "nobody else waits");
     }
 }

@@ -40,8 +40,7 @@ fn write(disk: &SimDisk, from: u64) -> Result<u64, Fault> {
     }
     writing.part(Kind::Catalog, 0, &save_catalog(&engine.catalog()))?;
     writing.part(Kind::Followers, 0, &[from as u8; 100])?;
-    writing
-        .finish(End { until: Position(from), followed: Position(from), ..End::default() }, &|| ())
+    writing.finish(End { until: Position(from), followed: Position(from), ..End::default() }, None)
 }
 
 fn store(disk: &SimDisk) -> Store {
@@ -63,7 +62,7 @@ fn whatever_bears_a_snapshot_s_name_is_whole_wherever_the_power_went() {
         assert!(names.contains(&file_name(Position(1))), "seed {seed}: the one before stays");
         assert!(done.is_err() || names.contains(&file_name(Position(2))), "seed {seed}");
         for name in names {
-            store.open(&name).and_then(|it| it.verify(&|| ())).unwrap_or_else(|fault| {
+            store.open(&name).and_then(|it| it.verify(None)).unwrap_or_else(|fault| {
                 panic!("seed {seed}: {name} is published and {fault}");
             });
         }
@@ -81,17 +80,17 @@ fn every_changed_or_missing_byte_of_a_snapshot_is_found() {
     write(&disk, 1).unwrap();
     let name = file_name(Position(1));
     let sound = disk.bytes(&name);
-    store(&disk).open(&name).unwrap().verify(&|| ()).unwrap();
+    store(&disk).open(&name).unwrap().verify(None).unwrap();
     for at in 0..sound.len() {
         for bit in [0, 3, 7] {
             let mut bytes = sound.clone();
             bytes[at] ^= 1 << bit;
             disk.put(&name, bytes);
-            let found = store(&disk).open(&name).and_then(|it| it.verify(&|| ()));
+            let found = store(&disk).open(&name).and_then(|it| it.verify(None));
             assert!(found.is_err(), "byte {at}, bit {bit}");
         }
         disk.put(&name, sound[..at].to_vec());
-        let found = store(&disk).open(&name).and_then(|it| it.verify(&|| ()));
+        let found = store(&disk).open(&name).and_then(|it| it.verify(None));
         assert!(found.is_err(), "cut at {at}");
     }
 }
@@ -106,6 +105,6 @@ fn a_snapshot_of_another_installation_or_a_newer_program_is_refused_by_name() {
     let newer = Head { evolve: EVOLVE + 1, ..head(9) };
     let writing = Writing::begin(&disk, newer).unwrap();
     // The newer program itself can read it.
-    writing.finish(End::default(), &|| ()).unwrap();
+    writing.finish(End::default(), None).unwrap();
     assert_eq!(store(&disk).open(&file_name(Position(9))).err(), Some(Fault::Unknown));
 }

@@ -113,7 +113,7 @@ pub fn run(app: &App, store: &Store, stop: &AtomicBool) {
     let Some(share) = settings.core_percent_max else {
         return;
     };
-    background::yield_to_all_others();
+    background::stand_back();
     let pace = Pace::new(&app.clock, stop, share);
     // What is in memory at a start was made by replay a moment ago.
     let mut next_ms = app.clock.boot_ms() + settings.round.as_millis() as u64;

@@ -101,12 +101,12 @@ impl Looking<'_> {
             return Ok(Outcome::default());
         };
         for snapshot in &kept {
-            snapshot.verify(&|| self.pace.rest())?;
+            snapshot.verify(Some(&self.pace))?;
         }
         let Some(base) = self.base_at(base.as_ref(), cut, &kept)? else {
             return Ok(Outcome::default());
         };
-        base.verify(&|| self.pace.rest())?;
+        base.verify(Some(&self.pace))?;
         let removed = app.journal.remove_before(cut)?;
         self.store.supersede_bases(base.head.from)?;
         note(app, Some(&base));
@@ -194,8 +194,8 @@ impl Looking<'_> {
         let Some(oldest) = self.kept()?.pop() else {
             return Err(Failed::Journal("no snapshot can take the place of its base".to_owned()));
         };
-        oldest.verify(&|| self.pace.rest())?;
-        self.store.promote(&oldest, &|| self.pace.rest())?;
+        oldest.verify(Some(&self.pace))?;
+        self.store.promote(&oldest, Some(&self.pace))?;
         Ok(self.store.base(first)?)
     }
 

@@ -71,7 +71,7 @@ impl Shadow<'_> {
         }
         writing.part(Kind::Catalog, 0, &catalog)?;
         writing.part(Kind::Followers, 0, &followers.save())?;
-        writing.finish(end, &|| self.pace.rest())?;
+        writing.finish(end, Some(self.pace))?;
         Ok(())
     }
 

@@ -9,7 +9,8 @@ use engine::snapshot::SlotReader;
 use engine::visitor::Visitor;
 
 use super::Store;
-use super::file::{Fault, Head, Kind, Snapshot, Writing, base_ordinal_of};
+use super::file::{Fault, Head, Kind, Snapshot, Writing, base_ordinal_of, breathe};
+use crate::background::Pace;
 use crate::seal::attributes_from_bytes;
 
 impl Store {
@@ -46,13 +47,13 @@ impl Store {
 
     /// Makes a snapshot that is kept the base too: one is missing. From where it ends it does as
     /// well as one made for it; what the journal has from before that cannot be replayed.
-    pub fn promote(&self, snapshot: &Snapshot, rest: &dyn Fn()) -> Result<(), Fault> {
+    pub fn promote(&self, snapshot: &Snapshot, pace: Option<&Pace<'_>>) -> Result<(), Fault> {
         let mut writing = self.begin_base(snapshot.head)?;
         for part in snapshot.parts() {
-            rest();
+            breathe(pace)?;
             writing.part(part.kind, part.number, &snapshot.read(part)?)?;
         }
-        writing.finish(snapshot.end, rest)?;
+        writing.finish(snapshot.end, pace)?;
         Ok(())
     }
 

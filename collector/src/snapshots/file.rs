@@ -12,6 +12,7 @@ use engine::time::Timestamp;
 use ring::digest::{Context, SHA256};
 use rkyv::util::AlignedVec;
 
+use crate::background::{Pace, Stopped};
 use crate::journal::disk::{Disk, DiskFile};
 
 const MAGIC: [u8; 8] = *b"mikomisn";
@@ -127,6 +128,8 @@ pub enum Fault {
     Hash,
     /// It has not the parts that its end promises.
     Parts,
+    /// It was left: the server stops.
+    Stopped,
     /// What is in a part cannot be read.
     Content(SnapshotError),
     /// The followers' part cannot be read.
@@ -150,6 +153,7 @@ impl fmt::Display for Fault {
             Self::Checksum(offset) => write!(f, "the part at offset {offset} is damaged"),
             Self::Hash => f.write_str("the hash of the whole does not match"),
             Self::Parts => f.write_str("parts are missing"),
+            Self::Stopped => f.write_str("the server stops"),
             Self::Content(error) => error.fmt(f),
             Self::Followers(why) => write!(f, "the followers' part cannot be read: {why}"),
             Self::Ahead => f.write_str("it knows of records that the journal has not"),
@@ -168,10 +172,21 @@ impl From<io::Error> for Fault {
     }
 }
 
+impl From<Stopped> for Fault {
+    fn from(_: Stopped) -> Fault {
+        Fault::Stopped
+    }
+}
+
 impl From<SnapshotError> for Fault {
     fn from(error: SnapshotError) -> Fault {
         Fault::Content(error)
     }
+}
+
+/// Rests, if there is a pace to keep.
+pub(super) fn breathe(pace: Option<&Pace<'_>>) -> Result<(), Stopped> {
+    pace.map_or(Ok(()), Pace::breathe)
 }
 
 fn header(head: &Head) -> [u8; HEADER_BYTES] {
@@ -278,9 +293,9 @@ impl<'a> Writing<'a> {
         Ok(())
     }
 
-    /// Ends the file, makes it durable, reads it back, and gives it its name. It may `rest` after
-    /// every piece that it reads.
-    pub fn finish(mut self, end: End, rest: &dyn Fn()) -> Result<u64, Fault> {
+    /// Ends the file, makes it durable, reads it back, and gives it its name. It reads at a pace,
+    /// or at full speed.
+    pub fn finish(mut self, end: End, pace: Option<&Pace<'_>>) -> Result<u64, Fault> {
         let parts = self.parts;
         let mut bytes = Vec::with_capacity(END_BYTES);
         for word in [end.until.0, end.followed.0, end.visitors, end.leads, parts] {
@@ -292,7 +307,7 @@ impl<'a> Writing<'a> {
         self.file.drop_cache();
         let passing = format!("{}{UNFINISHED}", self.name);
         let snapshot = Snapshot::open(self.disk, &passing, &self.head.install, self.head.evolve)?;
-        snapshot.verify(rest)?;
+        snapshot.verify(pace)?;
         self.disk.rename(&passing, &self.name)?;
         self.disk.sync_directory()?;
         Ok(self.offset)
@@ -415,12 +430,12 @@ impl Snapshot {
         part.map(|part| self.read(part)).transpose()
     }
 
-    /// Reads all of it: every checksum, the hash of the whole, and the directory of each slot. It
-    /// may `rest` after every piece.
-    pub fn verify(&self, rest: &dyn Fn()) -> Result<(), Fault> {
+    /// Reads all of it: every checksum, the hash of the whole, and the directory of each slot. At a
+    /// pace, or at full speed.
+    pub fn verify(&self, pace: Option<&Pace<'_>>) -> Result<(), Fault> {
         let (mut visitors, mut leads) = (0, 0);
         for part in &self.parts {
-            rest();
+            breathe(pace)?;
             let payload = self.read(part)?;
             if part.kind == Kind::Slot {
                 let counts = engine::snapshot::SlotReader::open(&payload)?.counts();
@@ -436,7 +451,7 @@ impl Snapshot {
         let mut left = self.bytes - END_PART_BYTES as u64;
         let mut offset = 0;
         while left > 0 {
-            rest();
+            breathe(pace)?;
             let now = left.min(READ_BYTES as u64) as usize;
             self.file.read_at(&mut buffer[..now], offset)?;
             hash.update(&buffer[..now]);

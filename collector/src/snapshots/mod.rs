@@ -19,7 +19,7 @@ use engine::record::Record;
 use engine::snapshot::{SlotReader, load_catalog, save_catalog};
 
 use crate::app::App;
-use crate::background::{self, Pace, Stopped};
+use crate::background::{self, Pace};
 use crate::config;
 use crate::followers::{Fit, Followers};
 use crate::journal::EVOLVE;
@@ -37,7 +37,7 @@ pub const KEPT: usize = 2;
 /// What the name of one ends with that a start could not use.
 const REFUSED: &str = ".refused";
 /// What taking one may take of a core. Who sends hits meanwhile hardly notices.
-pub const CORE_PERCENT_MAX: u64 = 50;
+pub const CORE_PERCENT_MAX: u64 = 20;
 /// How often it is looked whether another is to be taken.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The longest that a snapshot waits for the disk to have what it knows of. Then something else
@@ -94,7 +94,10 @@ impl fmt::Display for Failed {
 
 impl<T: Into<Fault>> From<T> for Failed {
     fn from(fault: T) -> Failed {
-        Failed::File(fault.into())
+        match fault.into() {
+            Fault::Stopped => Failed::Stopped,
+            fault => Failed::File(fault),
+        }
     }
 }
 
@@ -149,12 +152,6 @@ impl Store {
 /// Makes a queue that is loading and knows the endpoints of now.
 pub type NewQueue<'a> = dyn Fn() -> Queue + Send + 'a;
 
-impl From<Stopped> for Failed {
-    fn from(_: Stopped) -> Failed {
-        Failed::Stopped
-    }
-}
-
 /// Takes a snapshot of everything, while hits go on. Says what it holds and its bytes.
 pub fn take(
     app: &App,
@@ -205,7 +202,7 @@ impl Taking<'_> {
         let followers = self.follow(end.until)?;
         writing.part(Kind::Followers, 0, &followers.save())?;
         end.followed = end.until;
-        let bytes = writing.finish(end, &|| self.pace.rest())?;
+        let bytes = writing.finish(end, Some(&self.pace))?;
         store.tidy()?;
         Ok((end, bytes))
     }
@@ -284,7 +281,7 @@ pub fn run(
     stop: &AtomicBool,
     after: &mut dyn FnMut(bool),
 ) {
-    background::yield_to_all_others();
+    background::stand_back();
     let settings = &app.settings.snapshots;
     let mut last = Last { at_ms: app.clock.boot_ms(), written: 0, position: app.journal.pushed() };
     while !stop.load(Ordering::Acquire) && !app.journal.has_ended() {

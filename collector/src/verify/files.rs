@@ -48,7 +48,7 @@ fn sound(what: &'static str, all: Vec<Opened>, report: &mut Report) -> Vec<(Stri
             if snapshot.end.until > report.journal.last {
                 return Err("it knows of records that the journal has not".to_owned());
             }
-            snapshot.verify(&|| ()).map_err(|fault| fault.to_string())?;
+            snapshot.verify(None).map_err(|fault| fault.to_string())?;
             Ok(snapshot)
         });
         match judged {

@@ -149,7 +149,7 @@ fn plant(server: &Server, lead: LeadId) {
         }
         writing.part(part.kind, part.number, &payload).unwrap();
     }
-    writing.finish(sound.end, &|| ()).unwrap();
+    writing.finish(sound.end, None).unwrap();
 }
 
 #[test]
