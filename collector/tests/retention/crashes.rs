@@ -269,3 +269,26 @@ fn where_nothing_comes_any_more_what_is_too_old_goes_all_the_same() {
     assert_eq!(look(retention::SEGMENT_MS), 0, "and it is said once");
     assert!(app.journal.pushed().0 <= nothing.0 + 2);
 }
+
+#[test]
+fn a_snapshot_that_cannot_be_written_costs_nothing_and_the_next_one_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = lived(folder.path());
+    let app = open(folder.path(), &disk, later());
+    let store = store(&disk, &app);
+    let before = store.names().unwrap();
+    let take = || snapshots::take(&app, &store, &queue, &AtomicBool::new(false));
+    disk.limit(Some(disk.used() + 1_000));
+    assert!(matches!(take(), Err(snapshots::Failed::File(_))));
+    assert_eq!(store.names().unwrap(), before, "those that are there stay");
+    for name in &before {
+        store.open(name).unwrap().verify(None).unwrap();
+    }
+    disk.limit(None);
+    hit(&app, 7, None);
+    take().unwrap();
+    let names = store.names().unwrap();
+    assert_eq!((names.len(), &names[1]), (2, &before[0]));
+    let unfinished = disk.list().unwrap().into_iter().filter(|name| name.ends_with(".new"));
+    assert_eq!(unfinished.count(), 0, "nor is anything left of it");
+}
