@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::background::Pace;
 use crate::followers::{Fit, Followers};
 use crate::journal::ReadError;
+use crate::outbox::can_be_told;
 use crate::snapshots::file::{Fault, Kind, Snapshot};
 use crate::snapshots::{CORE_PERCENT_MAX, Failed, KEPT, NewQueue, Store};
 
@@ -221,7 +222,8 @@ impl Looking<'_> {
         let followers = followers.map_err(|why| Fault::Followers(why.to_string()))?;
         let queue = (self.queue)();
         let is_endpoint = |name: &str| queue.knows(name);
-        let needed = followers.replayed.needs(app.clock.now(), &is_endpoint);
+        let needed =
+            followers.replayed.needs(app.clock.now(), &is_endpoint, &|due| can_be_told(app, due));
         Ok(covered.min(needed.unwrap_or(Position(u64::MAX))))
     }
 

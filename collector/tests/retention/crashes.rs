@@ -27,9 +27,10 @@ use collector::retention;
 use collector::seal::Sealer;
 use collector::serve::{self, name_sites, publish_first};
 use collector::snapshots::{self, Store};
+use collector::steps;
 use collector::verify::{self, verify};
 use collector::webhook::queue::{Limits, Queue};
-use engine::engine::{Arrival, Engine};
+use engine::engine::{Arrival, Authority, Engine};
 use engine::hit::{Claim, Hit, Named};
 use engine::id::{LeadId, SiteId, VisitorId};
 use engine::identity::{Assurance, IdentityKind};
@@ -59,11 +60,17 @@ fn store(disk: &SimDisk, app: &App) -> Store {
 
 /// A process on the disk, at a moment: all that it has is in the journal.
 fn open(folder: &Path, disk: &SimDisk, now: Timestamp) -> App {
-    open_at(folder, disk, now, Arc::default())
+    open_at(folder, disk, now, Arc::default(), false)
 }
 
-/// The same with a boot clock that can be moved.
-fn open_at(folder: &Path, disk: &SimDisk, now: Timestamp, boot_ms: Arc<AtomicU64>) -> App {
+/// The same with a boot clock that can be moved, perhaps in the next incarnation.
+fn open_at(
+    folder: &Path,
+    disk: &SimDisk,
+    now: Timestamp,
+    boot_ms: Arc<AtomicU64>,
+    new_incarnation: bool,
+) -> App {
     let ids = Ids::default();
     let install = Install::open(folder, &ids).unwrap();
     let loaded = config::load(&Files::default(), &Surroundings::default()).unwrap();
@@ -71,7 +78,12 @@ fn open_at(folder: &Path, disk: &SimDisk, now: Timestamp, boot_ms: Arc<AtomicU64
     settings.journal.keep = Some(KEEP);
     let engine = Engine::new(8);
     let segment_ms = retention::SEGMENT_MS;
-    let options = Options { segment_bytes: 16 * 1024, segment_ms, ..Options::new(install.id.0) };
+    let options = Options {
+        segment_bytes: 16 * 1024,
+        segment_ms,
+        new_incarnation,
+        ..Options::new(install.id.0)
+    };
     let clock = move || Now { wall_ms: now.0, boot_ms: boot_ms.load(Ordering::SeqCst) };
     let hooks = Hooks { now: Box::new(clock), poisoned: Box::new(|_| {}) };
     let (journal, _) = Journal::open(Arc::new(disk.clone()), &options, hooks, |entry| {
@@ -115,6 +127,11 @@ fn open_at(folder: &Path, disk: &SimDisk, now: Timestamp, boot_ms: Arc<AtomicU64
 
 /// Somebody looks at a page, and may say who they are.
 fn hit(app: &App, visitor: u64, says: Option<u64>) {
+    visit(app, visitor, &format!("/column/{visitor}"), says);
+}
+
+/// The same of a page of its own.
+fn visit(app: &App, visitor: u64, path: &str, says: Option<u64>) {
     let name =
         |lead| Named { kind: IdentityKind::Email, id: LeadId(lead), assurance: Assurance::Claimed };
     let spread = u128::from(visitor).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
@@ -124,7 +141,7 @@ fn hit(app: &App, visitor: u64, says: Option<u64>) {
         site: SiteId(1),
         received: now,
         when: now,
-        path: format!("/column/{visitor}"),
+        path: path.to_owned(),
         claim: says.map(|lead| Claim {
             names: vec![name(lead.wrapping_mul(0x9e37_79b9_7f4a_7c15))],
             ..Claim::default()
@@ -143,9 +160,15 @@ fn hit(app: &App, visitor: u64, says: Option<u64>) {
 
 /// Days of visits, each in segments of its own, and two snapshots of the last.
 fn lived(folder: &Path) -> SimDisk {
+    lived_since(folder, BEGIN, &|_, _| {})
+}
+
+/// The same from a moment on, with something besides on each day.
+fn lived_since(folder: &Path, begin: Timestamp, besides: &dyn Fn(&App, u32)) -> SimDisk {
     let disk = SimDisk::new();
     for day in [0, 1, 31, 32] {
-        let app = open(folder, &disk, BEGIN.plus(DAY * day));
+        let app = open(folder, &disk, begin.plus(DAY * day));
+        besides(&app, day);
         for visitor in 0..30 {
             hit(&app, visitor + u64::from(day) / 2, (visitor % 3 == 0).then_some(visitor));
         }
@@ -161,8 +184,8 @@ fn lived(folder: &Path) -> SimDisk {
     disk
 }
 
-/// What the real server makes of what is on the disk, which is sound.
-fn state(keys: &Path, disk: &SimDisk, about: &str) -> u128 {
+/// What is on the disk, in a data folder.
+fn folder_of(keys: &Path, disk: &SimDisk) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path();
     fs::copy(keys.join("install.keys"), data.join("install.keys")).unwrap();
@@ -173,6 +196,13 @@ fn state(keys: &Path, disk: &SimDisk, about: &str) -> u128 {
         let inner = if name.contains(".snap") { "snapshots" } else { "journal" };
         fs::write(data.join(inner).join(&name), disk.bytes(&name)).unwrap();
     }
+    folder
+}
+
+/// What the real server makes of what is on the disk, which is sound.
+fn state(keys: &Path, disk: &SimDisk, about: &str) -> u128 {
+    let folder = folder_of(keys, disk);
+    let data = folder.path();
     let report = verify(data, &verify::Options::default()).unwrap();
     assert!(report.is_healthy(), "{about}: {}", report.text());
     let options = serve::Options {
@@ -245,7 +275,7 @@ fn what_a_follower_has_yet_to_read_stays() {
 fn where_nothing_comes_any_more_what_is_too_old_goes_all_the_same() {
     let (folder, disk) = (tempfile::tempdir().unwrap(), SimDisk::new());
     let boot_ms = Arc::new(AtomicU64::new(0));
-    let app = open_at(folder.path(), &disk, BEGIN, Arc::clone(&boot_ms));
+    let app = open_at(folder.path(), &disk, BEGIN, Arc::clone(&boot_ms), false);
     let store = store(&disk, &app);
     hit(&app, 1, Some(1));
     let last = app.journal.pushed();
@@ -268,4 +298,35 @@ fn where_nothing_comes_any_more_what_is_too_old_goes_all_the_same() {
     assert_eq!(app.journal.first(), nothing);
     assert_eq!(look(retention::SEGMENT_MS), 0, "and it is said once");
     assert!(app.journal.pushed().0 <= nothing.0 + 2);
+}
+
+#[test]
+fn a_message_about_somebody_who_was_erased_before_it_was_made_holds_nothing() {
+    let told = |erased: bool| {
+        let folder = tempfile::tempdir().unwrap();
+        let lead = LeadId(7_u64.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let disk = lived_since(folder.path(), BEGIN, &|app, day| {
+            if day == 0 {
+                hit(app, 500, Some(7));
+                visit(app, 500, "/thanks/trial/a", None);
+                assert!(app.engine.lead(lead).is_some());
+            }
+            if day == 31 && erased {
+                steps::erase::erase(app, lead, &Authority::default()).unwrap();
+            }
+        });
+        let app = open(folder.path(), &disk, later());
+        let store = store(&disk, &app);
+        // The base that this makes knows of the message, and so do all that come after it.
+        let look = || retention::look(&app, &store, &queue, 0, &AtomicBool::new(false)).removed;
+        (
+            look(),
+            app.retention.held.load(Ordering::Relaxed),
+            app.retention.failed.load(Ordering::Relaxed),
+        )
+    };
+    let (removed, held, failed) = told(false);
+    assert!(removed == 0 && held > 0 && failed == 0, "it is yet to be told: {removed} {held}");
+    let (removed, held, failed) = told(true);
+    assert!(removed >= 2 && held == 0 && failed == 0, "{removed} {held} {failed}");
 }
