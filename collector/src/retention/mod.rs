@@ -20,7 +20,7 @@ use crate::background::Pace;
 use crate::followers::{Fit, Followers};
 use crate::journal::ReadError;
 use crate::outbox::can_be_told;
-use crate::snapshots::file::{Fault, Kind, Snapshot};
+use crate::snapshots::file::{Fault, Kind, Snapshot, base_name};
 use crate::snapshots::{CORE_PERCENT_MAX, Failed, KEPT, NewQueue, Store};
 
 /// After so long a segment is complete, so that what is kept is kept for hardly longer than the
@@ -104,6 +104,7 @@ impl Looking<'_> {
         for snapshot in &kept {
             snapshot.verify(&|| self.pace.rest())?;
         }
+        let base = self.sound(base, &kept)?;
         let Some(base) = self.base_at(base.as_ref(), cut, &kept)? else {
             return Ok(Outcome::default());
         };
@@ -192,12 +193,36 @@ impl Looking<'_> {
             Err(fault) => fault.to_string(),
         };
         tracing::error!(%why, "the base of the journal cannot be used: a snapshot takes its place");
-        let Some(oldest) = self.kept()?.pop() else {
+        self.promoted(&self.kept()?).map(Some)
+    }
+
+    /// The base, read to the last byte: what it was opened by says nothing of what is in it. One
+    /// that is damaged is replaced as one that is missing.
+    fn sound(&self, base: Option<Snapshot>, kept: &[Snapshot]) -> Result<Option<Snapshot>, Failed> {
+        let Some(base) = base else {
+            return Ok(None);
+        };
+        match base.verify(&|| self.pace.rest()) {
+            Ok(()) => Ok(Some(base)),
+            Err(Fault::Disk(kind)) => Err(Fault::Disk(kind).into()),
+            // Another is made of the journal, which has everything yet.
+            Err(_) if self.app.journal.first().ordinal() <= 1 => Ok(None),
+            Err(why) => {
+                tracing::error!(%why, "the base of the journal is damaged: a snapshot replaces it");
+                self.promoted(kept).map(Some)
+            }
+        }
+    }
+
+    /// The oldest snapshot from which the journal goes on, made the base.
+    fn promoted(&self, kept: &[Snapshot]) -> Result<Snapshot, Failed> {
+        let first = self.app.journal.first();
+        let Some(oldest) = kept.iter().rev().find(|it| it.head.from.next() >= first) else {
             return Err(Failed::Journal("no snapshot can take the place of its base".to_owned()));
         };
         oldest.verify(&|| self.pace.rest())?;
-        self.store.promote(&oldest, &|| self.pace.rest())?;
-        Ok(self.store.base(first)?)
+        self.store.promote(oldest, &|| self.pace.rest())?;
+        Ok(self.store.open(&base_name(oldest.head.from))?)
     }
 
     /// The snapshots that are kept and can be opened, the newest first.

@@ -330,3 +330,47 @@ fn a_message_about_somebody_who_was_erased_before_it_was_made_holds_nothing() {
     let (removed, held, failed) = told(true);
     assert!(removed >= 2 && held == 0 && failed == 0, "{removed} {held} {failed}");
 }
+
+#[test]
+fn a_base_that_is_damaged_anywhere_is_replaced_by_a_snapshot() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = lived(folder.path());
+    {
+        let app = open(folder.path(), &disk, later());
+        let store = store(&disk, &app);
+        let look = || retention::look(&app, &store, &queue, 0, &AtomicBool::new(false)).removed;
+        assert!(look() >= 2);
+        for visitor in 200..202 {
+            hit(&app, visitor, None);
+            snapshots::take(&app, &store, &queue, &AtomicBool::new(false)).unwrap();
+        }
+        app.journal.stop().unwrap();
+    }
+    let name = |beginning: &str| {
+        let names = disk.list().unwrap().into_iter();
+        names.filter(|name| name.starts_with(beginning)).min().unwrap()
+    };
+    let base = name("base-");
+    let snapshot = oldest_kept(&disk);
+    // In a slot's entries: header, end and the list of parts are sound.
+    let mut bytes = disk.bytes(&base);
+    bytes[64 + 32 + 100] ^= 1;
+    disk.put(&base, bytes);
+    // Everything is old by then, and two snapshots cover it.
+    let app = open(folder.path(), &disk, later().plus(DAY * 60));
+    let store = store(&disk, &app);
+    assert!(store.base(app.journal.first()).unwrap().is_some(), "it can be opened");
+    retention::look(&app, &store, &queue, 0, &AtomicBool::new(false));
+    assert_eq!(app.retention.failed.load(Ordering::Relaxed), 0);
+    let taken = store.base(app.journal.first()).unwrap().unwrap();
+    taken.verify(&|| ()).unwrap();
+    assert_eq!(snapshot, format!("snapshot-{:016x}.snap", taken.head.from.ordinal()));
+}
+
+/// The older of the snapshots that are kept.
+fn oldest_kept(disk: &SimDisk) -> String {
+    let mut names = disk.list().unwrap();
+    names.retain(|name| name.starts_with("snapshot-"));
+    names.sort_unstable();
+    names.remove(names.len() - snapshots::KEPT)
+}
