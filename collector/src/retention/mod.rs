@@ -26,6 +26,12 @@ use crate::snapshots::{CORE_PERCENT_MAX, Failed, KEPT, NewQueue, Store};
 /// After so long a segment is complete, so that what is kept is kept for hardly longer than the
 /// settings say. In milliseconds: a day.
 pub const SEGMENT_MS: u64 = 24 * 3_600_000;
+/// So long the clock must have gone on without a jump, since the start at least, before it is
+/// gone by: what goes never comes back. A start believes whatever the machine shows, and a clock
+/// that has not heard of the true time yet would make everything too old at once. Within an hour
+/// a machine has heard of it; then the clock jumps, and the hour begins anew. Who waits for an
+/// hour to remove what was kept for days has lost nothing.
+const STEADY_MS: u64 = 3_600_000;
 /// Segments removed with one base: what a stop cuts off is not much.
 const SEGMENTS_AT_ONCE: usize = 16;
 /// Bytes of a record without anything in it.
@@ -127,10 +133,13 @@ impl Looking<'_> {
     /// Where each complete segment ends whose records are all too old, the oldest first.
     fn old(&self) -> Result<Vec<Position>, Failed> {
         let app = self.app;
-        let Some(keep) = app.settings.journal.keep.filter(|_| !app.clock.is_in_doubt()) else {
+        let Some(keep) = app.settings.journal.keep else {
             return Ok(Vec::new());
         };
         let since = app.clock.now().minus(keep);
+        if app.clock.is_in_doubt() || app.clock.steady_ms() < STEADY_MS {
+            return Ok(Vec::new());
+        }
         let firsts = app.journal.segments();
         let mut ends = Vec::new();
         for next in firsts.iter().skip(1).take(SEGMENTS_AT_ONCE) {

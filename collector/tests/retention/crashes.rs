@@ -332,6 +332,23 @@ fn a_message_about_somebody_who_was_erased_before_it_was_made_holds_nothing() {
 }
 
 #[test]
+fn nothing_goes_by_a_clock_that_has_not_been_steady_for_an_hour() {
+    let folder = tempfile::tempdir().unwrap();
+    // Long ago by any machine's clock.
+    let begin = Timestamp(1_000_000_000_000);
+    let disk = lived_since(folder.path(), begin, &|_, _| {});
+    let removed = |clock: Clock| {
+        let disk = disk.copy();
+        let mut app = open(folder.path(), &disk, begin.plus(DAY * 32));
+        app.clock = clock;
+        let store = store(&disk, &app);
+        retention::look(&app, &store, &queue, 0, &AtomicBool::new(false)).removed
+    };
+    assert_eq!(removed(Clock::system()), 0, "it was started just now");
+    assert!(removed(Clock::test(begin.plus(DAY * 33))) >= 2);
+}
+
+#[test]
 fn a_base_that_is_damaged_anywhere_is_replaced_by_a_snapshot() {
     let folder = tempfile::tempdir().unwrap();
     let disk = lived(folder.path());
