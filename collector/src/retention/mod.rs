@@ -270,6 +270,10 @@ impl Looking<'_> {
         kept: &[Snapshot],
     ) -> Result<Option<Snapshot>, Failed> {
         let until = Position(cut.0 - 1);
+        // While the journal has everything it is right: after that base it may have lost a part.
+        let is_whole = self.app.journal.first().ordinal() <= 1;
+        let incarnation = self.app.journal.incarnation();
+        let base = base.filter(|base| !is_whole || base.head.incarnation == incarnation);
         if base.is_none_or(|base| base.head.from < until) {
             if base.is_some_and(|base| base.end.until > until) {
                 return Ok(None);
@@ -277,6 +281,7 @@ impl Looking<'_> {
             let bytes = kept.iter().map(|it| it.bytes).max().unwrap_or_default();
             let Looking { app, store, queue, ref pace, .. } = *self;
             Shadow { app, store, queue, pace, base, until }.write(bytes)?;
+            return Ok(Some(store.open(&base_name(until))?));
         }
         Ok(self.store.base(cut)?)
     }

@@ -391,3 +391,20 @@ fn oldest_kept(disk: &SimDisk) -> String {
     names.sort_unstable();
     names.remove(names.len() - snapshots::KEPT)
 }
+
+#[test]
+fn a_base_of_an_earlier_incarnation_is_made_anew_while_the_journal_has_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = lived(folder.path());
+    for new_incarnation in [false, true, false] {
+        let app = open_at(folder.path(), &disk, later(), Arc::default(), new_incarnation);
+        let store = store(&disk, &app);
+        // Somebody reads it: nothing goes, but the base is there.
+        let _follower = app.journal.follow(engine::id::Position(1));
+        retention::look(&app, &store, &queue, 0, &AtomicBool::new(false));
+        assert_eq!(app.journal.first(), engine::id::Position(1));
+        let base = store.base(app.journal.first()).unwrap().unwrap();
+        assert_eq!(base.head.incarnation, app.journal.incarnation());
+        app.journal.stop().unwrap();
+    }
+}
