@@ -408,3 +408,19 @@ fn a_base_of_an_earlier_incarnation_is_made_anew_while_the_journal_has_everythin
         app.journal.stop().unwrap();
     }
 }
+
+#[test]
+fn a_snapshot_of_a_site_where_nobody_comes_any_more_is_the_state_of_its_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = lived(folder.path());
+    let app = open(folder.path(), &disk, later());
+    let store = store(&disk, &app);
+    // Every browser is forgotten by then, and no record says so.
+    assert!(app.clock.set(later().plus(DAY * 4_000)));
+    let (end, _) = snapshots::take(&app, &store, &queue, &AtomicBool::new(false)).unwrap();
+    assert_eq!(end.visitors, 0);
+    app.journal.stop().unwrap();
+    let data = folder_of(folder.path(), &disk);
+    let report = verify(data.path(), &verify::Options::default()).unwrap();
+    assert!(report.is_healthy(), "{}", report.text());
+}
