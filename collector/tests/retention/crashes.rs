@@ -424,3 +424,22 @@ fn a_snapshot_of_a_site_where_nobody_comes_any_more_is_the_state_of_its_moment()
     let report = verify(data.path(), &verify::Options::default()).unwrap();
     assert!(report.is_healthy(), "{}", report.text());
 }
+
+#[test]
+fn after_a_start_what_was_replayed_is_worth_a_snapshot_though_nobody_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = lived(folder.path());
+    let app = open(folder.path(), &disk, later());
+    hit(&app, 300, None);
+    app.journal.stop().unwrap();
+    drop(app);
+    let mut app = open(folder.path(), &disk, later());
+    app.settings.snapshots.every = Duration::ZERO;
+    let (store, stop) = (store(&disk, &app), AtomicBool::new(false));
+    let mut looks = Vec::new();
+    snapshots::run(&app, &store, &queue, &stop, &mut |taken| {
+        looks.push(taken);
+        stop.store(looks.len() == 2, Ordering::Release);
+    });
+    assert_eq!(looks, [true, false]);
+}
