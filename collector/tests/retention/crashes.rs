@@ -132,10 +132,14 @@ fn hit(app: &App, visitor: u64, says: Option<u64>) {
 
 /// The same of a page of its own.
 fn visit(app: &App, visitor: u64, path: &str, says: Option<u64>) {
+    visit_at(app, app.clock.now(), (visitor, path), says);
+}
+
+/// The same by another clock.
+fn visit_at(app: &App, now: Timestamp, (visitor, path): (u64, &str), says: Option<u64>) {
     let name =
         |lead| Named { kind: IdentityKind::Email, id: LeadId(lead), assurance: Assurance::Claimed };
     let spread = u128::from(visitor).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-    let now = app.clock.now();
     let hit = Hit {
         visitor: Some(VisitorId(spread)),
         site: SiteId(1),
@@ -442,4 +446,20 @@ fn after_a_start_what_was_replayed_is_worth_a_snapshot_though_nobody_comes() {
         stop.store(looks.len() == 2, Ordering::Release);
     });
     assert_eq!(looks, [true, false]);
+}
+
+#[test]
+fn a_record_of_a_clock_that_was_set_right_is_not_the_moment_of_the_base() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = lived_since(folder.path(), BEGIN, &|app, day| {
+        if day == 0 {
+            visit_at(app, BEGIN.plus(DAY * 4_000), (400, "/column/400"), None);
+        }
+    });
+    let app = open(folder.path(), &disk, later());
+    let store = store(&disk, &app);
+    assert!(retention::look(&app, &store, &queue, 0, &AtomicBool::new(false)).removed >= 2);
+    let base = store.base(app.journal.first()).unwrap().unwrap();
+    assert_eq!(base.head.created, BEGIN.plus(DAY));
+    assert!(base.end.visitors > 30, "nobody was away for years");
 }
