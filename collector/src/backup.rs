@@ -244,7 +244,10 @@ impl Copying<'_> {
             return Err(BackupError::Damaged(finding));
         }
         // The beginning may have been removed meanwhile, after the base of before was copied.
-        past.base()?;
+        // And it is a part of the data: what is damaged in it no other file of the copy has.
+        if let Some(base) = past.base()? {
+            base.verify(None).map_err(|fault| PastError::NoBase(Some(fault)))?;
+        }
         let copied = Copied {
             files: self.entries.len(),
             bytes: self.entries.iter().map(|entry| entry.bytes).sum(),

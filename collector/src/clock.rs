@@ -38,12 +38,15 @@ pub struct Watch {
     offset_ms: i64,
     /// Another offset, and since when (boot time) it shows.
     suspect: Option<(i64, u64)>,
+    /// Since when (boot time) no other offset was believed, but for what drifts.
+    steady_since_ms: u64,
 }
 
 impl Watch {
     /// Believes what the clocks show at the start.
     pub fn new(wall_ms: u64, boot_ms: u64) -> Watch {
-        Watch { offset_ms: wall_ms as i64 - boot_ms as i64, suspect: None }
+        let offset_ms = wall_ms as i64 - boot_ms as i64;
+        Watch { offset_ms, suspect: None, steady_since_ms: boot_ms }
     }
 
     /// The time to go by, given what the clocks show.
@@ -56,6 +59,7 @@ impl Watch {
             match self.suspect {
                 Some((offset, since)) if near(shown, offset) => {
                     if boot_ms.saturating_sub(since) >= HOLD.as_millis() as u64 {
+                        self.steady_since_ms = boot_ms;
                         self.believe(shown);
                     }
                 }
@@ -81,6 +85,7 @@ impl Watch {
     pub fn believe_now(&mut self, wall_ms: u64, boot_ms: u64) -> i64 {
         let shown = wall_ms as i64 - boot_ms as i64;
         let moved = shown - self.offset_ms;
+        self.steady_since_ms = boot_ms;
         self.believe(shown);
         moved
     }
@@ -90,6 +95,11 @@ impl Watch {
     pub fn doubted(&self) -> Option<(i64, u64)> {
         let (offset, since) = self.suspect?;
         Some((offset - self.offset_ms, since + HOLD.as_millis() as u64))
+    }
+
+    /// For how long time has gone on without a jump that was believed, in milliseconds.
+    pub fn steady_ms(&self, boot_ms: u64) -> u64 {
+        boot_ms.saturating_sub(self.steady_since_ms)
     }
 
     fn believe(&mut self, offset_ms: i64) {
@@ -137,6 +147,15 @@ impl Clock {
     /// Whether the wall clock has jumped and is not believed yet.
     pub fn is_in_doubt(&self) -> bool {
         self.watch().is_in_doubt()
+    }
+
+    /// For how long time has gone on without a jump that was believed, since the start at most,
+    /// in milliseconds. A test clock shows what somebody wants it to.
+    pub fn steady_ms(&self) -> u64 {
+        match &self.source {
+            Source::System { .. } => self.watch().steady_ms(self.boot_ms()),
+            Source::Test { .. } => u64::MAX,
+        }
     }
 
     /// By how much the wall clock is ahead of the time that is gone by, in milliseconds, and in
@@ -212,6 +231,20 @@ mod tests {
         let now = watch.step(WALL + year + 11 * MINUTE, 11 * MINUTE);
         assert_eq!(now, Timestamp(WALL + year + 11 * MINUTE));
         assert!(!watch.is_in_doubt());
+    }
+
+    #[test]
+    fn how_long_it_was_steady_begins_anew_when_a_jump_is_believed_and_not_when_it_drifts() {
+        let hour = 60 * MINUTE;
+        let mut watch = Watch::new(WALL, 0);
+        watch.step(WALL + hour + 400, hour);
+        assert_eq!(watch.steady_ms(hour), hour);
+        watch.step(WALL - hour, hour + MINUTE);
+        assert_eq!(watch.steady_ms(hour + MINUTE), hour + MINUTE, "it is not believed yet");
+        watch.step(WALL - hour + 10 * MINUTE, hour + 11 * MINUTE);
+        assert_eq!((watch.is_in_doubt(), watch.steady_ms(hour + 12 * MINUTE)), (false, MINUTE));
+        watch.believe_now(WALL + hour, 2 * hour);
+        assert_eq!(watch.steady_ms(2 * hour + MINUTE), MINUTE);
     }
 
     #[test]

@@ -465,8 +465,7 @@ impl Life {
         let options = machine.options(install.id.0);
         let unseal = |lead, sealed: &[u8]| sealer.unseal(lead, sealed);
         let alert_id = |cause: &Cause<'_>| AlertId::derive(&install.alert, cause);
-        let mut replayed = Replayed::default();
-        let mut recovery = Recovery::default();
+        let (mut replayed, mut recovery) = (Replayed::default(), Recovery::default());
         let log = Log::default();
         let (journal, found) = Journal::open(Arc::new(disk), &options, hooks_at(now.0), |entry| {
             let mut record = Record::decode(entry.bytes).unwrap();

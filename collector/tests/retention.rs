@@ -344,6 +344,16 @@ fn a_backup_of_a_journal_that_begins_later_is_whole_and_comes_back() {
     let (said, fine) = server.command(&["backup", copy.to_str().unwrap()]);
     assert!(fine, "{said}");
     assert_eq!(files(&copy.join("snapshots"), "base-").len(), 1);
+    // One whose base is damaged is none: what that stands for is nowhere else.
+    let base = files(&server.data().join("snapshots"), "base-").remove(0);
+    let sound = fs::read(&base).unwrap();
+    let mut damaged = sound.clone();
+    damaged[64 + 32 + 100] ^= 1;
+    fs::write(&base, damaged).unwrap();
+    let other = copy.with_file_name("other");
+    let (said, fine) = server.command(&["backup", other.to_str().unwrap()]);
+    assert!(!fine && said.contains("its base cannot be used") && !other.exists(), "{said}");
+    fs::write(&base, sound).unwrap();
     server.stop();
     collector::backup::restore(&copy, &back, None).unwrap();
     let report = verify(&back, &Options::default()).unwrap();

@@ -43,7 +43,7 @@ pub use self::log::saved::SavedLog;
 pub use self::log::{Held, Log};
 use self::message::Material;
 use self::plan::Plan;
-pub use self::replay::{Due, Replayed, Unseal, lead_ref, messages, messages_of};
+pub use self::replay::{Due, Replayed, Unseal, can_be_told, lead_ref, messages, messages_of};
 use self::replay::{Order, message_of, orders_of};
 use self::route::{Room, Share, Subject};
 pub use self::saved::SavedReplayed;
@@ -111,6 +111,8 @@ impl Outbox {
             };
             match app.stalled.read(Follows::Outbox, over, read) {
                 Some(Ok(record)) => self.queue(&id, &record, due, &over),
+                // It went since nobody is to be told: whom it is about was erased.
+                Some(Err(ReadError::Removed { .. })) => {}
                 Some(Err(error)) => tracing::error!(%error, "a message waits for the next start"),
                 None => return,
             }

@@ -12,12 +12,15 @@ use engine::time::Timestamp;
 
 use super::entry::{Counts, Digest, Queued};
 use super::when::Slot;
+use crate::webhook::queue;
 
 /// Messages kept for one room's digest. Further ones are sent one by one: none is lost.
 pub const LISTED_MAX: usize = 10_000;
 /// Messages that were held, and are named in the next summary: the latest. All are sent all the
 /// same.
 const HELD_MAX: usize = 1_000;
+/// Further ahead than the queue holds anything: a clock that was wrong said so.
+const AHEAD_MAX: Duration = queue::HELD_MAX;
 /// After so long no summary names what was held.
 const SUMMED_UP_WITHIN: Duration = Duration::from_hours(48);
 /// Days whose messages are still counted: clocks and offsets differ by less.
@@ -34,6 +37,13 @@ pub struct Kept {
     pub entry: Position,
     /// From then on it can be named.
     pub from: Timestamp,
+}
+
+impl Kept {
+    /// From when on it can be named: at once, if that would be too far ahead.
+    fn since(&self, now: Timestamp) -> Timestamp {
+        if self.from > now.plus(AHEAD_MAX) { now } else { self.from }
+    }
 }
 
 /// What is known of one room.
@@ -136,14 +146,15 @@ impl Plan {
 
     /// Rooms with messages that are to be listed by now.
     pub fn due(&self, now: Timestamp) -> Vec<String> {
-        let due = |room: &Room| room.listed.iter().any(|kept| kept.from <= now);
+        let due = |room: &Room| room.listed.iter().any(|kept| kept.since(now) <= now);
         self.rooms.iter().filter(|(_, room)| due(room)).map(|(name, _)| name.clone()).collect()
     }
 
     /// What is to be listed in a room by now.
     pub fn listed(&self, endpoint: &str, now: Timestamp) -> Vec<Kept> {
         let listed = self.rooms.get(endpoint).map(|room| room.listed.as_slice());
-        listed.unwrap_or_default().iter().filter(|kept| kept.from <= now).cloned().collect()
+        let at = |kept: &Kept| Kept { from: kept.since(now), ..kept.clone() };
+        listed.unwrap_or_default().iter().map(at).filter(|kept| kept.from <= now).collect()
     }
 
     /// What was held in a room until some moment after `after`, and at the latest until `until`.
@@ -162,7 +173,9 @@ impl Plan {
     ) -> impl Iterator<Item = Position> {
         let rooms = self.rooms.iter().filter(move |(name, _)| is_endpoint(name));
         rooms.flat_map(move |(_, room)| {
-            let held = room.held.iter().filter(move |it| now.since(it.from) < SUMMED_UP_WITHIN);
+            let held = room.held.iter().filter(move |it| {
+                it.from <= now.plus(AHEAD_MAX) && now.since(it.from) < SUMMED_UP_WITHIN
+            });
             room.listed.iter().chain(held).map(|kept| kept.entry)
         })
     }
@@ -340,6 +353,21 @@ mod tests {
         let later = SUMMED_UP_WITHIN.as_millis() as u64 + 50;
         assert_eq!(needs(later, true), [Position(4)], "no summary names it any more");
         assert_eq!(needs(60, false), [], "there is no such endpoint");
+    }
+
+    #[test]
+    fn what_a_clock_years_ahead_has_kept_is_listed_now_and_holds_nothing_for_years() {
+        let years = 10 * 365 * 86_400_000;
+        let mut plan = Plan::default();
+        plan.take(&queued("a", 1, frozen(10, None, Some(years))), Position(4));
+        plan.take(&queued("b", 1, frozen(10, Some(years), None)), Position(3));
+        let now = Timestamp(60);
+        assert_eq!(plan.needs(now, &|_: &str| true).collect::<Vec<_>>(), [Position(4)]);
+        assert_eq!(plan.due(now), ["room"]);
+        let listed = plan.listed("room", now);
+        assert_eq!((names(&listed), listed[0].from), (vec!["a"], now));
+        plan.digest(&digest(60, 10, &[("listed", 1, "a")]));
+        assert_eq!(plan.needs(now, &|_: &str| true).count(), 0);
     }
 
     #[test]

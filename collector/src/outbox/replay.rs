@@ -15,6 +15,9 @@ use super::erased_names;
 use super::gather::Meetings;
 use super::log::Log;
 use super::plan::Plan;
+use crate::app::App;
+use crate::journal::ReadError;
+use crate::timeline;
 use crate::webhook::queue::{Input, Message, Overtaking, Queue};
 use crate::webhook::{EndpointId, LeadRef, MessageId};
 
@@ -155,10 +158,18 @@ impl Replayed {
     }
 
     /// The oldest record that what is still to be told has to be read from: of a message that is
-    /// not frozen yet, or of a line that a digest of an endpoint that there is will list.
-    pub fn needs(&self, now: Timestamp, is_endpoint: &dyn Fn(&str) -> bool) -> Option<Position> {
-        let due = self.due.values().map(|due| due.position);
-        due.chain(self.plan.needs(now, is_endpoint)).min()
+    /// not frozen yet and can be, or of a line that a digest of an endpoint that there is will
+    /// list.
+    pub fn needs(
+        &self,
+        now: Timestamp,
+        is_endpoint: &dyn Fn(&str) -> bool,
+        can_be_told: &dyn Fn(Due) -> bool,
+    ) -> Option<Position> {
+        let mut due: Vec<Due> = self.due.values().copied().collect();
+        due.sort_unstable_by_key(|due| due.position);
+        let due = due.into_iter().find(|due| can_be_told(*due)).map(|due| due.position);
+        self.plan.needs(now, is_endpoint).chain(due).min()
     }
 
     /// Somebody was erased: what waits for anybody about them goes.
@@ -176,6 +187,22 @@ impl Replayed {
             queue.step(Input::Forget(lead_ref(*name)), now);
         }
     }
+}
+
+/// Whether a message that is not frozen yet can still be. Of who was erased before that nothing
+/// is told any more, and no entry will ever say so; the erasure itself must be there to stay.
+pub fn can_be_told(app: &App, due: Due) -> bool {
+    let record = match timeline::read(app, due.position) {
+        Ok(record) => record,
+        Err(ReadError::Removed { .. } | ReadError::Lost) => return false,
+        Err(_) => return true,
+    };
+    let durable = app.journal.durable();
+    record.lead_part().is_some_and(|part| {
+        let erased = app.engine.erasure(part.lead);
+        let is_void = erased.is_some_and(|(at, _)| due.position < at && at <= durable);
+        !is_void && part.messages.iter().any(|message| message.place == due.place)
+    })
 }
 
 /// What a frozen message asks of delivery, endpoint by endpoint.

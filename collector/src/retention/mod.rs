@@ -19,12 +19,19 @@ use crate::app::App;
 use crate::background::Pace;
 use crate::followers::{Fit, Followers};
 use crate::journal::ReadError;
-use crate::snapshots::file::{Fault, Kind, Snapshot};
+use crate::outbox::can_be_told;
+use crate::snapshots::file::{Fault, Kind, Snapshot, base_name};
 use crate::snapshots::{CORE_PERCENT_MAX, Failed, KEPT, NewQueue, Store};
 
 /// After so long a segment is complete, so that what is kept is kept for hardly longer than the
 /// settings say. In milliseconds: a day.
 pub const SEGMENT_MS: u64 = 24 * 3_600_000;
+/// So long the clock must have gone on without a jump, since the start at least, before it is
+/// gone by: what goes never comes back. A start believes whatever the machine shows, and a clock
+/// that has not heard of the true time yet would make everything too old at once. Within an hour
+/// a machine has heard of it; then the clock jumps, and the hour begins anew. Who waits for an
+/// hour to remove what was kept for days has lost nothing.
+const STEADY_MS: u64 = 3_600_000;
 /// Segments removed with one base: what a stop cuts off is not much.
 const SEGMENTS_AT_ONCE: usize = 16;
 /// Bytes of a record without anything in it.
@@ -103,6 +110,7 @@ impl Looking<'_> {
         for snapshot in &kept {
             snapshot.verify(Some(&self.pace))?;
         }
+        let base = self.sound(base, &kept)?;
         let Some(base) = self.base_at(base.as_ref(), cut, &kept)? else {
             return Ok(Outcome::default());
         };
@@ -125,10 +133,13 @@ impl Looking<'_> {
     /// Where each complete segment ends whose records are all too old, the oldest first.
     fn old(&self) -> Result<Vec<Position>, Failed> {
         let app = self.app;
-        let Some(keep) = app.settings.journal.keep.filter(|_| !app.clock.is_in_doubt()) else {
+        let Some(keep) = app.settings.journal.keep else {
             return Ok(Vec::new());
         };
         let since = app.clock.now().minus(keep);
+        if app.clock.is_in_doubt() || app.clock.steady_ms() < STEADY_MS {
+            return Ok(Vec::new());
+        }
         let firsts = app.journal.segments();
         let mut ends = Vec::new();
         for next in firsts.iter().skip(1).take(SEGMENTS_AT_ONCE) {
@@ -191,12 +202,36 @@ impl Looking<'_> {
             Err(fault) => fault.to_string(),
         };
         tracing::error!(%why, "the base of the journal cannot be used: a snapshot takes its place");
-        let Some(oldest) = self.kept()?.pop() else {
+        self.promoted(&self.kept()?).map(Some)
+    }
+
+    /// The base, read to the last byte: what it was opened by says nothing of what is in it. One
+    /// that is damaged is replaced as one that is missing.
+    fn sound(&self, base: Option<Snapshot>, kept: &[Snapshot]) -> Result<Option<Snapshot>, Failed> {
+        let Some(base) = base else {
+            return Ok(None);
+        };
+        match base.verify(Some(&self.pace)) {
+            Ok(()) => Ok(Some(base)),
+            Err(fault @ (Fault::Disk(_) | Fault::Stopped)) => Err(fault.into()),
+            // Another is made of the journal, which has everything yet.
+            Err(_) if self.app.journal.first().ordinal() <= 1 => Ok(None),
+            Err(why) => {
+                tracing::error!(%why, "the base of the journal is damaged: a snapshot replaces it");
+                self.promoted(kept).map(Some)
+            }
+        }
+    }
+
+    /// The oldest snapshot from which the journal goes on, made the base.
+    fn promoted(&self, kept: &[Snapshot]) -> Result<Snapshot, Failed> {
+        let first = self.app.journal.first();
+        let Some(oldest) = kept.iter().rev().find(|it| it.head.from.next() >= first) else {
             return Err(Failed::Journal("no snapshot can take the place of its base".to_owned()));
         };
         oldest.verify(Some(&self.pace))?;
-        self.store.promote(&oldest, Some(&self.pace))?;
-        Ok(self.store.base(first)?)
+        self.store.promote(oldest, Some(&self.pace))?;
+        Ok(self.store.open(&base_name(oldest.head.from))?)
     }
 
     /// The snapshots that are kept and can be opened, the newest first.
@@ -221,7 +256,8 @@ impl Looking<'_> {
         let followers = followers.map_err(|why| Fault::Followers(why.to_string()))?;
         let queue = (self.queue)();
         let is_endpoint = |name: &str| queue.knows(name);
-        let needed = followers.replayed.needs(app.clock.now(), &is_endpoint);
+        let needed =
+            followers.replayed.needs(app.clock.now(), &is_endpoint, &|due| can_be_told(app, due));
         Ok(covered.min(needed.unwrap_or(Position(u64::MAX))))
     }
 
@@ -234,6 +270,10 @@ impl Looking<'_> {
         kept: &[Snapshot],
     ) -> Result<Option<Snapshot>, Failed> {
         let until = Position(cut.0 - 1);
+        // While the journal has everything it is right: after that base it may have lost a part.
+        let is_whole = self.app.journal.first().ordinal() <= 1;
+        let incarnation = self.app.journal.incarnation();
+        let base = base.filter(|base| !is_whole || base.head.incarnation == incarnation);
         if base.is_none_or(|base| base.head.from < until) {
             if base.is_some_and(|base| base.end.until > until) {
                 return Ok(None);
@@ -241,6 +281,7 @@ impl Looking<'_> {
             let bytes = kept.iter().map(|it| it.bytes).max().unwrap_or_default();
             let Looking { app, store, queue, ref pace, .. } = *self;
             Shadow { app, store, queue, pace, base, until }.write(bytes)?;
+            return Ok(Some(store.open(&base_name(until))?));
         }
         Ok(self.store.base(cut)?)
     }

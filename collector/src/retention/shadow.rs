@@ -41,23 +41,16 @@ pub(super) struct Shadow<'a> {
     pub(super) until: Position,
 }
 
-/// What the last of the records say of them all.
-#[derive(Clone, Copy)]
-struct Seen {
-    latest: Timestamp,
-    incarnation: u32,
-}
-
 impl Shadow<'_> {
     /// Makes it, and gives it its name. `bytes`: of a snapshot of now.
     pub(super) fn write(&self, bytes: u64) -> Result<(), Failed> {
-        let (followers, seen) = self.follow()?;
+        let (followers, last) = self.follow()?;
         let head = Head {
             install: self.store.install(),
             evolve: EVOLVE,
-            incarnation: seen.incarnation,
+            incarnation: self.app.journal.incarnation(),
             from: self.until,
-            created: seen.latest,
+            created: last,
         };
         let mut writing = self.store.begin_base(head)?;
         let mut end = End { until: self.until, followed: self.until, ..End::default() };
@@ -66,7 +59,7 @@ impl Shadow<'_> {
         for group in 0..groups {
             let range = group * Slot::COUNT / groups..(group + 1) * Slot::COUNT / groups;
             let engine = self.replay(&range)?;
-            save(&engine, range, seen.latest, &mut writing, &mut end)?;
+            save(&engine, range, last, &mut writing, &mut end)?;
             catalog = save_catalog(&engine.catalog());
         }
         writing.part(Kind::Catalog, 0, &catalog)?;
@@ -75,8 +68,10 @@ impl Shadow<'_> {
         Ok(())
     }
 
-    /// What the journal's followers know at the cut.
-    fn follow(&self) -> Result<(Followers, Seen), Failed> {
+    /// What the journal's followers know at the cut, and when the last record before it happened.
+    /// An earlier one may say a later time: of a clock that was ahead and was set right. By that
+    /// time people would be forgotten who are not, and moments be unknown that are known.
+    fn follow(&self) -> Result<(Followers, Timestamp), Failed> {
         let app = self.app;
         let unseal = |lead: LeadId, sealed: &[u8]| app.sealer.unseal(lead, sealed);
         let alert_id = |cause: &Cause<'_>| AlertId::derive(&app.install.alert, cause);
@@ -89,17 +84,14 @@ impl Shadow<'_> {
                 (loaded, base.end.followed)
             }
         };
-        let mut seen = Seen {
-            latest: self.base.map_or(Timestamp(0), |base| base.head.created),
-            incarnation: self.base.map_or(1, |base| base.head.incarnation),
-        };
+        let mut last = self.base.map_or(Timestamp(0), |base| base.head.created);
         self.walk(|record, position, incarnation| {
-            seen = Seen { latest: seen.latest.max(record.time), incarnation };
+            last = record.time;
             if position > followed {
                 followers.evolve(record, (position, incarnation), &unseal, &alert_id);
             }
         })?;
-        Ok((followers, seen))
+        Ok((followers, last))
     }
 
     /// The entries of some slots at the cut.

@@ -208,7 +208,7 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
     let clock = options.test_clock.map_or_else(Clock::system, Clock::test);
     let recovered = recover(&settings, options, &data, (&install, &sealer, &clock), &endpoints)?;
     let Recovered { engine, journal, found, lists, link_uses, replayed, log, .. } = recovered;
-    let (mut queue, snapshots) = (recovered.queue, recovered.snapshots);
+    let (mut queue, kept) = (recovered.queue, recovered.snapshots);
     let now = clock.now();
     let scoring_file = chosen_rules(&engine, &settings, &surroundings, scoring_file)
         .map_err(StartError::Settings)?;
@@ -243,7 +243,7 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
         full: Full::default(),
         snapshots: snapshots::Figures::default(),
         audit: audit::Figures::default(),
-        kept: snapshots.clone(),
+        kept,
         retention: retention::Figures::default(),
         stalled: Stalled::default(),
         listening: OnceLock::new(),
@@ -252,7 +252,6 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
     catch_up(&app, &mut queue)?;
     let parts = Parts {
         lists: Arc::new(lists),
-        snapshots,
         log: Arc::new(log),
         endpoints: Arc::new(ArcSwap::from_pointee(endpoints)),
         watcher: config::Watcher::new(
@@ -305,7 +304,6 @@ fn chosen_rules(
 struct Parts {
     lists: Arc<Lists>,
     log: Arc<Log>,
-    snapshots: snapshots::Store,
     endpoints: Arc<ArcSwap<Vec<Endpoint>>>,
     watcher: config::Watcher,
     /// The folder whose files are watched.
@@ -443,9 +441,9 @@ fn start_threads(
     let (reading, lists) = (Arc::clone(app), Arc::clone(&parts.lists));
     thread("reader", Box::new(move |stop| reader::run(&reading, &lists, follower, stop)))?;
     let timing = Arc::clone(app);
-    let (auditing, store) = (Arc::clone(app), parts.snapshots.clone());
-    thread("audit", Box::new(move |stop| audit::run(&auditing, &store, stop)))?;
-    thread("snapshots", keeping(app, parts.snapshots, Arc::clone(&parts.endpoints)))?;
+    let auditing = Arc::clone(app);
+    thread("audit", Box::new(move |stop| audit::run(&auditing, &auditing.kept, stop)))?;
+    thread("snapshots", keeping(app, Arc::clone(&parts.endpoints)))?;
     thread("timers", Box::new(move |stop| run_timers(&timing, stop)))?;
     if let Some(dir) = parts.dir {
         let watching = Reloading {
@@ -466,18 +464,17 @@ fn start_threads(
 /// Takes snapshots, and removes what is old enough and what they stand for.
 fn keeping(
     app: &Arc<App>,
-    store: snapshots::Store,
     endpoints: Arc<ArcSwap<Vec<Endpoint>>>,
 ) -> Box<dyn FnOnce(&AtomicBool) + Send> {
     let app = Arc::clone(app);
     Box::new(move |stop| {
         let queue = || loading_queue(&endpoints.load(), &app.settings, app.clock.now());
         let (began_ms, mut next_ms) = (app.clock.boot_ms(), 0);
-        snapshots::run(&app, &store, &queue, stop, &mut |taken| {
+        snapshots::run(&app, &app.kept, &queue, stop, &mut |taken| {
             let now_ms = app.clock.boot_ms();
             if taken || now_ms >= next_ms {
                 let up_ms = now_ms.saturating_sub(began_ms);
-                let outcome = retention::look(&app, &store, &queue, up_ms, stop);
+                let outcome = retention::look(&app, &app.kept, &queue, up_ms, stop);
                 let pause_ms = if outcome.more { 0 } else { RETENTION_LOOK_MS };
                 next_ms = app.clock.boot_ms() + pause_ms;
             }

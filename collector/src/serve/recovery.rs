@@ -105,7 +105,7 @@ impl Recovery<'_> {
         }
         for name in store.names().unwrap_or_default() {
             let opened = store.open(&name).map_err(Failed::Snapshot);
-            match opened.and_then(|snapshot| self.replay(&store, Some(&snapshot))) {
+            match opened.and_then(|snapshot| self.replay(&store, Some(&snapshot), false)) {
                 Err(Failed::Snapshot(why)) => {
                     tracing::error!(name, %why, "a snapshot cannot be used: going on without it");
                     if self.is_void(&why) {
@@ -117,7 +117,7 @@ impl Recovery<'_> {
             }
         }
         if self.is_whole() {
-            return self.replay(&store, None).map_err(|failed| match failed {
+            return self.replay(&store, None, false).map_err(|failed| match failed {
                 Failed::Start(error) => error,
                 // Without a snapshot only what was before the journal can be missing.
                 Failed::Snapshot(_) => StartError::NoBase(None),
@@ -127,7 +127,7 @@ impl Recovery<'_> {
         for name in bases {
             // A base stays, whatever is wrong with it: another program may read it.
             let opened = store.open(&name).map_err(Failed::Snapshot);
-            match opened.and_then(|base| self.replay(&store, Some(&base))) {
+            match opened.and_then(|base| self.replay(&store, Some(&base), true)) {
                 Ok(recovered) => return Ok(recovered),
                 Err(Failed::Start(error)) => return Err(error),
                 Err(Failed::Snapshot(why)) => {
@@ -155,7 +155,12 @@ impl Recovery<'_> {
     }
 
     /// Restores a snapshot, and replays what the journal has besides.
-    fn replay(&self, store: &Store, snapshot: Option<&Snapshot>) -> Result<Recovered, Failed> {
+    fn replay(
+        &self,
+        store: &Store,
+        snapshot: Option<&Snapshot>,
+        is_base: bool,
+    ) -> Result<Recovered, Failed> {
         let (settings, clock) = (self.settings, self.clock);
         let counts = snapshot.map(|it| (it.end.visitors as usize, it.end.leads as usize));
         let engine = Engine::with_room(settings.shards, counts.unwrap_or_default());
@@ -197,7 +202,7 @@ impl Recovery<'_> {
         if let Some((position, why)) = failed {
             return Err(Failed::Start(StartError::Record(position, why)));
         }
-        agree(snapshot, &found)?;
+        agree(snapshot, is_base, &found)?;
         clock.remember(last);
         let took_ms = clock.boot_ms() - began_ms;
         tracing::info!(records = found.records, bytes = found.bytes, took_ms, "replayed");
@@ -282,7 +287,7 @@ fn remember(lists: &Lists, engine: &Engine) {
 }
 
 /// Whether a snapshot and the journal that was found are of one past.
-fn agree(snapshot: Option<&Snapshot>, found: &Found) -> Result<(), Fault> {
+fn agree(snapshot: Option<&Snapshot>, is_base: bool, found: &Found) -> Result<(), Fault> {
     let Some(Snapshot { head, end, .. }) = snapshot else {
         let whole = found.first.ordinal() <= 1;
         return whole.then_some(()).ok_or(Fault::Behind);
@@ -293,8 +298,13 @@ fn agree(snapshot: Option<&Snapshot>, found: &Found) -> Result<(), Fault> {
     if found.last < end.until || head.incarnation > found.incarnation {
         return Err(Fault::Ahead);
     }
-    // It may know of what was accepted as lost, and the journal alone would say otherwise.
-    let knows_lost = found.lost.iter().any(|lost| lost.first <= end.until);
+    // It may know of what was accepted as lost, and the journal alone would say otherwise. What a
+    // base stands for nothing says otherwise: only what it knows besides may be lost.
+    let known = if is_base { head.from } else { Position::NONE };
+    let knows_lost = found
+        .lost
+        .iter()
+        .any(|lost| known < lost.last && lost.first.max(known.next()) <= end.until);
     let lost = knows_lost && head.incarnation < found.incarnation;
     if lost { Err(Fault::Lost) } else { Ok(()) }
 }

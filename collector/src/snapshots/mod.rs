@@ -283,7 +283,11 @@ pub fn run(
 ) {
     background::stand_back();
     let settings = &app.settings.snapshots;
-    let mut last = Last { at_ms: app.clock.boot_ms(), written: 0, position: app.journal.pushed() };
+    // What the start had to replay is worth one too, though nobody may come any more: retention
+    // waits for two that cover what goes.
+    let newest = store.names().unwrap_or_default().into_iter().find_map(|it| store.open(&it).ok());
+    let position = newest.map_or(Position::NONE, |newest| newest.head.from);
+    let mut last = Last { at_ms: app.clock.boot_ms(), written: 0, position };
     while !stop.load(Ordering::Acquire) && !app.journal.has_ended() {
         let wanted = app.snapshots.wanted.swap(false, Ordering::AcqRel);
         let due = wanted || last.is_over(app, settings);

@@ -273,7 +273,7 @@ fn look(data: &Path, options: &Options) -> Result<Report, PastError> {
     })?;
     let firsts = records.finish(&mut report);
     if !options.no_replay && whole {
-        state::check(&past, until, &firsts, &mut report);
+        state::check(&past, until, &firsts, &snapshots, &mut report);
         state::check_snapshots(&past, until, snapshots, &mut report);
     } else if !options.no_replay {
         report.note(Finding {

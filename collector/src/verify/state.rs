@@ -19,12 +19,23 @@ use crate::snapshots::file::Snapshot;
 const SHARDS: [usize; 2] = [1_024, 2];
 
 /// Replays and judges.
-pub(super) fn check(past: &Past, until: Position, firsts: &Firsts, report: &mut Report) {
+///
+/// The state is that of the last moment that anything says was: also a snapshot or the base, which
+/// nothing may have followed. What expired until then they have not.
+pub(super) fn check(
+    past: &Past,
+    until: Position,
+    firsts: &Firsts,
+    snapshots: &[(String, Snapshot)],
+    report: &mut Report,
+) {
     let mut hashes = [0; 2];
-    let mut at_ms = Timestamp(0);
+    let base = past.base().ok().flatten();
+    let created = snapshots.iter().map(|(_, it)| it).chain(&base).map(|it| it.head.created);
+    let mut at_ms = created.max().unwrap_or(Timestamp(0));
     for (round, shards) in SHARDS.into_iter().enumerate() {
         let engine = Engine::new(shards);
-        let mut latest = Timestamp(0);
+        let mut latest = at_ms;
         let mut found = Vec::new();
         let replayed = replay(past, &engine, until, &mut |step, when| {
             if when == When::After && round == 0 {
