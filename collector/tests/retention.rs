@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use collector::snapshots::file::UNFINISHED;
 use collector::verify::{Options, verify};
 use serde_json::{Value, json};
 
@@ -87,10 +88,12 @@ fn retire(server: &Server) -> u64 {
     })
 }
 
+/// Those that are finished.
 fn files(folder: &Path, beginning: &str) -> Vec<PathBuf> {
     let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
     let is_one = |file: &PathBuf| {
-        file.file_name().unwrap().to_str().is_some_and(|it| it.starts_with(beginning))
+        let name = file.file_name().unwrap().to_str();
+        name.is_some_and(|it| it.starts_with(beginning) && !it.ends_with(UNFINISHED))
     };
     let mut files: Vec<PathBuf> = files.filter(is_one).collect();
     files.sort();
