@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::erasures::{self, Erasures};
 use crate::install::Install;
 use crate::journal::scan::{Finding, Seen};
+use crate::journal::segment::{HEADER_BYTES, decode_frame};
 use crate::past::{Past, PastError, is_damage};
 
 pub use self::manifest::ManifestFault;
@@ -284,10 +285,17 @@ impl Copying<'_> {
 /// How many bytes of a file are worth copying.
 type Length = fn(&[u8]) -> usize;
 
-/// A segment without the zeros that it was allocated with, but for a batch's padding.
+/// A segment without the zeros that it was allocated with. Batches may end with zeros of their own:
+/// each is as long as it says.
 fn trimmed(bytes: &[u8]) -> usize {
     let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
-    used.next_multiple_of(8).min(bytes.len())
+    let mut end = HEADER_BYTES.min(bytes.len());
+    while end < used
+        && let Ok(frame) = decode_frame(&bytes[end..], bytes.len() - end)
+    {
+        end += frame.size;
+    }
+    used.max(end)
 }
 
 fn copy_file(source: &Path, target: &Path, length: Option<Length>) -> io::Result<Entry> {
@@ -400,4 +408,28 @@ fn merge_erasures(old: &Path, data: &Path) -> Result<usize, BackupError> {
         known.add(&[*lead], *time).map_err(disk(&data.join("keys")))?;
     }
     Ok(new.len())
+}
+
+#[cfg(test)]
+mod tests {
+
+    use super::*;
+    use crate::journal::segment::Group;
+
+    #[test]
+    fn a_batch_that_ends_with_zeros_is_copied_whole_and_the_empty_rest_of_a_segment_is_not() {
+        for zeros in 0..40 {
+            let mut segment = vec![1; HEADER_BYTES];
+            for position in 1..3 {
+                let mut group = Group::new(Position(position), Vec::new());
+                group.push(&[vec![7], vec![0; zeros]].concat());
+                segment.extend_from_slice(group.finish(0, Position(0), 0).bytes());
+            }
+            let whole = segment.len();
+            segment.resize(whole + 4_096, 0);
+            assert_eq!(trimmed(&segment), whole, "{zeros} zeros");
+        }
+        assert_eq!(trimmed(&[0; 100]), HEADER_BYTES, "nothing is in it yet");
+        assert_eq!(trimmed(&[]), 0);
+    }
 }
