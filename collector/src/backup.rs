@@ -412,7 +412,6 @@ fn merge_erasures(old: &Path, data: &Path) -> Result<usize, BackupError> {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::journal::segment::Group;
 
