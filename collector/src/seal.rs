@@ -285,6 +285,11 @@ pub fn attributes_to_bytes(attributes: &Attributes) -> Vec<u8> {
     bytes
 }
 
+/// The attributes that were sealed; none where nothing could be unsealed.
+pub fn attributes_of(plain: Option<Vec<u8>>) -> Attributes {
+    plain.and_then(|plain| attributes_from_bytes(&plain)).unwrap_or_default()
+}
+
 /// Reads what `attributes_to_bytes` writes; nothing if it is something else.
 pub fn attributes_from_bytes(mut bytes: &[u8]) -> Option<Attributes> {
     let mut text = || -> Option<Option<String>> {

@@ -14,7 +14,6 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use engine::attribute::Attributes;
 use engine::engine::{Audit, Audited};
 use engine::id::{LeadId, Position, Slot};
 use engine::record::Record;
@@ -23,7 +22,7 @@ use engine::snapshot::SlotReader;
 use crate::app::App;
 use crate::background::{self, Pace, Stopped};
 use crate::journal::ReadError;
-use crate::seal::attributes_from_bytes;
+use crate::seal::attributes_of;
 use crate::snapshots::Store;
 use crate::snapshots::file::{Fault, Kind, Snapshot};
 use crate::timeline::unseal_with;
@@ -208,10 +207,8 @@ impl Auditing<'_> {
         while !audit.look(&app.engine, LOOK) {
             pace.breathe()?;
         }
-        let unseal = |lead: LeadId, sealed: &[u8]| -> Attributes {
-            let plain = app.sealer.unseal(lead, sealed);
-            plain.and_then(|plain| attributes_from_bytes(&plain)).unwrap_or_default()
-        };
+        let open = |lead: LeadId, sealed: &[u8]| app.sealer.unseal(lead, sealed);
+        let unseal = |lead: LeadId, sealed: &[u8]| attributes_of(open(lead, sealed));
         for part in base.iter().flat_map(|snapshot| snapshot.parts()) {
             let wanted = part.kind == Kind::Slot
                 && u16::try_from(part.number).is_ok_and(|slot| slots.contains(&slot));

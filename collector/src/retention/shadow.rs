@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::background::Pace;
 use crate::followers::{Fit, Followers};
 use crate::journal::EVOLVE;
-use crate::seal::attributes_from_bytes;
+use crate::seal::attributes_of;
 use crate::snapshots::file::{End, Fault, Head, Kind, Snapshot, Writing};
 use crate::snapshots::{Failed, NewQueue, Store};
 use crate::timeline::unseal_with;
@@ -100,10 +100,8 @@ impl Shadow<'_> {
         if let Some(base) = self.base {
             let catalog = base.only(Kind::Catalog)?.ok_or(Fault::Parts)?;
             engine.restore_catalog(load_catalog(&catalog).map_err(Fault::Content)?);
-            let unseal = |lead: LeadId, sealed: &[u8]| {
-                let plain = self.app.sealer.unseal(lead, sealed);
-                plain.and_then(|plain| attributes_from_bytes(&plain)).unwrap_or_default()
-            };
+            let open = |lead: LeadId, sealed: &[u8]| self.app.sealer.unseal(lead, sealed);
+            let unseal = |lead: LeadId, sealed: &[u8]| attributes_of(open(lead, sealed));
             let is_one = |number: u64| range.contains(&(number as usize));
             let slots = base.parts().iter().filter(|it| it.kind == Kind::Slot);
             for part in slots.filter(|part| is_one(part.number)) {

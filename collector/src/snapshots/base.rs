@@ -11,7 +11,7 @@ use engine::visitor::Visitor;
 use super::Store;
 use super::file::{Fault, Head, Kind, Snapshot, Writing, base_ordinal_of, breathe};
 use crate::background::Pace;
-use crate::seal::attributes_from_bytes;
+use crate::seal::attributes_of;
 
 impl Store {
     /// The bases there are, the newest first: one, but for a moment.
@@ -90,9 +90,7 @@ impl Snapshot {
         let Some(part) = part else {
             return Ok(None);
         };
-        let unseal = |lead: LeadId, sealed: &[u8]| {
-            open(lead, sealed).and_then(|plain| attributes_from_bytes(&plain)).unwrap_or_default()
-        };
+        let unseal = |lead: LeadId, sealed: &[u8]| attributes_of(open(lead, sealed));
         let payload = self.read(part)?;
         let mut found = None;
         SlotReader::open(&payload)?.read(

@@ -12,7 +12,6 @@ use std::thread;
 use std::time::Duration;
 
 use engine::alert::{AlertId, Cause};
-use engine::attribute::Attributes;
 use engine::engine::Engine;
 use engine::id::{LeadId, Position, Slot};
 use engine::record::Record;
@@ -24,7 +23,7 @@ use crate::config;
 use crate::followers::{Fit, Followers};
 use crate::journal::EVOLVE;
 use crate::journal::disk::Disk;
-use crate::seal::attributes_from_bytes;
+use crate::seal::attributes_of;
 use crate::timeline::unseal_with;
 use crate::webhook::queue::Queue;
 
@@ -250,10 +249,7 @@ pub fn restore(
 ) -> Result<(), Fault> {
     let catalog = snapshot.only(Kind::Catalog)?.ok_or(Fault::Parts)?;
     engine.restore_catalog(load_catalog(&catalog)?);
-    let unseal = |lead: LeadId, sealed: &[u8]| -> Attributes {
-        let plain = open(lead, sealed);
-        plain.and_then(|plain| attributes_from_bytes(&plain)).unwrap_or_default()
-    };
+    let unseal = |lead: LeadId, sealed: &[u8]| attributes_of(open(lead, sealed));
     let next = AtomicUsize::new(0);
     let work = || -> Result<(), Fault> {
         while let Some(part) = snapshot.parts().get(next.fetch_add(1, Ordering::Relaxed)) {
