@@ -37,6 +37,8 @@ pub const KEPT: usize = 2;
 const REFUSED: &str = ".refused";
 /// What taking one may take of a core. Who sends hits meanwhile hardly notices.
 pub const CORE_PERCENT_MAX: u64 = 20;
+/// Entries written down before it is looked whether to rest: some 50 microseconds of work.
+const ENTRIES: usize = 64;
 /// How often it is looked whether another is to be taken.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The longest that a snapshot waits for the disk to have what it knows of. Then something else
@@ -181,10 +183,15 @@ impl Taking<'_> {
         let head = Head { install, evolve: EVOLVE, incarnation, from, created };
         let mut writing = Writing::begin(store.disk.as_ref(), head)?;
         let ids = app.engine.ids();
+        self.pace.breathe()?;
         let mut end = End::default();
         for slot in 0..Slot::COUNT as u16 {
+            let mut saving = ids.begin(Slot(slot));
+            while !saving.some(&app.engine, ENTRIES, created) {
+                self.pace.breathe()?;
+            }
+            let saved = saving.finish().map_err(Fault::Content)?;
             self.pace.breathe()?;
-            let saved = app.engine.save_slot(Slot(slot), &ids, created).map_err(Fault::Content)?;
             end.until = end.until.max(saved.latest);
             end.visitors += saved.visitors as u64;
             end.leads += saved.leads as u64;

@@ -32,7 +32,7 @@ use crate::visitor::{Known, LeadEvent, Visit, Visitor, server_event};
 pub use self::audit::{Audit, Audited, Difference, How};
 pub use self::erase::Erased;
 use self::erase::Erasures;
-pub use self::saving::Ids;
+pub use self::saving::{Ids, SlotSaving};
 use self::step::step_lead;
 pub use self::step::{Answered, Authority, StepError, Withdrawal};
 use self::timer::Timers;

@@ -18,56 +18,84 @@ pub struct Ids {
 }
 
 impl Ids {
-    fn visitors_of(&self, slot: Slot) -> &[VisitorId] {
-        let from = self.visitors.partition_point(|id| id.slot() < slot);
-        let until = self.visitors.partition_point(|id| id.slot() <= slot);
-        &self.visitors[from..until]
+    /// Begins to write a slot down.
+    pub fn begin(&self, slot: Slot) -> SlotSaving {
+        let mut visitors = of_slot(&self.visitors, slot, |id| id.slot()).to_vec();
+        let mut leads = of_slot(&self.leads, slot, |id| id.slot()).to_vec();
+        visitors.sort_unstable_by(|a, b| b.cmp(a));
+        leads.sort_unstable_by(|a, b| b.cmp(a));
+        SlotSaving { visitors, leads, writer: SlotWriter::default() }
+    }
+}
+
+fn of_slot<K>(ids: &[K], slot: Slot, slot_of: impl Fn(&K) -> Slot) -> &[K] {
+    let from = ids.partition_point(|id| slot_of(id) < slot);
+    let until = ids.partition_point(|id| slot_of(id) <= slot);
+    &ids[from..until]
+}
+
+/// A slot being written down.
+pub struct SlotSaving {
+    /// Who is still to come, the last one first.
+    visitors: Vec<VisitorId>,
+    /// And then of leads.
+    leads: Vec<LeadId>,
+    writer: SlotWriter,
+}
+
+impl SlotSaving {
+    /// Writes down so many entries, each as it is now, but for visitors whom a sweep at `now`
+    /// would forget: for one who has only just expired, a hit received a moment earlier may still
+    /// come. Whether that were all.
+    pub fn some(&mut self, engine: &Engine, most: usize, now: Timestamp) -> bool {
+        let surely = now.minus(SWEEP_MARGIN);
+        for _ in 0..most {
+            if let Some(id) = self.visitors.pop() {
+                let held = engine.visitors.get(&id);
+                if let Some(held) = held.filter(|it| it.exists() && !it.is_expired(surely)) {
+                    self.writer.visitor(id, &held);
+                }
+            } else if let Some(id) = self.leads.pop() {
+                if let Some(held) = engine.leads.get(&id).filter(|it| it.exists()) {
+                    self.writer.lead(id, &held);
+                }
+            } else {
+                return true;
+            }
+        }
+        self.visitors.is_empty() && self.leads.is_empty()
     }
 
-    fn leads_of(&self, slot: Slot) -> &[LeadId] {
-        let from = self.leads.partition_point(|id| id.slot() < slot);
-        let until = self.leads.partition_point(|id| id.slot() <= slot);
-        &self.leads[from..until]
+    /// All of it, in bytes.
+    pub fn finish(self) -> Result<SavedSlot, SnapshotError> {
+        self.writer.finish()
     }
 }
 
 impl Engine {
-    /// The ids of everything in memory.
+    /// The ids of everything in memory. They come shard by shard, which is slot by slot where
+    /// there are as many: then this sorts nothing.
     pub fn ids(&self) -> Ids {
         let (visitors, leads) = self.sizes();
         let mut ids =
             Ids { visitors: Vec::with_capacity(visitors), leads: Vec::with_capacity(leads) };
         self.visitors.each(|id, _| ids.visitors.push(*id));
         self.leads.each(|id, _| ids.leads.push(*id));
-        ids.visitors.sort_unstable();
-        ids.leads.sort_unstable();
+        ids.visitors.sort_by_key(|id| id.slot());
+        ids.leads.sort_by_key(|id| id.slot());
         ids
     }
 
-    /// Writes down a slot's entries as each is now, but for visitors whom a sweep at `now` would
-    /// forget: for one who has only just expired, a hit received a moment earlier may still come.
+    /// Writes down a slot's entries at once.
     pub fn save_slot(
         &self,
         slot: Slot,
         ids: &Ids,
         now: Timestamp,
     ) -> Result<SavedSlot, SnapshotError> {
-        let surely = now.minus(SWEEP_MARGIN);
-        let mut writer = SlotWriter::default();
-        for id in ids.visitors_of(slot) {
-            if let Some(visitor) = self.visitors.get(id)
-                && visitor.exists()
-                && !visitor.is_expired(surely)
-            {
-                writer.visitor(*id, &visitor);
-            }
-        }
-        for id in ids.leads_of(slot) {
-            if let Some(lead) = self.leads.get(id).filter(|lead| lead.exists()) {
-                writer.lead(*id, &lead);
-            }
-        }
-        writer.finish()
+        let mut saving = ids.begin(slot);
+        while !saving.some(self, usize::MAX, now) {}
+        saving.finish()
     }
 
     /// Puts a slot's entries back. Into an engine that has none of them; the records after the
