@@ -32,7 +32,7 @@ fn head(from: u64) -> Head {
 
 fn write(disk: &SimDisk, from: u64) -> Result<u64, Fault> {
     let engine = Engine::new(2);
-    let ids = engine.ids();
+    let ids = engine.ids(|| {});
     let mut writing = Writing::begin(disk, head(from))?;
     for slot in [3, 900] {
         let saved = engine.save_slot(Slot(slot), &ids, Timestamp(0))?;

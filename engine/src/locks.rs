@@ -9,9 +9,9 @@ pub(crate) use std::sync::{Mutex, MutexGuard, RwLock, RwLockWriteGuard};
 pub(crate) use shuttle::sync::{Mutex, MutexGuard, RwLock, RwLockWriteGuard};
 
 #[cfg(not(shuttle))]
-pub(crate) use self::dashed::Shards;
+pub(crate) use self::dashed::{Held, Seen, Shards};
 #[cfg(shuttle)]
-pub(crate) use self::shuffled::Shards;
+pub(crate) use self::shuffled::{Held, Seen, Shards};
 
 #[cfg(not(shuttle))]
 mod dashed {
@@ -21,6 +21,12 @@ mod dashed {
     use dashmap::mapref::one::{Ref, RefMut};
 
     use crate::id::FixedHash;
+
+    /// An entry to look at.
+    pub(crate) type Seen<'a, K, V> = Ref<'a, K, V>;
+
+    /// An entry under its lock.
+    pub(crate) type Held<'a, K, V> = RefMut<'a, K, V>;
 
     /// See the module's head.
     pub(crate) struct Shards<K, V>(DashMap<K, V, FixedHash>);
@@ -33,7 +39,7 @@ mod dashed {
         }
 
         /// The entry, made if it is not there, under its lock.
-        pub(crate) fn entry(&self, key: K) -> RefMut<'_, K, V> {
+        pub(crate) fn entry(&self, key: K) -> Held<'_, K, V> {
             self.0.entry(key).or_default()
         }
 
@@ -43,12 +49,12 @@ mod dashed {
         }
 
         /// The entry to look at, if it is there.
-        pub(crate) fn get(&self, key: &K) -> Option<Ref<'_, K, V>> {
+        pub(crate) fn get(&self, key: &K) -> Option<Seen<'_, K, V>> {
             self.0.get(key)
         }
 
         /// The entry under its lock, if it is there.
-        pub(crate) fn get_mut(&self, key: &K) -> Option<RefMut<'_, K, V>> {
+        pub(crate) fn get_mut(&self, key: &K) -> Option<Held<'_, K, V>> {
             self.0.get_mut(key)
         }
 

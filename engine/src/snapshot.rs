@@ -17,7 +17,7 @@ use crate::id::{LeadId, Position, VisitorId};
 use crate::lead::{Lead, Unseal};
 use crate::record::{Body, Published, Record};
 use crate::time::Timestamp;
-use crate::visitor::Visitor;
+use crate::visitor::AtRest;
 use crate::wire::WireError;
 
 /// Bytes of a slot's entries at most: places in them are 32 bits. Five hundred times what twenty
@@ -106,12 +106,12 @@ impl Default for SlotWriter {
 
 impl SlotWriter {
     /// Adds a visitor.
-    pub fn visitor(&mut self, id: VisitorId, visitor: &Visitor) {
-        visitor.save(id, &mut self.directory.bytes);
+    pub fn visitor(&mut self, id: VisitorId, visitor: &AtRest) {
+        self.directory.bytes.extend_from_slice(visitor.bytes());
         let end = self.directory.bytes.len() as u32;
         let (low, high) = (id.0 as u64, (id.0 >> 64) as u64);
         self.directory.visitors.push(VisitorPlace { low, high, end });
-        self.latest = self.latest.max(visitor.last_position);
+        self.latest = self.latest.max(visitor.last_position());
     }
 
     /// Adds a name of a lead.
@@ -157,14 +157,14 @@ impl<'a> SlotReader<'a> {
     pub fn read(
         &self,
         unseal: &Unseal<'_>,
-        mut visitor: impl FnMut(VisitorId, Visitor),
+        mut visitor: impl FnMut(VisitorId, AtRest),
         mut lead: impl FnMut(LeadId, Lead),
     ) -> Result<(), SnapshotError> {
         let mut from = 0;
         for place in self.0.visitors.iter() {
             let id = u128::from(place.high.to_native()) << 64 | u128::from(place.low.to_native());
             let id = VisitorId(id);
-            visitor(id, Visitor::load(id, self.entry(&mut from, place.end.to_native())?)?);
+            visitor(id, AtRest::read(id, self.entry(&mut from, place.end.to_native())?)?);
         }
         for place in self.0.leads.iter() {
             let id = LeadId(place.id.to_native());

@@ -89,7 +89,7 @@ impl Life {
     fn snapshot(&mut self) -> Snapshot {
         const MOMENTS: u64 = 30;
         let from = self.world.journal.0.len();
-        let ids = self.world.engine.ids();
+        let ids = self.world.engine.ids(|| {});
         let mut moments: Vec<Vec<Slot>> = vec![Vec::new(); MOMENTS as usize];
         for slot in 0..Slot::COUNT as u16 {
             moments[self.chance.below(MOMENTS) as usize].push(Slot(slot));
@@ -254,7 +254,7 @@ struct Snapshot {
 impl Snapshot {
     /// Of a moment at which nothing happens.
     fn of(engine: &Engine, from: usize, now: Timestamp) -> Snapshot {
-        let ids = engine.ids();
+        let ids = engine.ids(|| {});
         let slots = (0..Slot::COUNT as u16).map(|slot| engine.save_slot(Slot(slot), &ids, now));
         let slots = slots.map(|saved| saved.unwrap().bytes.to_vec()).collect();
         Snapshot { from, slots, catalog: save_catalog(&engine.catalog()) }

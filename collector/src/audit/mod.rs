@@ -33,7 +33,7 @@ pub use self::figures::Figures;
 /// journal once, so that few large ones are cheaper than 1,024 small ones.
 const BATCH_BYTES_MAX: usize = 64 << 20;
 /// What a visitor and a name of a lead take, as `limits` of mikomi.toml say it.
-const ENTRY_BYTES: (usize, usize) = (1 << 10, 4 << 10);
+const ENTRY_BYTES: (usize, usize) = (256, 4 << 10);
 /// Entries looked at before it rests again.
 const LOOK: usize = 64;
 /// How often a batch is done again because somebody was erased meanwhile.

@@ -144,7 +144,7 @@ fn save(
     writing: &mut Writing<'_>,
     end: &mut End,
 ) -> Result<(), Failed> {
-    let ids = engine.ids();
+    let ids = engine.ids(|| {});
     for slot in range {
         let saved = engine.save_slot(Slot(slot as u16), &ids, created).map_err(Fault::Content)?;
         end.visitors += saved.visitors as u64;

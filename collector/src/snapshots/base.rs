@@ -6,7 +6,7 @@ use engine::attribute::Attributes;
 use engine::id::{LeadId, Position, VisitorId};
 use engine::lead::Lead;
 use engine::snapshot::SlotReader;
-use engine::visitor::Visitor;
+use engine::visitor::{AtRest, Visitor};
 
 use super::Store;
 use super::file::{Fault, Head, Kind, Snapshot, Writing, base_ordinal_of, breathe};
@@ -74,7 +74,8 @@ impl Snapshot {
         for part in self.parts().iter().filter(|part| part.kind == Kind::Slot) {
             let payload = self.read(part)?;
             let unseal = |_: LeadId, _: &[u8]| Attributes::default();
-            SlotReader::open(&payload)?.read(&unseal, &mut each, |_, _| {})?;
+            let mut wake = |id, at_rest: AtRest| each(id, at_rest.wake(id));
+            SlotReader::open(&payload)?.read(&unseal, &mut wake, |_, _| {})?;
         }
         Ok(())
     }

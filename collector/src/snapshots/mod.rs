@@ -182,7 +182,10 @@ impl Taking<'_> {
         let install = store.install;
         let head = Head { install, evolve: EVOLVE, incarnation, from, created };
         let mut writing = Writing::begin(store.disk.as_ref(), head)?;
-        let ids = app.engine.ids();
+        let ids = app.engine.ids(|| {
+            // A stop is noticed when they are there.
+            let _ = self.pace.breathe();
+        });
         self.pace.breathe()?;
         let mut end = End::default();
         for slot in 0..Slot::COUNT as u16 {

@@ -143,7 +143,8 @@ fn plant(server: &Server, lead: LeadId) {
     for part in sound.parts() {
         let mut payload = sound.read(part).unwrap();
         if part.kind == Kind::Slot && part.number == u64::from(lead.slot().0) {
-            let saved = engine.save_slot(lead.slot(), &engine.ids(), sound.head.created).unwrap();
+            let saved =
+                engine.save_slot(lead.slot(), &engine.ids(|| {}), sound.head.created).unwrap();
             assert!(saved.latest <= sound.head.from);
             payload = saved.bytes;
         }

@@ -128,7 +128,7 @@ impl Audit {
         let erasures = live.erasures.count();
         let within = |who: Who| slots.contains(&who.slot().0).then_some(who);
         let mut unseen = Vec::new();
-        live.visitors.each(|id, _| unseen.extend(within(Who::Visitor(*id))));
+        live.visitors.each_id(|id| unseen.extend(within(Who::Visitor(*id))));
         live.leads.each(|id, _| unseen.extend(within(Who::Lead(*id))));
         Audit {
             slots,
@@ -255,7 +255,7 @@ impl Audit {
         }
         self.noted.insert(who, Noted { compared: true, ..noted });
         match who {
-            Who::Visitor(id) => drop(self.shadow.visitors.remove(&id)),
+            Who::Visitor(id) => self.shadow.visitors.remove(&id),
             Who::Lead(id) => drop(self.shadow.leads.remove(&id)),
         }
     }

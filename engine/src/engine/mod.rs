@@ -2,6 +2,7 @@
 //! identity, visitor, naming, lead, timers, and last the journal's tail, inside `push`. Never
 //! two keys of one map, never a guard across a wait.
 
+mod visitors;
 mod step;
 mod merge;
 mod link;
@@ -36,6 +37,7 @@ pub use self::saving::{Ids, SlotSaving};
 use self::step::step_lead;
 pub use self::step::{Answered, Authority, StepError, Withdrawal};
 use self::timer::Timers;
+use self::visitors::Visitors;
 
 /// Locks each map is divided into. Eight would hold one for 29 ms while five million entries
 /// are read; so many hold it for 0.06 ms.
@@ -64,7 +66,7 @@ pub struct Engine {
     /// Held while a name that nobody had becomes somebody's, and while somebody is parted: one
     /// at a time, or names could go round in a circle, or be given to whom they do not lead.
     naming: Mutex<()>,
-    visitors: Shards<VisitorId, Visitor>,
+    visitors: Visitors,
     leads: Shards<LeadId, Lead>,
     timers: Timers,
     catalog: RwLock<Catalog>,
@@ -156,7 +158,7 @@ impl Engine {
         Engine {
             identity: Mutex::new(()),
             naming: Mutex::new(()),
-            visitors: Shards::new(shards, visitors),
+            visitors: Visitors::new(shards, visitors),
             leads: Shards::new(shards, leads),
             timers: Timers::default(),
             catalog: RwLock::new(Catalog::default()),
@@ -466,12 +468,12 @@ impl Engine {
 
     /// One visitor, as it is now.
     pub fn visitor(&self, id: VisitorId, now: Timestamp) -> Option<Visitor> {
-        self.visitors.get(&id).filter(|visitor| !visitor.is_expired(now)).map(|known| known.clone())
+        self.visitors.get(&id).filter(|visitor| !visitor.is_expired(now))
     }
 
     /// Whether a visitor is in memory: whether their first hit need not be fetched.
     pub fn knows(&self, id: VisitorId, now: Timestamp) -> bool {
-        self.visitors.get(&id).is_some_and(|visitor| !visitor.is_expired(now))
+        self.visitors.asleep(&id).is_some_and(|visitor| !visitor.is_expired(now))
     }
 
     /// The ids of visitors that pass a quick look, at most so many, and how many pass it. For a
@@ -497,7 +499,7 @@ impl Engine {
     /// who has only just expired is kept, since a hit received a moment earlier may still come.
     pub fn sweep(&self, now: Timestamp) {
         let surely = now.minus(SWEEP_MARGIN);
-        self.visitors.retain(|_, visitor| !visitor.is_expired(surely));
+        self.visitors.retain(|visitor| !visitor.is_expired(surely));
     }
 
     /// How many visitors, expired ones included, and names of leads are in memory.

@@ -34,6 +34,15 @@ fn of_slot<K>(ids: &[K], slot: Slot, slot_of: impl Fn(&K) -> Slot) -> &[K] {
     &ids[from..until]
 }
 
+/// Ids taken before one may rest: some 50 microseconds of work.
+const AT_ONCE: usize = 1_024;
+
+fn rest_now_and_then(taken: usize, rest: &mut impl FnMut()) {
+    if taken.is_multiple_of(AT_ONCE) {
+        rest();
+    }
+}
+
 /// A slot being written down.
 pub struct SlotSaving {
     /// Who is still to come, the last one first.
@@ -51,7 +60,7 @@ impl SlotSaving {
         let surely = now.minus(SWEEP_MARGIN);
         for _ in 0..most {
             if let Some(id) = self.visitors.pop() {
-                let held = engine.visitors.get(&id);
+                let held = engine.visitors.asleep(&id);
                 if let Some(held) = held.filter(|it| it.exists() && !it.is_expired(surely)) {
                     self.writer.visitor(id, &held);
                 }
@@ -74,13 +83,20 @@ impl SlotSaving {
 
 impl Engine {
     /// The ids of everything in memory. They come shard by shard, which is slot by slot where
-    /// there are as many: then this sorts nothing.
-    pub fn ids(&self) -> Ids {
+    /// there are as many: then this sorts nothing. `rest` is called again and again meanwhile,
+    /// under the lock of one shard, and may wait for a few milliseconds.
+    pub fn ids(&self, mut rest: impl FnMut()) -> Ids {
         let (visitors, leads) = self.sizes();
         let mut ids =
             Ids { visitors: Vec::with_capacity(visitors), leads: Vec::with_capacity(leads) };
-        self.visitors.each(|id, _| ids.visitors.push(*id));
-        self.leads.each(|id, _| ids.leads.push(*id));
+        self.visitors.each_id(|id| {
+            ids.visitors.push(*id);
+            rest_now_and_then(ids.visitors.len(), &mut rest);
+        });
+        self.leads.each(|id, _| {
+            ids.leads.push(*id);
+            rest_now_and_then(ids.leads.len(), &mut rest);
+        });
         ids.visitors.sort_by_key(|id| id.slot());
         ids.leads.sort_by_key(|id| id.slot());
         ids
@@ -107,7 +123,7 @@ impl Engine {
     ) -> Result<(), SnapshotError> {
         slots.read(
             unseal,
-            |id, visitor| self.visitors.insert(id, visitor),
+            |id, at_rest| self.visitors.insert(id, at_rest),
             |id, lead| {
                 if lead.erased != Position::NONE {
                     self.erasures.note(lead.erased, lead.erased_at);

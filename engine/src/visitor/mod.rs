@@ -2,6 +2,7 @@
 //! and whom the hit belongs to; `evolve` applies what was decided. The first changes nothing,
 //! the second decides nothing.
 
+mod at_rest;
 mod draft;
 mod erase;
 mod person;
@@ -23,6 +24,7 @@ use crate::scoring::Scoring;
 use crate::session::Session;
 use crate::time::Timestamp;
 
+pub use self::at_rest::AtRest;
 use self::draft::Draft;
 pub use self::draft::server_event;
 pub use self::person::Known;

@@ -1,12 +1,60 @@
 //! A visitor as a snapshot holds it: everything that replay restores.
 
 use crate::id::{LeadId, Position, RuleId, VisitorId};
-use crate::record::Counted;
+use crate::record::{Binding, Counted};
 use crate::session::Session;
 use crate::time::Timestamp;
 use crate::wire::{Context, Read, Reader, WireError, Writer};
 
 use super::{Given, HitId, Mark, OpenPage, Stretch, Trail, Visitor};
+
+/// What stands in front: all that is asked of a visitor who is left asleep.
+pub(super) struct Fields {
+    session: Session,
+    first_seen: Timestamp,
+    hits: u32,
+    pages: u32,
+    last_when: Timestamp,
+    pub(super) last_position: Position,
+    bound: Option<Binding>,
+    shared: bool,
+    erased: Position,
+    pub(super) erased_at: Timestamp,
+}
+
+impl Fields {
+    /// The reader has the visitor's context afterwards, if it knows whose bytes they are.
+    pub(super) fn read(reader: &mut Reader<'_>) -> Read<Fields> {
+        let last = Timestamp(reader.varint()?);
+        let origin = reader.origin()?;
+        reader.context = Context { time: last, origin, ..reader.context };
+        let started = reader.time()?;
+        let session = Session { started, last, number: reader.number("count")? };
+        let first_seen = reader.time()?;
+        let (hits, pages) = (reader.number("count")?, reader.number("count")?);
+        let last_when = reader.time()?;
+        let last_position = Position(reader.varint()?);
+        let bound = reader.option(Reader::binding)?;
+        let flags = reader.bits(2)?;
+        let (erased, erased_at) = match flags & 2 {
+            0 => (Position::NONE, Timestamp::default()),
+            _ => (Position(reader.varint()?), reader.time()?),
+        };
+        let shared = flags & 1 == 1;
+        Ok(Fields {
+            session,
+            first_seen,
+            hits,
+            pages,
+            last_when,
+            last_position,
+            bound,
+            shared,
+            erased,
+            erased_at,
+        })
+    }
+}
 
 impl Visitor {
     /// Appends its bytes.
@@ -62,21 +110,19 @@ impl Visitor {
     }
 
     fn read(id: VisitorId, reader: &mut Reader<'_>) -> Read<Visitor> {
-        let last = Timestamp(reader.varint()?);
-        let origin = reader.origin()?;
-        reader.context = context(id, origin, last);
-        let started = reader.time()?;
-        let session = Session { started, last, number: reader.number("count")? };
-        let first_seen = reader.time()?;
-        let (hits, pages) = (reader.number("count")?, reader.number("count")?);
-        let last_when = reader.time()?;
-        let last_position = Position(reader.varint()?);
-        let bound = reader.option(Reader::binding)?;
-        let flags = reader.bits(2)?;
-        let erased = match flags & 2 {
-            0 => (Position::NONE, Timestamp::default()),
-            _ => (Position(reader.varint()?), reader.time()?),
-        };
+        reader.context.visitor = Some(id);
+        let Fields {
+            session,
+            first_seen,
+            hits,
+            pages,
+            last_when,
+            last_position,
+            bound,
+            shared,
+            erased,
+            erased_at,
+        } = Fields::read(reader)?;
         Ok(Visitor {
             session,
             first_seen,
@@ -85,9 +131,9 @@ impl Visitor {
             last_when,
             last_position,
             bound,
-            shared: flags & 1 == 1,
-            erased: erased.0,
-            erased_at: erased.1,
+            shared,
+            erased,
+            erased_at,
             trail: Trail { past: reader.list(Reader::stretch)?, last: reader.stretch()? },
             rows: reader.rows()?,
             seen: reader.list(Reader::seen)?,

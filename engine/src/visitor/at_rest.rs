@@ -1,0 +1,140 @@
+//! A visitor at rest: the bytes that a snapshot has of it, in one piece of memory. Most are not
+//! here just now, and whoever comes is woken, does something, and is laid down again.
+//!
+//! Worth it: a visitor with two rows is six lists in as many pieces of memory, 1.4 KB of it. Laid
+//! down it is a tenth of that, a start copies it out of a snapshot without reading it, and waking
+//! it reads two lines of the cache where it missed eight.
+
+use crate::id::{Position, VisitorId};
+use crate::time::Timestamp;
+use crate::wire::{Context, Read, Reader};
+
+use super::saved::Fields;
+use super::{VISITOR_LIFE, Visitor};
+
+/// The bytes; none of who is not there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AtRest(Box<[u8]>);
+
+/// More bytes than a hit usually adds.
+const GROWTH: usize = 96;
+
+impl AtRest {
+    /// Bytes that somebody else kept, if they are a visitor's.
+    pub fn read(id: VisitorId, bytes: &[u8]) -> Read<AtRest> {
+        Visitor::load(id, bytes)?;
+        Ok(AtRest(bytes.into()))
+    }
+
+    /// Lays a visitor down.
+    pub(crate) fn lay(&mut self, id: VisitorId, visitor: &Visitor) {
+        let mut bytes = Vec::with_capacity(self.0.len() + GROWTH);
+        if visitor.exists() {
+            visitor.save(id, &mut bytes);
+        }
+        if bytes.len() == self.0.len() {
+            self.0.copy_from_slice(&bytes);
+        } else {
+            self.0 = bytes.as_slice().into();
+        }
+    }
+
+    /// The visitor.
+    pub fn wake(&self, id: VisitorId) -> Visitor {
+        if self.exists() {
+            Visitor::load(id, &self.0).expect("whoever was laid down can be woken")
+        } else {
+            Visitor::default()
+        }
+    }
+
+    /// The bytes themselves.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether there is a visitor at all.
+    pub fn exists(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    /// See [`Visitor::is_expired`]. Without waking it.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        // Nobody expires before their last hit did, which stands in front; that they forgot
+        // somebody later is rare, and is looked for only where it would matter.
+        let last = self.reader().varint().map_or(Timestamp(0), Timestamp);
+        now.since(last) >= VISITOR_LIFE && {
+            let erased_at = self.fields().map_or(Timestamp(0), |fields| fields.erased_at);
+            now.since(last.max(erased_at)) >= VISITOR_LIFE
+        }
+    }
+
+    /// Its last record.
+    pub fn last_position(&self) -> Position {
+        self.fields().map_or(Position::NONE, |fields| fields.last_position)
+    }
+
+    fn fields(&self) -> Option<Fields> {
+        Fields::read(&mut self.reader()).ok()
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        Reader { rest: &self.0, context: Context::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Timestamp;
+
+    const ID: VisitorId = VisitorId(7 << 100 | 5);
+
+    fn laid(visitor: &Visitor) -> AtRest {
+        let mut at_rest = AtRest::default();
+        at_rest.lay(ID, visitor);
+        at_rest
+    }
+
+    #[test]
+    fn whoever_is_not_there_takes_no_bytes_and_is_woken_as_nobody() {
+        let at_rest = laid(&Visitor::default());
+        assert!(!at_rest.exists() && at_rest.bytes().is_empty());
+        assert_eq!(at_rest.wake(ID), Visitor::default());
+        assert_eq!(at_rest.last_position(), Position::NONE);
+        assert_eq!(at_rest.is_expired(Timestamp(1)), Visitor::default().is_expired(Timestamp(1)));
+    }
+
+    #[test]
+    fn what_is_asked_of_a_sleeper_is_what_it_says_when_it_is_woken() {
+        let day = 24 * 3_600_000;
+        let mut visitor = Visitor::default();
+        visitor.session.last = Timestamp(900 * day);
+        visitor.last_position = Position(77);
+        for erased_at in [0, 100, 950] {
+            visitor.erased_at = Timestamp(erased_at * day);
+            visitor.erased = Position(if erased_at == 0 { 0 } else { 70 });
+            let at_rest = laid(&visitor);
+            assert_eq!(at_rest.wake(ID), visitor);
+            assert_eq!(at_rest.last_position(), Position(77));
+            for days in [0, 900, 1_299, 1_300, 1_349, 1_350, 9_999] {
+                let now = Timestamp(days * day);
+                assert_eq!(at_rest.is_expired(now), visitor.is_expired(now), "day {days}");
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_visitor_s_are_refused() {
+        assert!(AtRest::read(ID, &[]).is_err());
+        let mut visitor = Visitor { hits: 3, ..Visitor::default() };
+        visitor.last_position = Position(1);
+        let at_rest = laid(&visitor);
+        let bytes = at_rest.bytes();
+        assert_eq!(AtRest::read(ID, bytes), Ok(at_rest.clone()));
+        for end in 0..bytes.len() {
+            assert!(AtRest::read(ID, &bytes[..end]).is_err(), "{end} bytes");
+        }
+        assert!(AtRest::read(ID, &[bytes, &[0]].concat()).is_err());
+    }
+}
