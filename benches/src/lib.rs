@@ -1,0 +1,191 @@
+//! A site in memory for benchmarks: an engine with the shipped rules, and more of them where
+//! asked, visitors who came before, and hits from a seed. Records are encoded as for the journal,
+//! and given positions; no disk takes part.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use collector::config::{
+    Around, DEFAULT_SCORING, NameKind as ConfiguredKind, ScoringFile, Surroundings,
+};
+use engine::engine::{Arrival, Engine, Ingested, SHARDS_DEFAULT};
+use engine::hit::{Claim, Hit, HitKind, Named};
+use engine::id::{LeadId, Position, SiteId, VisitorId};
+use engine::identity::{Assurance, IdentityKind};
+use engine::record::{FirstHit, NameKind, Published, Record};
+use engine::scoring::Scoring;
+use engine::time::Timestamp;
+
+/// When the site is at its beginning: 1 December 2026, 0:00 in Japan.
+pub const START: Timestamp = Timestamp(1_796_050_800_000);
+/// The half of the site's pages that nobody earns anything with, as on real sites, and the rest.
+const PATHS: [&str; 12] = [
+    "/",
+    "/news",
+    "/company",
+    "/library",
+    "/support",
+    "/partners",
+    "/column/dx",
+    "/column/ai",
+    "/case/line",
+    "/product/a",
+    "/product/b",
+    "/pricing",
+];
+/// Earns points under the shipped rules, again and again.
+pub const EARNING: &str = "/column/dx";
+
+/// A number of all bits from another one, the same in every run (SplitMix64).
+pub fn mixed(number: u64) -> u64 {
+    let mut z = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x2545_f491_4f6c_dd1d);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// The text of the shipped rules with so many more: whole subtrees, globs of one segment, globs
+/// within segments and events, 8, 5, 3 and 4 of twenty. Few of them match what is browsed.
+pub fn rules_text(more: usize) -> String {
+    let rule = |number: usize| {
+        let topic = number / 4;
+        let when = match number % 20 {
+            0..8 => format!("path = \"/column/topic-{topic}/**\""),
+            8..13 => format!("path = \"/product/*/item-{topic}\""),
+            13..16 => format!("path = \"/library/to*-{topic}/*-{}\"", topic % 7),
+            _ => format!("event = \"event_{number}\""),
+        };
+        format!(
+            "  {{ id = \"more_{number}\", points = 1, ja = \"規則\", en = \"Rule\", \
+             category = \"interest\", max = 6, when = {{ {when} }} }},\n"
+        )
+    };
+    let more: String = (0..more).map(rule).collect();
+    DEFAULT_SCORING.replacen("\n]\n\n[fit]", &format!("\n{more}]\n\n[fit]"), 1)
+}
+
+/// The engine and what it decides by.
+pub struct Site {
+    /// All in memory.
+    pub engine: Engine,
+    /// The rules in force.
+    pub scoring: Scoring,
+    pushed: AtomicU64,
+}
+
+/// Room that a thread encodes records in.
+pub type Bytes = Vec<u8>;
+
+impl Site {
+    /// Nobody yet; so many rules more than the shipped ones.
+    pub fn new(more_rules: usize) -> Result<Site, String> {
+        let text = rules_text(more_rules);
+        let surroundings = Surroundings::default();
+        let around = Around { surroundings: &surroundings, settings: None };
+        let file = ScoringFile::parse("scoring.toml", &text, around).map_err(|problems| {
+            let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            lines.join("\n")
+        })?;
+        let engine = Engine::new(SHARDS_DEFAULT);
+        let (catalog, mut names) = (engine.catalog(), Vec::new());
+        let version = (1, Timestamp(START.0 - 1));
+        let scoring = file.publish(&catalog.versions, version, &mut |kind, name| {
+            let kind = match kind {
+                ConfiguredKind::Rule => NameKind::Rule,
+                ConfiguredKind::Category => NameKind::Category,
+                ConfiguredKind::Threshold => NameKind::Threshold,
+            };
+            catalog.intern(&mut names, kind, name)
+        });
+        let scoring = scoring.map_err(|problem| problem.to_string())?;
+        let published =
+            Published { names, terms: scoring.terms().clone(), text: text.into_bytes() };
+        let pushed = AtomicU64::new(0);
+        engine.publish(published, version.1, &mut |_| next(&pushed));
+        Ok(Site { engine, scoring, pushed })
+    }
+
+    /// Takes a hit in, as it is taken in behind the collector: decided, encoded, applied.
+    pub fn ingest(&self, arrival: Arrival, bytes: &mut Bytes) -> Ingested {
+        self.engine.ingest(arrival, &self.scoring, &mut |record: &Record| {
+            bytes.clear();
+            record.encode(bytes);
+            next(&self.pushed)
+        })
+    }
+
+    /// Visitors `from..until`, each with two hits that earned something: the first embedded in the
+    /// second, as they are admitted.
+    pub fn admit(&self, from: u64, until: u64, bytes: &mut Bytes) {
+        for number in from..until {
+            let first = hit(number, 0, EARNING, START);
+            let position = next(&self.pushed);
+            let second = hit(number, 1, "/column/ai", Timestamp(START.0 + 40_000));
+            let first = Some(FirstHit { position, hit: first });
+            self.ingest(Arrival { hit: second, first }, bytes);
+        }
+    }
+
+    /// Records pushed so far.
+    pub fn pushed(&self) -> u64 {
+        self.pushed.load(Ordering::Relaxed)
+    }
+}
+
+fn next(pushed: &AtomicU64) -> Position {
+    Position::new(0, pushed.fetch_add(1, Ordering::Relaxed) + 1)
+}
+
+/// Who has a number.
+pub fn visitor(number: u64) -> VisitorId {
+    VisitorId(u128::from(mixed(number)) << 64 | u128::from(mixed(!number)))
+}
+
+/// A page view of somebody, their `turn`-th.
+pub fn hit(number: u64, turn: u64, path: &str, at: Timestamp) -> Hit {
+    Hit {
+        site: SiteId(0),
+        visitor: Some(visitor(number)),
+        received: at,
+        when: at,
+        path: path.to_owned(),
+        url: format!("https://www.site.example{path}"),
+        id: mixed(number ^ (turn << 40) ^ 7),
+        page: mixed(number ^ (turn << 40) ^ 9),
+        network: "192.0.2.0/24".to_owned(),
+        agent: "desktop".to_owned(),
+        ..Hit::default()
+    }
+}
+
+/// The page that somebody reads on their `turn`-th hit.
+pub fn path(number: u64, turn: u64) -> &'static str {
+    PATHS[(mixed(number ^ turn.rotate_left(17)) % PATHS.len() as u64) as usize]
+}
+
+/// The same with who they say they are.
+pub fn identify(number: u64, turn: u64, at: Timestamp) -> Hit {
+    let id = LeadId(mixed(number ^ 0x5eed));
+    let name = Named { kind: IdentityKind::Email, id, assurance: Assurance::Claimed };
+    Hit {
+        kind: HitKind::Identify,
+        claim: Some(Claim { names: vec![name], ..Claim::default() }),
+        ..hit(number, turn, "/thanks/document/guide", at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_has_the_rules_that_are_asked_for_and_visitors_with_two_rows() {
+        let site = |more| Site::new(more).expect("the shipped rules are sound");
+        let rules = |site: &Site| site.scoring.rules.rules().len();
+        let large = site(200);
+        assert_eq!(rules(&large), rules(&site(0)) + 200);
+        large.admit(0, 10, &mut Bytes::new());
+        let found = large.engine.visitor(visitor(3), Timestamp(START.0 + 50_000));
+        assert_eq!(found.map(|it| (it.hits, it.rows.len())), Some((2, 2)));
+        assert_eq!(large.pushed(), 21);
+    }
+}
