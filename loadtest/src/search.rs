@@ -1,0 +1,139 @@
+//! The highest rate at which every objective is met: doubled until one is missed, then halved in
+//! between. Each rate is a run of its own.
+
+use crate::Outcome;
+use crate::cli::Search;
+use crate::report::{Report, Step, text};
+use crate::run::{Plan, keep};
+use crate::schedule::Shape;
+use crate::slo::Slo;
+
+/// Rates tried at most.
+const STEPS_MAX: u64 = 64;
+/// Below this many requests a second nothing is searched for.
+const RATE_MIN: f64 = 1.0;
+
+/// Which rate comes next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Bounds {
+    /// The highest that was good.
+    good: Option<f64>,
+    /// The lowest that was not.
+    bad: Option<f64>,
+    first: f64,
+    max: f64,
+    /// As a share.
+    precision: f64,
+}
+
+impl Bounds {
+    fn next(&self) -> Option<f64> {
+        match (self.good, self.bad) {
+            (None, None) => Some(self.first),
+            (Some(good), None) => (good < self.max).then(|| (good * 2.0).min(self.max)),
+            (None, Some(bad)) => (bad / 2.0 >= RATE_MIN).then_some(bad / 2.0),
+            (Some(good), Some(bad)) => {
+                (bad > good * (1.0 + self.precision)).then(|| f64::midpoint(good, bad))
+            }
+        }
+    }
+
+    fn learn(&mut self, rate: f64, good: bool) {
+        *(if good { &mut self.good } else { &mut self.bad }) = Some(rate);
+    }
+}
+
+/// `search`.
+pub fn run(search: &Search) -> Result<Outcome, String> {
+    let mut output = search.output.clone();
+    if output.slos.is_empty() {
+        output.slos = ["p99<100ms", "errors=0"]
+            .map(str::parse::<Slo>)
+            .into_iter()
+            .collect::<Result<_, _>>()?;
+        eprintln!("no objective was given: searching with p99<100ms and errors=0");
+    }
+    if !(search.from >= RATE_MIN && search.max >= search.from && search.precision > 0.0) {
+        return Err("--from is 1 or more, --max as much or more, --precision more than 0".into());
+    }
+    let plan = Plan::new(&search.content, &search.sending, &output)?;
+    let mut bounds = Bounds {
+        good: None,
+        bad: None,
+        first: search.from,
+        max: search.max,
+        precision: search.precision / 100.0,
+    };
+    let (mut steps, mut best, mut worst): (Vec<Step>, Option<Report>, _) = (vec![], None, None);
+    let mut held_back = false;
+    for number in 0..STEPS_MAX {
+        let Some(rate) = bounds.next() else {
+            break;
+        };
+        let report = plan.play(&Shape::constant(rate, search.step)?, number)?;
+        let step = report.step(rate);
+        eprint!("{}", text::steps(std::slice::from_ref(&step)).lines().last().unwrap_or_default());
+        eprintln!();
+        let good = step.met && step.valid;
+        bounds.learn(rate, good);
+        // Where the generator gives up first, its limit is not the server's.
+        if !good {
+            held_back = !step.valid && step.met;
+        }
+        steps.push(step);
+        *(if good { &mut best } else { &mut worst }) = Some(report);
+    }
+    let found = bounds.good;
+    let mut report = best.or(worst).ok_or("nothing was tried")?;
+    report.steps = steps;
+    print!("{}", text::write(&report));
+    match (found, bounds.bad) {
+        (Some(rate), None) => {
+            println!("\nfound     {rate:.0}/s is met, and nothing higher was tried");
+        }
+        (Some(rate), Some(bad)) if held_back => println!(
+            "\nfound     {rate:.0}/s is met; at {bad:.0}/s the generator could not keep its schedule, \
+             so the server's limit may be higher"
+        ),
+        (Some(rate), Some(bad)) => println!("\nfound     {rate:.0}/s is met, {bad:.0}/s is not"),
+        (None, _) => println!("\nfound     no rate at which every objective is met"),
+    }
+    let kept = keep(&report, &output)?;
+    Ok(if found.is_some() && held_back { Outcome::Invalid } else { kept })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rates tried against a server that can do so many.
+    fn tried(able: f64, first: f64, max: f64) -> (Vec<f64>, Option<f64>) {
+        let mut bounds = Bounds { good: None, bad: None, first, max, precision: 0.02 };
+        let mut rates = Vec::new();
+        while let Some(rate) = bounds.next() {
+            rates.push(rate);
+            bounds.learn(rate, rate <= able);
+        }
+        (rates, bounds.good)
+    }
+
+    #[test]
+    fn a_rate_is_doubled_until_it_is_too_high_and_then_narrowed_down() {
+        let (rates, found) = tried(5_000.0, 1_000.0, 1e6);
+        assert_eq!(rates[..5], [1_000.0, 2_000.0, 4_000.0, 8_000.0, 6_000.0]);
+        assert!((4_900.0..=5_000.0).contains(&found.unwrap()) && rates.len() < 12);
+    }
+
+    #[test]
+    fn a_rate_that_is_too_high_from_the_start_is_halved() {
+        let (_, found) = tried(300.0, 1_000.0, 1e6);
+        assert!((294.0..=300.0).contains(&found.unwrap()));
+        assert_eq!(tried(0.0, 8.0, 1e6), (vec![8.0, 4.0, 2.0, 1.0], None));
+    }
+
+    #[test]
+    fn nothing_higher_than_the_highest_is_tried() {
+        let (rates, found) = tried(1e9, 1_000.0, 3_000.0);
+        assert_eq!((rates, found), (vec![1_000.0, 2_000.0, 3_000.0], Some(3_000.0)));
+    }
+}
