@@ -198,8 +198,12 @@ mod tests {
 
     #[test]
     fn where_only_chance_differs_no_difference_is_seen() {
-        let rows = rows(&about(1_000.0, 1), &about(1_000.0, 2), 1);
-        assert_eq!(words(&rows), ["no difference seen"; 8], "{rows:?}");
+        // By its nature it is wrong once in twenty.
+        let wrong = (0..20).filter(|pair| {
+            let (one, other) = (about(1_000.0, 2 * pair), about(1_000.0, 2 * pair + 1));
+            rows(&one, &other, 1)[0].words() != "no difference seen"
+        });
+        assert!(wrong.count() <= 3);
     }
 
     #[test]
@@ -208,7 +212,7 @@ mod tests {
         let found = rows(&fast, &slow, 1);
         assert_eq!(words(&found)[..3], ["slower"; 3], "{found:?}");
         let (from, to) = found[0].interval.unwrap();
-        assert!(from <= 1.2 && 1.2 <= to, "{from} to {to}");
+        assert!(1.1 < from && to < 1.3, "{from} to {to}");
         assert_eq!(words(&rows(&slow, &fast, 1))[..3], ["faster"; 3]);
     }
 

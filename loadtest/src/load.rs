@@ -146,6 +146,7 @@ fn work(
         random: RefCell::new(Random::new(load.seed ^ number as u64)),
         in_flight: Cell::new(0),
         over: Cell::new(false),
+        ticked: Cell::new(0),
         ticks,
     });
     let spent_before = thread_cpu();
@@ -194,6 +195,8 @@ struct Worker {
     random: RefCell<Random>,
     in_flight: Cell<usize>,
     over: Cell<bool>,
+    /// Seconds of which something was said.
+    ticked: Cell<u64>,
     ticks: mpsc::Sender<Tick>,
 }
 
@@ -205,7 +208,7 @@ impl Worker {
     /// Notices what is due when it is due.
     async fn pace(&self, due: impl Iterator<Item = Duration>) -> io::Result<()> {
         let timer = Timer::new()?;
-        let (mut at_once, mut second) = (0, 0);
+        let mut at_once = 0;
         for intended in due {
             let mut now = Instant::now();
             while now < self.start + intended {
@@ -219,10 +222,7 @@ impl Worker {
                 now = Instant::now();
             }
             self.notice(intended, now.saturating_duration_since(self.start));
-            if intended.as_secs() > second {
-                second = intended.as_secs();
-                self.tick(second - 1);
-            }
+            self.tick_until(intended.as_secs());
             at_once += 1;
             if at_once == AT_ONCE {
                 at_once = 0;
@@ -249,6 +249,13 @@ impl Worker {
         let outcome = Outcome::Unsent;
         let sample = Sample { intended, sent: now, first_byte: now, end: now, outcome };
         self.measured.borrow_mut().end(&sample);
+    }
+
+    /// Says what there is to say of each second before this one.
+    fn tick_until(&self, second: u64) {
+        while self.ticked.get() < second {
+            self.tick(self.ticked.replace(self.ticked.get() + 1));
+        }
     }
 
     fn tick(&self, second: u64) {
@@ -338,7 +345,7 @@ impl Worker {
         for one in idle {
             one.notify_one();
         }
-        self.tick(length.as_secs());
+        self.tick_until(length.as_secs_f64().ceil() as u64);
         yield_now().await;
     }
 }

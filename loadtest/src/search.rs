@@ -12,6 +12,8 @@ use crate::slo::Slo;
 const STEPS_MAX: u64 = 64;
 /// Below this many requests a second nothing is searched for.
 const RATE_MIN: f64 = 1.0;
+/// Nor with fewer requests a step.
+const REQUESTS_MIN: f64 = 10.0;
 
 /// Which rate comes next.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,6 +23,7 @@ struct Bounds {
     /// The lowest that was not.
     bad: Option<f64>,
     first: f64,
+    min: f64,
     max: f64,
     /// As a share.
     precision: f64,
@@ -31,7 +34,7 @@ impl Bounds {
         match (self.good, self.bad) {
             (None, None) => Some(self.first),
             (Some(good), None) => (good < self.max).then(|| (good * 2.0).min(self.max)),
-            (None, Some(bad)) => (bad / 2.0 >= RATE_MIN).then_some(bad / 2.0),
+            (None, Some(bad)) => (bad / 2.0 >= self.min).then_some(bad / 2.0),
             (Some(good), Some(bad)) => {
                 (bad > good * (1.0 + self.precision)).then(|| f64::midpoint(good, bad))
             }
@@ -61,6 +64,7 @@ pub fn run(search: &Search) -> Result<Outcome, String> {
         good: None,
         bad: None,
         first: search.from,
+        min: RATE_MIN.max(REQUESTS_MIN / search.step.max(1e-3)),
         max: search.max,
         precision: search.precision / 100.0,
     };
@@ -108,7 +112,7 @@ mod tests {
 
     /// The rates tried against a server that can do so many.
     fn tried(able: f64, first: f64, max: f64) -> (Vec<f64>, Option<f64>) {
-        let mut bounds = Bounds { good: None, bad: None, first, max, precision: 0.02 };
+        let mut bounds = Bounds { good: None, bad: None, first, min: 1.0, max, precision: 0.02 };
         let mut rates = Vec::new();
         while let Some(rate) = bounds.next() {
             rates.push(rate);

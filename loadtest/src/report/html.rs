@@ -22,7 +22,12 @@ pub fn write(report: &Report) -> Result<String, String> {
     // thing; without any "<" there is neither.
     let shown = shown.to_string().replace('<', "\\u003c");
     let title = escape(&format!("{} - mikomi-loadtest", report.name));
-    Ok(PAGE.replacen("{{title}}", &title, 1).replacen("{{data}}", &shown, 1))
+    // Cut up first: what is put in is not looked at again.
+    let parts = PAGE.split_once("{{title}}").and_then(|(head, rest)| {
+        rest.split_once("{{data}}")
+            .map(|(middle, end)| [head, &title, middle, &shown, end].concat())
+    });
+    parts.ok_or_else(|| "the page has no place for the data".to_owned())
 }
 
 /// The page knows the percentiles; what they are taken from is as large as all the rest.

@@ -124,6 +124,8 @@ pub struct Summary {
     pub p50_us: u64,
     /// Nine of ten.
     pub p90_us: u64,
+    /// 19 of 20.
+    pub p95_us: u64,
     /// 99 of 100.
     pub p99_us: u64,
     /// 999 of 1,000.
@@ -200,6 +202,7 @@ impl Summary {
             mean_us: times.mean(),
             p50_us: times.value_at_quantile(0.5),
             p90_us: times.value_at_quantile(0.9),
+            p95_us: times.value_at_quantile(0.95),
             p99_us: times.value_at_quantile(0.99),
             p999_us: times.value_at_quantile(0.999),
             max_us: times.max(),
