@@ -101,7 +101,7 @@ def starved():
     others = [subprocess.Popen([*pinned, "python3", "-c", BUSY]) for _ in range(4)]
     try:
         with stub() as port:
-            done = ran(port, "run", "--load", "5000 for 5s", "--warm", "1s",
+            done = ran(port, "run", "--load", "5000 for 3s", "--warm", "500ms",
                        before=[*pinned, "nice", "-n", "19"])
     finally:
         for other in others:
@@ -117,15 +117,15 @@ def crossed(folder, short, wrk):
     """The highest rate that it finds, and what wrk reaches."""
     with stub("--capacity", CAPACITY) as port:
         done = subprocess.run(
-            [wrk, "-t1", "-c64", f"-d{5 if short else 20}s", f"http://127.0.0.1:{port}/p.gif"],
+            [wrk, "-t1", "-c64", f"-d{3 if short else 20}s", f"http://127.0.0.1:{port}/p.gif"],
             capture_output=True, text=True, timeout=120)
         reached = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
         if not reached:
             raise CannotMeasure(f"wrk said nothing: {done.stderr[-300:]}")
         reached = float(reached.group(1))
-        step, warm = ("3s", "500ms") if short else ("10s", "1s")
-        found = report(port, folder, "search", "--from", 1_250, "--step", step, "--warm", warm,
-                       "--slo", "p99<100ms", "--slo", "errors=0", "--precision", 1,
+        step, warm, queue = ("2s", "500ms", 40) if short else ("10s", "1s", 100)
+        found = report(port, folder, "search", "--from", 2_500, "--max", 6_000, "--step", step, "--warm", warm,
+                       "--slo", f"p99<{queue}ms", "--slo", "errors=0", "--precision", 2 if short else 1,
                        "--connections", 256, "--arrivals", "even", "--lag-max", "20ms",
                        valid=False)
     tried = found["steps"]
@@ -138,7 +138,7 @@ def crossed(folder, short, wrk):
 def fixed(folder, short):
     """Nothing is in the way: both times are the stub's."""
     with stub("--delay-ms", 20) as port:
-        done = report(port, folder, "run", "--load", f"500 for {5 if short else 20}s", "--warm",
+        done = report(port, folder, "run", "--load", f"500 for {3 if short else 20}s", "--warm",
                       "1s", "--connections", 256, "--lag-max", "20ms")
     response, service = done["response"]["p50_us"], done["service"]["p50_us"]
     print(f"figure   20 ms each: service p50 {ms(service)}, response p50 {ms(response)}")
@@ -149,8 +149,9 @@ def fixed(folder, short):
 def cost(folder, short):
     """What the generator itself takes; no goal."""
     with stub() as port:
-        found = report(port, folder, "search", "--from", 5_000, "--step", "2s" if short else "5s",
-                       "--warm", "500ms", "--threads", 1, "--slo", "p99<1s", "--precision", 10,
+        found = report(port, folder, "search", "--from", 10_000, "--step", "1s" if short else "5s",
+                       "--warm", "500ms", "--threads", 1, "--slo", "p99<1s", "--precision",
+                       50 if short else 10,
                        "--connections", 64, valid=False)
     good = [one["rate"] for one in found["steps"] if one["met"] and one["valid"]]
     print(f"figure   of itself: one thread keeps its schedule up to {max(good, default=0):,.0f} "

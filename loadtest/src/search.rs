@@ -9,7 +9,7 @@ use crate::schedule::Shape;
 use crate::slo::Slo;
 
 /// Rates tried at most.
-const STEPS_MAX: u64 = 64;
+const STEPS_MAX: u64 = 100;
 /// Below this many requests a second nothing is searched for.
 const RATE_MIN: f64 = 1.0;
 /// Nor with fewer requests a step.
@@ -68,42 +68,83 @@ pub fn run(search: &Search) -> Result<Outcome, String> {
         max: search.max,
         precision: search.precision / 100.0,
     };
-    let (mut steps, mut best, mut worst): (Vec<Step>, Option<Report>, _) = (vec![], None, None);
-    let mut held_back = false;
+    let mut tried = Tried::default();
     for number in 0..STEPS_MAX {
         let Some(rate) = bounds.next() else {
             break;
         };
         let report = plan.play(&Shape::constant(rate, search.step)?, number)?;
         let step = report.step(rate);
-        eprint!("{}", text::steps(std::slice::from_ref(&step)).lines().last().unwrap_or_default());
-        eprintln!();
-        let good = step.met && step.valid;
-        bounds.learn(rate, good);
-        // Where the generator gives up first, its limit is not the server's.
-        if !good {
-            held_back = !step.valid && step.met;
+        if !output.quiet {
+            show(&step, tried.steps.is_empty());
         }
-        steps.push(step);
-        *(if good { &mut best } else { &mut worst }) = Some(report);
+        if tried.learn(report, step) {
+            bounds.learn(rate, tried.is_good());
+        }
     }
-    let found = bounds.good;
+    let Tried { steps, best, worst, .. } = tried;
     let mut report = best.or(worst).ok_or("nothing was tried")?;
+    // Where the generator gives up first, its limit is not the server's.
+    let limit = bounds.bad.map(|bad| {
+        let last = steps.iter().rev().find(|step| step.rate.to_bits() == bad.to_bits());
+        (bad, last.is_some_and(|step| step.met && !step.valid))
+    });
     report.steps = steps;
+    println!("{}", words(bounds.good, limit));
     print!("{}", text::write(&report));
-    match (found, bounds.bad) {
-        (Some(rate), None) => {
-            println!("\nfound     {rate:.0}/s is met, and nothing higher was tried");
-        }
-        (Some(rate), Some(bad)) if held_back => println!(
-            "\nfound     {rate:.0}/s is met; at {bad:.0}/s the generator could not keep its schedule, \
+    let kept = keep(&report, &output)?;
+    let held_back = bounds.good.is_some() && limit.is_some_and(|(_, generator)| generator);
+    Ok(if held_back { Outcome::Invalid } else { kept })
+}
+
+/// What was tried so far.
+#[derive(Default)]
+struct Tried {
+    steps: Vec<Step>,
+    best: Option<Report>,
+    worst: Option<Report>,
+}
+
+impl Tried {
+    /// Takes one in; whether anything follows from it. Where the generator could not keep its
+    /// schedule once, the rate is tried once more.
+    fn learn(&mut self, report: Report, step: Step) -> bool {
+        let again =
+            self.steps.last().is_some_and(|last| last.rate.to_bits() == step.rate.to_bits());
+        let follows = step.valid || again;
+        let good = step.valid && step.met;
+        self.steps.push(step);
+        *(if good { &mut self.best } else { &mut self.worst }) = Some(report);
+        follows
+    }
+
+    fn is_good(&self) -> bool {
+        self.steps.last().is_some_and(|step| step.met && step.valid)
+    }
+}
+
+fn show(step: &Step, first: bool) {
+    let table = text::steps(std::slice::from_ref(step));
+    let lines = table.lines().filter(|line| !line.is_empty());
+    for line in lines.skip(usize::from(!first)) {
+        eprintln!("{line}");
+    }
+}
+
+/// What was found: the highest good rate, and the lowest that was not, with whether that was the
+/// generator's fault.
+fn words(good: Option<f64>, limit: Option<(f64, bool)>) -> String {
+    match (good, limit) {
+        (Some(rate), None) => format!("found     {rate:.0}/s is met, and nothing higher was tried"),
+        (Some(rate), Some((bad, true))) => format!(
+            "found     {rate:.0}/s is met; at {bad:.0}/s the generator could not keep its schedule, \
              so the server's limit may be higher"
         ),
-        (Some(rate), Some(bad)) => println!("\nfound     {rate:.0}/s is met, {bad:.0}/s is not"),
-        (None, _) => println!("\nfound     no rate at which every objective is met"),
+        (Some(rate), Some((bad, false))) => {
+            format!("found     {rate:.0}/s is met, {bad:.0}/s is not")
+        }
+        (None, _) => "found     no rate at which every objective is met".to_owned(),
     }
-    let kept = keep(&report, &output)?;
-    Ok(if found.is_some() && held_back { Outcome::Invalid } else { kept })
 }
 
 #[cfg(test)]

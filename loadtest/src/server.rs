@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,7 @@ const ANSWER_BYTES_MAX: u64 = 4 * 1_024 * 1_024;
 /// What was seen at a moment; nothing where it could not be.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Look {
-    /// Since the watch began, which is a moment before the first request.
+    /// Since the end of the warm-up; less than nothing before it.
     pub at_s: f64,
     /// Processor time a second of its process.
     pub cpu: Option<f64>,
@@ -71,21 +71,20 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Looks once a second until it is told to stop.
+    /// Looks once a second until it is told to stop; the times are since 1970.
     pub fn run(&self, stop: &Receiver<()>) -> Vec<Look> {
         let mut looks = Vec::new();
         if self.admin.is_none() && self.pid.is_none() {
             return looks;
         }
-        let start = Instant::now();
         let mut before: Option<(Instant, Raw)> = None;
-        let mut next = start;
+        let mut next = Instant::now();
         loop {
             let (now, raw) = (Instant::now(), self.look());
             if let Some((then, earlier)) = &before {
                 let seconds = now.duration_since(*then).as_secs_f64();
-                let at = now.duration_since(start).as_secs_f64();
-                looks.push(raw.since(earlier, seconds, at));
+                let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                looks.push(raw.since(earlier, seconds, at.as_secs_f64()));
             }
             before = Some((now, raw));
             next += EVERY;

@@ -118,8 +118,8 @@ impl Side {
 pub fn milliseconds(microseconds: f64) -> String {
     match microseconds {
         us if us < 10_000.0 => format!("{:.2} ms", us / 1e3),
-        us if us < 10_000_000.0 => format!("{:.0} ms", us / 1e3),
-        us => format!("{:.1} s", us / 1e6),
+        us if us < 10_000_000.0 => format!("{:.1} ms", us / 1e3),
+        us => format!("{:.2} s", us / 1e6),
     }
 }
 

@@ -218,18 +218,22 @@ impl Report {
         loaded: &Loaded,
         timetable: &Timetable,
         slos: &[Slo],
-        server: Vec<Look>,
+        mut server: Vec<Look>,
     ) -> Report {
         let measured = &loaded.measured;
         let seconds = (timetable.length().saturating_sub(measured.warm)).as_secs_f64().max(1e-3);
         let intervals = intervals(measured, timetable);
+        let started_ms = loaded.started_ms + measured.warm.as_millis() as u64;
+        for look in &mut server {
+            look.at_s -= started_ms as f64 / 1e3;
+        }
         let named = |(outcome, count): (&crate::measured::Outcome, &u64)| (outcome.name(), *count);
         let mut report = Report {
             schema: SCHEMA.to_owned(),
             name,
             asked,
             machine: crate::server::machine(),
-            started_ms: loaded.started_ms + measured.warm.as_millis() as u64,
+            started_ms,
             seconds,
             interval_s: measured.every.as_secs_f64(),
             verdicts: Vec::new(),
@@ -356,10 +360,10 @@ fn steps(intervals: &[Interval], every: Duration, timetable: &Timetable) -> Vec<
         |one: &Interval, next: &Interval| (one.target_per_s - next.target_per_s).abs() < 1e-9;
     let found: Vec<&[Interval]> = intervals
         .chunk_by(alike)
-        .filter(|step| step[0].target_per_s > 0.0 && step[0].due > 0)
+        // A ramp has as many rates as intervals.
+        .filter(|step| step.len() > 1 && step[0].target_per_s > 0.0 && step[0].due > 0)
         .collect();
-    // A ramp has as many rates as intervals.
-    if found.len() < 2 || found.len() * 2 > intervals.len() {
+    if found.len() < 2 {
         return Vec::new();
     }
     let step = |intervals: &&[Interval]| {
@@ -526,7 +530,7 @@ pub mod tests {
             }
             steps(&intervals(&measured, &timetable), measured.every, &timetable)
         };
-        let found = steps_of("10..30 in 3 steps for 9s");
+        let found = steps_of("10..30 in 3 steps for 9s, 30..10 for 9s");
         let rates: Vec<f64> = found.iter().map(|step| step.rate).collect();
         assert_eq!(rates, [10.0, 20.0, 30.0]);
         assert!((found[1].answered_per_s - 20.0).abs() < 0.5);
