@@ -90,6 +90,9 @@ pub fn run(search: &Search) -> Result<Outcome, String> {
         (bad, last.is_some_and(|step| step.met && !step.valid))
     });
     report.steps = steps;
+    if output.name.is_none() {
+        report.name = format!("The highest rate of {}", report.asked.target);
+    }
     println!("{}", words(bounds.good, limit));
     print!("{}", text::write(&report));
     let kept = keep(&report, &output)?;
