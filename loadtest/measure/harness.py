@@ -74,8 +74,8 @@ def stalls(folder, short):
                           "--arrivals", "even", "--warm", "1s", "--connections", connections,
                           "--lag-max", "50ms")
             response, service = done["response"], done["service"]
-            print(f"figure   {RATE:,}/s for {seconds} s over {connections:,} connections, a tenth of "
-                  f"every {every_s} s stalled; lag p99 {ms(done['generator']['lag']['p99_us'])}")
+            print(f"figure   {RATE:,}/s for {seconds} s over {connections:,} connections, a tenth "
+                  f"of every {every_s} s stalled; lag p99 {ms(done['generator']['lag']['p99_us'])}")
             print("         response " + ", ".join(
                 f"{name} {ms(response[key])}" for name, key in NAMES.items()))
             print("         service  " + ", ".join(
@@ -123,8 +123,9 @@ def crossed(folder, short, wrk):
             raise CannotMeasure(f"wrk said nothing: {done.stderr[-300:]}")
         reached = float(reached.group(1))
         step, warm, queue = ("2s", "500ms", 40) if short else ("10s", "1s", 100)
-        found = report(port, folder, "search", "--from", 2_500, "--max", 6_000, "--step", step, "--warm", warm,
-                       "--slo", f"p99<{queue}ms", "--slo", "errors=0", "--precision", 2 if short else 1,
+        found = report(port, folder, "search", "--from", 2_500, "--max", 6_000, "--step", step,
+                       "--warm", warm, "--slo", f"p99<{queue}ms", "--slo", "errors=0",
+                       "--precision", 2 if short else 1,
                        "--connections", 256, "--arrivals", "even", "--lag-max", "20ms",
                        valid=False)
     tried = found["steps"]
@@ -148,11 +149,10 @@ def fixed(folder, short):
 def cost(folder, short):
     """What the generator itself takes; no goal."""
     with stub() as port:
-        found = report(port, folder, "search", "--from", 10_000, "--max", 40_000 if short else 200_000,
-                       "--step", "1s" if short else "5s",
-                       "--warm", "500ms", "--threads", 1, "--slo", "p99<1s", "--precision",
-                       50 if short else 10,
-                       "--connections", 64, valid=False)
+        found = report(port, folder, "search", "--from", 10_000, "--max",
+                       40_000 if short else 200_000, "--step", "1s" if short else "5s", "--warm",
+                       "500ms", "--threads", 1, "--slo", "p99<1s", "--precision",
+                       50 if short else 10, "--connections", 64, valid=False)
     good = [one["rate"] for one in found["steps"] if one["met"] and one["valid"]]
     print(f"figure   of itself: one thread keeps its schedule up to {max(good, default=0):,.0f} "
           "requests/s of the scenario that ships (the stub on the same machine; no goal)")

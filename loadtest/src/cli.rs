@@ -40,7 +40,8 @@ pub enum Verb {
     /// Send the requests of an access log or of a file, at their times or on a schedule.
     #[command(after_help = AFTER)]
     Replay(Box<Replay>),
-    /// Take webhooks, verify their signatures, and count them until standard input ends.
+    /// Take webhooks, verify their signatures, and count them until standard input ends. Ends with 1
+    /// if any was refused.
     Sink {
         /// Where to listen.
         #[arg(long, default_value = "127.0.0.1:8090")]
@@ -168,9 +169,6 @@ pub struct Content {
     /// How many visitors there are, instead of the scenario's.
     #[arg(long)]
     pub visitors: Option<usize>,
-    /// The key may be one of a site in production, on another machine.
-    #[arg(long)]
-    pub production: bool,
     /// Send one request again and again, the URL's path, by this method, instead of a scenario.
     #[arg(long)]
     pub method: Option<Method>,
@@ -188,6 +186,9 @@ pub struct Sending {
     /// Whom to. Of a collector that is not mikomi: with the path of what is sent.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     pub url: String,
+    /// The site's key may be one in production, on another machine.
+    #[arg(long)]
+    pub production: bool,
     /// Certificates to believe besides those of public authorities, as PEM.
     #[arg(long)]
     pub ca: Option<PathBuf>,
@@ -200,7 +201,8 @@ pub struct Sending {
     /// Connections kept open, one request in flight on each.
     #[arg(long, default_value_t = 128)]
     pub connections: usize,
-    /// The share of requests that get a new connection, from 0 to 1.
+    /// The share of requests that get a new connection, from 0 to 1; opening it counts in their
+    /// response time.
     #[arg(long, default_value_t = 0.0)]
     pub fresh: f64,
     /// The longest that an answer is waited for.
@@ -219,10 +221,10 @@ pub struct Sending {
     /// The server's admin address, whose /metrics are read once a second: http://127.0.0.1:8081.
     #[arg(long)]
     pub admin: Option<String>,
-    /// A file with the token for it.
+    /// A file with the token for it; or it stands in MIKOMI_LOADTEST_ADMIN_TOKEN.
     #[arg(long)]
     pub admin_token_file: Option<PathBuf>,
-    /// Or the token itself.
+    /// The token itself.
     #[arg(
         long = "admin-token",
         env = "MIKOMI_LOADTEST_ADMIN_TOKEN",

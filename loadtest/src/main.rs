@@ -15,6 +15,7 @@ mod connection;
 mod load;
 mod server;
 mod report;
+mod probe;
 mod progress;
 mod cli;
 mod run;
@@ -22,7 +23,6 @@ mod search;
 mod merge;
 mod compare;
 mod sink;
-mod probe;
 
 use std::process::ExitCode;
 

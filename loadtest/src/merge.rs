@@ -28,7 +28,12 @@ pub fn run(paths: &[PathBuf], output: &Output) -> Result<Outcome, String> {
     if let Some(name) = &output.name {
         sum.name.clone_from(name);
     }
-    sum.judge(&output.slos);
+    let mut slos = output.slos.clone();
+    if slos.is_empty() {
+        // Those that each was to keep.
+        slos = sum.verdicts.iter().filter_map(|verdict| verdict.slo.parse().ok()).collect();
+    }
+    sum.judge(&slos);
     // What one of them could not keep the others do not mend.
     invalid.extend(std::mem::take(&mut sum.invalid));
     invalid.sort();

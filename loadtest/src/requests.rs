@@ -36,6 +36,24 @@ impl Line {
         Ok(Line { at: None, method, target, agent: None, body })
     }
 
+    /// The site's key of a hit in mikomi's own form.
+    pub fn site(&self) -> Option<String> {
+        let by_query = || {
+            let mut pairs = form_urlencoded::parse(self.target.query()?.as_bytes());
+            pairs.find(|(name, _)| name == "s").map(|(_, site)| site.into_owned())
+        };
+        let by_body = || {
+            let body: serde_json::Value = serde_json::from_slice(&self.body).ok()?;
+            let hit = body.get(0).unwrap_or(&body);
+            Some(hit.get("s")?.as_str()?.to_owned())
+        };
+        match self.target.path() {
+            "/p.gif" => by_query(),
+            "/b" => by_body(),
+            _ => None,
+        }
+    }
+
     fn read(text: &str) -> Option<(Line, Option<i64>)> {
         if let Some((head, rest)) = text.split_once(" [") {
             // 192.0.2.1 - - [29/Nov/2026:14:00:00 +0900] "GET /p HTTP/1.1" 200 5 "referer" "agent"
@@ -199,6 +217,16 @@ junk
         assert_eq!(lines[1].body, "{\"s\": \"demo\", \"e\": \"x\"}");
         assert!(lines.iter().all(|line| line.at.is_none()));
         assert!(read_lines("nothing at all\n").is_err());
+    }
+
+    #[test]
+    fn a_hit_says_of_which_site_it_is_and_other_requests_are_nobodys() {
+        let text = "GET /p.gif?u=x&s=www\nPOST /b [{\"s\": \"a-test\"}]\nPOST /b {\"s\": \"b\"}\n\
+                    POST /b nothing\nGET /x?s=www\n";
+        let (lines, _) = read_lines(text).unwrap();
+        let sites: Vec<_> = lines.iter().map(Line::site).collect();
+        let some = |site: &str| Some(site.to_owned());
+        assert_eq!(sites, [some("www"), some("a-test"), some("b"), None, None]);
     }
 
     #[test]

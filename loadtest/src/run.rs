@@ -39,6 +39,18 @@ enum Kind {
     Lines(Arc<[Line]>),
 }
 
+impl Kind {
+    /// Whether a site's key in it does not look like one for tests.
+    fn is_production(&self) -> bool {
+        match self {
+            Kind::People(scenario) => !scenario.site.contains("test"),
+            Kind::Lines(lines) => {
+                lines.iter().filter_map(Line::site).any(|site| !site.contains("test"))
+            }
+        }
+    }
+}
+
 /// All that one run needs and that several of them may share.
 pub struct Plan<'a> {
     kind: Kind,
@@ -115,17 +127,7 @@ impl<'a> Plan<'a> {
             scenario.visitors.count,
             scenario.site
         );
-        let production = !scenario.site.contains("test");
-        let plan = Plan::of(Kind::People(Box::new(scenario)), words, headers, sending, output)?;
-        if production && !plan.target.is_local() && !content.production {
-            return Err(
-                "the site's key is none for tests (\"test\" is not in it), and the target is \
-                        another machine: invented people would reach sales. Say --production if \
-                        that is meant"
-                    .to_owned(),
-            );
-        }
-        Ok(plan)
+        Plan::of(Kind::People(Box::new(scenario)), words, headers, sending, output)
     }
 
     fn of(
@@ -158,6 +160,14 @@ impl<'a> Plan<'a> {
         // Short enough to be typed again.
         let seed = sending.seed.unwrap_or(clock.as_micros() as u64 % 1_000_000_000);
         let target = Target::new(&sending.url, sending.ca.as_deref())?;
+        if !target.is_local() && !sending.production && kind.is_production() {
+            return Err(
+                "a site's key is none for tests (\"test\" is not in it), and the target is \
+                        another machine: people who do not exist would reach sales. Say \
+                        --production if that is meant"
+                    .to_owned(),
+            );
+        }
         let watch = Watch::new(sending.admin.as_deref(), token, sending.server_pid)?;
         room_for(sending.connections as u64 + OTHER_FILES);
         Ok(Plan { kind, headers, sending, output, target, watch, threads, seed, words })

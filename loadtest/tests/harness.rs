@@ -2,11 +2,15 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use ring::hmac;
 
 /// Requests, as they came: the head, the body.
 type Heard = Arc<Mutex<Vec<(String, String)>>>;
@@ -210,6 +214,44 @@ fn an_access_log_is_played_again_line_for_line() {
         .collect();
     paths.sort_unstable();
     assert_eq!(paths, (0..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_sink_takes_what_is_signed_and_refuses_the_rest() {
+    let mut sink = Command::new(env!("CARGO_BIN_EXE_mikomi-loadtest"))
+        .args(["sink", "--listen", "127.0.0.1:0", "--secret", "whsec_c2VjcmV0IG9mIHRoZSB0ZXN0cw=="])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(sink.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.split("http://").nth(1).unwrap().split(' ').next().unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let key = hmac::Key::new(hmac::HMAC_SHA256, b"secret of the tests");
+    let status = |id: &str, signed: &str, sent: &str| {
+        let tag = hmac::sign(&key, format!("{id}.{now}.{signed}").as_bytes());
+        let signature = base64::engine::general_purpose::STANDARD.encode(tag);
+        let mut stream = TcpStream::connect(address).unwrap();
+        let request = format!(
+            "POST /hook HTTP/1.1\r\nwebhook-id: {id}\r\nwebhook-timestamp: {now}\r\n\
+             webhook-signature: v1,{signature}\r\ncontent-length: {}\r\n\r\n{sent}",
+            sent.len()
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer[9..]).into_owned()
+    };
+    assert_eq!(status("msg_1", "{}", "{}"), "204");
+    assert_eq!(status("msg_1", "{}", "{}"), "204");
+    assert_eq!(status("msg_2", "{}", "[]"), "401");
+    drop(sink.stdin.take());
+    let done = sink.wait_with_output().unwrap();
+    let counts: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(counts, serde_json::json!({ "taken": 1, "repeated": 1, "refused": 1 }));
+    assert_eq!(done.status.code(), Some(1));
 }
 
 #[test]
