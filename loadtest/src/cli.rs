@@ -40,8 +40,8 @@ pub enum Verb {
     /// Send the requests of an access log or of a file, at their times or on a schedule.
     #[command(after_help = AFTER)]
     Replay(Box<Replay>),
-    /// Take webhooks, verify their signatures, and count them until standard input ends. Ends with 1
-    /// if any was refused.
+    /// Take webhooks, verify their signatures, and count them until standard input ends. Ends with
+    /// 1 if any was refused.
     Sink {
         /// Where to listen.
         #[arg(long, default_value = "127.0.0.1:8090")]
@@ -118,7 +118,8 @@ pub struct Search {
     /// The highest rate to try.
     #[arg(long, default_value_t = 1_000_000.0)]
     pub max: f64,
-    /// How long each rate is tried, after its warm-up.
+    /// How long each rate is tried, after its warm-up. A rate that is little too high takes a
+    /// while to show: its queue has to grow.
     #[arg(long, default_value = "10s", value_parser = seconds)]
     pub step: f64,
     /// How near the found rate is to one that is too high, in percent.

@@ -136,8 +136,8 @@ impl FromStr for Shape {
 fn read_phase(text: &str, phases: &mut Vec<Phase>) -> Result<(), String> {
     let wrong = || {
         format!(
-            "\"{text}\" is no phase: write RATE for TIME, FROM..TO for TIME, or FROM..TO in N steps \
-             for TIME"
+            "\"{text}\" is no phase: write RATE for TIME, FROM..TO for TIME, or FROM..TO in N \
+             steps for TIME"
         )
     };
     let words: Vec<&str> = text.split_whitespace().collect();

@@ -140,8 +140,8 @@ fn words(good: Option<f64>, limit: Option<(f64, bool)>) -> String {
     match (good, limit) {
         (Some(rate), None) => format!("found     {rate:.0}/s is met, and nothing higher was tried"),
         (Some(rate), Some((bad, true))) => format!(
-            "found     {rate:.0}/s is met; at {bad:.0}/s the generator could not keep its schedule, \
-             so the server's limit may be higher"
+            "found     {rate:.0}/s is met; at {bad:.0}/s the generator could not keep its \
+             schedule, so the server's limit may be higher"
         ),
         (Some(rate), Some((bad, false))) => {
             format!("found     {rate:.0}/s is met, {bad:.0}/s is not")
