@@ -45,6 +45,8 @@ pub struct Load {
     pub fresh: f64,
     /// The longest that an answer is waited for.
     pub patience: Duration,
+    /// How late the generator may be.
+    pub lag_max: Duration,
     /// A thread for each source; the processors they are bound to, in turn.
     pub cores: Vec<usize>,
 }
@@ -134,7 +136,7 @@ fn work(
     // Everybody waits, also for whoever failed.
     barrier.wait();
     let (runtime, local, opened) = prepared?;
-    let measured = Measured::new(load.warm, length);
+    let measured = Measured::new(load.warm, length).with_lag(load.lag_max);
     let worker = Rc::new(Worker {
         patience: load.patience,
         fresh: load.fresh,

@@ -120,8 +120,8 @@ pub struct Measured {
     pub warm: Duration,
     /// How long an interval is.
     pub every: Duration,
-    /// Of the schedule.
-    length: Duration,
+    /// What is noticed until then was noticed in time.
+    in_time_until: Duration,
     /// One after the other.
     pub intervals: Vec<Interval>,
     /// From being sent to the first byte of the answer.
@@ -145,7 +145,7 @@ impl Measured {
         Measured {
             warm,
             every: Duration::from_secs_f64(seconds),
-            length,
+            in_time_until: length + IN_TIME,
             intervals: Vec::new(),
             first_byte: times(),
             lag: times(),
@@ -154,6 +154,12 @@ impl Measured {
             connections: 0,
             outcomes: BTreeMap::new(),
         }
+    }
+
+    /// The same where the generator may lag so much.
+    pub fn with_lag(mut self, lag_max: Duration) -> Measured {
+        self.in_time_until += lag_max;
+        self
     }
 
     fn interval(&mut self, at: Duration) -> Option<&mut Interval> {
@@ -168,7 +174,7 @@ impl Measured {
     /// A request was noticed to be due; whether it then had to wait for a connection. From there
     /// on its waiting is the server's doing, and the generator's lag is what it was until here.
     pub fn notice(&mut self, intended: Duration, now: Duration, waits: bool) {
-        let in_schedule = now <= self.length + IN_TIME;
+        let in_schedule = now <= self.in_time_until;
         let Some(interval) = self.interval(intended) else {
             return;
         };

@@ -203,6 +203,7 @@ impl<'a> Plan<'a> {
             connections: self.sending.connections,
             fresh: self.sending.fresh,
             patience: Duration::from_secs_f64(self.sending.timeout),
+            lag_max: Duration::from_secs_f64(self.output.lag_max),
             cores: self.sending.cores.clone(),
         };
         let sources = self.sources(seed)?;

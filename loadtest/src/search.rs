@@ -91,7 +91,8 @@ pub fn run(search: &Search) -> Result<Outcome, String> {
     });
     report.steps = steps;
     if output.name.is_none() {
-        report.name = format!("The highest rate of {}", report.asked.target);
+        let found = bounds.good.map_or("none".to_owned(), |rate| format!("{rate:.0}/s"));
+        report.name = format!("The highest rate of {}: {found}", report.asked.target);
     }
     println!("{}", words(bounds.good, limit));
     print!("{}", text::write(&report));
