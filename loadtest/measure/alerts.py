@@ -11,8 +11,8 @@ import subprocess
 import time
 
 from measure.common import (
-    MET, MISSED, NO_RATES, SEED, UNCLEAR, CannotMeasure, Server, binary, build, endpoint_text,
-    free_port, load, verdict, work_folder)
+    MET, MISSED, NO_RATES, SEED, UNCLEAR, CannotMeasure, Server, build, endpoint_text, free_port,
+    load, loadtest, probe, verdict, work_folder)
 
 MANNERS = ("good", "slow_to_take", "hanging", "resetting", "endless")
 # What must have arrived here; the others may only slow down nobody.
@@ -45,7 +45,7 @@ class Receivers:
 
     def __init__(self, book, ports):
         self.book, self.ports = book, ports
-        command = [binary("mikomi-loadtest"), "receive", "--out", str(book)]
+        command = loadtest("probe", "receive", "--out", book)
         for manner, port in ports.items():
             command += ["--receiver", f"{manner}=127.0.0.1:{port}"]
         self.process = subprocess.Popen(
@@ -110,8 +110,7 @@ def kills(folder, rounds):
         (server.config / "endpoints.toml").write_text(receivers.endpoints())
         with server:
             witness = subprocess.Popen(
-                [binary("mikomi-loadtest"), "--target", f"127.0.0.1:{server.port}", "--seed",
-                 str(SEED), "browse", "--rate", "600", "--out", str(account)],
+                probe(server.port, "--seed", SEED, "browse", "--rate", 600, "--out", account),
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             try:
                 for _ in range(rounds):

@@ -83,10 +83,19 @@ def pinned(core, command):
     return ["taskset", "-c", str(cores[core])] + command if len(cores) > 1 else command
 
 
+def loadtest(*arguments):
+    """The command line of the load client."""
+    return [binary("mikomi-loadtest"), *(str(argument) for argument in arguments)]
+
+
+def probe(server_port, *arguments):
+    """The command line of one of its probes."""
+    return loadtest("probe", "--target", f"127.0.0.1:{server_port}", *arguments)
+
+
 def load(server_port, *arguments, core=None, **options):
-    """Runs a command of the load client; its line of JSON."""
-    command = [binary("mikomi-loadtest"), "--target", f"127.0.0.1:{server_port}"]
-    command += [str(argument) for argument in arguments]
+    """Runs a probe of the load client; its line of JSON."""
+    command = probe(server_port, *arguments)
     if core is not None:
         command = pinned(core, command)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=900, **options)

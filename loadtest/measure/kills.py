@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from .common import (
-    MET, MISSED, NO_RATES, SEED, UNCLEAR, CannotMeasure, Server, binary, build, free_port, verdict,
+    MET, MISSED, NO_RATES, SEED, UNCLEAR, CannotMeasure, Server, build, free_port, probe, verdict,
     work_folder)
 
 KILLS, HITS = 500, 10_000_000
@@ -22,9 +22,8 @@ ROOM = {"MIKOMI__limits__leads_max": "2000000", "MIKOMI__limits__visitors_max": 
 def witness(server, receiver, account, rate):
     """Browsers that send each hit until it is acknowledged, and the receiver of alerts."""
     process = subprocess.Popen(
-        [binary("mikomi-loadtest"), "--target", f"127.0.0.1:{server.port}", "--seed", str(SEED),
-         "browse", "--receiver", f"127.0.0.1:{receiver}", "--out", str(account),
-         "--rate", str(rate)],
+        probe(server.port, "--seed", SEED, "browse", "--receiver", f"127.0.0.1:{receiver}",
+              "--out", account, "--rate", rate),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield process

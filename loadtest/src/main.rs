@@ -1,235 +1,68 @@
-//! What `./measure` needs of a client: load at little cost, forged cookies, a witness of kills,
-//! and receivers of webhooks, good ones and bad ones. Each command prints what it saw as one line
-//! of JSON; judging it is left to `./measure`.
+//! Load on a schedule, for this collector and any other. The schedule is fixed before the run; what
+//! a server is late with counts from when it was due. This file is a table of contents.
 
-mod alerts;
-mod browse;
-mod client;
-mod drive;
-mod flood;
-mod forge;
-mod history;
-mod http;
-mod pixel;
 mod random;
-mod receive;
+mod schedule;
+mod measured;
+mod slo;
+mod cookies;
+mod scenario;
+mod source;
+mod requests;
+mod people;
+mod timer;
+mod connection;
+mod load;
+mod server;
+mod report;
+mod probe;
+mod progress;
+mod cli;
+mod run;
+mod search;
+mod merge;
+mod compare;
 mod sink;
-mod steady;
-mod visitors;
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use clap::{Parser, Subcommand};
-use serde_json::Value;
+use clap::Parser;
 
-/// The clients behind `./measure`.
-#[derive(Parser)]
-#[command(name = "mikomi-loadtest", version, about)]
-struct Cli {
-    /// Where the collector listens.
-    #[arg(long, global = true, default_value = "127.0.0.1:8080")]
-    target: SocketAddr,
-    /// From which all that is drawn follows.
-    #[arg(long, global = true, default_value_t = 1)]
-    seed: u64,
-    #[command(subcommand)]
-    command: Command,
-}
+use cli::{Cli, Verb};
 
-#[derive(Subcommand)]
-enum Command {
-    /// Visit so often that this many visitors are known, and write their cookies, one a line.
-    Visitors {
-        /// How many.
-        #[arg(long)]
-        count: usize,
-        /// Where their cookies are written.
-        #[arg(long)]
-        out: PathBuf,
-    },
-    /// Send hits of known visitors as fast as they are answered, for some seconds.
-    Pixel {
-        /// Cookies as `visitors` wrote them.
-        #[arg(long)]
-        cookies: PathBuf,
-        /// Another cookie that every request carries.
-        #[arg(long, default_value = "")]
-        other_cookie: String,
-        /// Connections kept open, one request in flight on each.
-        #[arg(long, default_value_t = 256)]
-        connections: usize,
-        /// Milliseconds before counting begins.
-        #[arg(long)]
-        warm_ms: u64,
-        /// Milliseconds counted.
-        #[arg(long)]
-        count_ms: u64,
-        /// Processes whose CPU time is counted.
-        #[arg(long, value_delimiter = ',')]
-        pids: Vec<u32>,
-    },
-    /// Send edited, foreign and invented cookies.
-    Forge {
-        /// Genuine cookies of this installation.
-        #[arg(long)]
-        genuine: PathBuf,
-        /// Genuine cookies of another one.
-        #[arg(long)]
-        foreign: PathBuf,
-        /// How many to send.
-        #[arg(long)]
-        count: u64,
-    },
-    /// Send genuine cookies once each.
-    Recall {
-        /// Cookies as `visitors` wrote them.
-        #[arg(long)]
-        cookies: PathBuf,
-    },
-    /// Send without a cookie, each from an address of its own.
-    Flood {
-        /// Hits of how many.
-        #[arg(long)]
-        count: u32,
-        /// How many came before: addresses and mails go on from there.
-        #[arg(long)]
-        first: u32,
-        /// Each says who it is, with a mail address of its own.
-        #[arg(long)]
-        identify: bool,
-    },
-    /// Send visits of known visitors, ten hits each, every fourth visitor with a name.
-    History {
-        /// Cookies as `visitors` wrote them.
-        #[arg(long)]
-        cookies: PathBuf,
-        /// Visits.
-        #[arg(long)]
-        visits: u64,
-        /// How many came before: visitors and hits go on from there.
-        #[arg(long)]
-        first: u64,
-    },
-    /// Browse until standard input ends, through any number of crashes, and write down what was
-    /// acknowledged and what the receiver was told.
-    Browse {
-        /// Where the receiver listens; without it somebody else takes the webhooks.
-        #[arg(long)]
-        receiver: Option<SocketAddr>,
-        /// Where the account is written, tab-separated.
-        #[arg(long)]
-        out: PathBuf,
-        /// Hits a second, at most.
-        #[arg(long, default_value_t = 3_000)]
-        rate: u32,
-    },
-    /// Make leads cross the line at a steady rate, and time their webhooks.
-    Alerts {
-        /// Where the receiver listens.
-        #[arg(long)]
-        receiver: SocketAddr,
-        /// How many leads.
-        #[arg(long)]
-        crossings: usize,
-        /// How many came before: mails go on from there.
-        #[arg(long, default_value_t = 0)]
-        first: usize,
-        /// How many a second.
-        #[arg(long, default_value_t = 100)]
-        rate: u32,
-    },
-    /// Send hits of known visitors on a schedule, and time their answers from when they were due.
-    Steady {
-        /// Cookies as `visitors` wrote them.
-        #[arg(long)]
-        cookies: PathBuf,
-        /// Hits a second.
-        #[arg(long)]
-        rate: u32,
-        /// For how long.
-        #[arg(long)]
-        seconds: u32,
-    },
-    /// Take webhooks until standard input ends, well or badly, and write each down.
-    Receive {
-        /// How and where: good, slow_to_take, hanging, resetting or endless, "=", an address.
-        #[arg(long = "receiver", required = true)]
-        receivers: Vec<receive::Place>,
-        /// Where they are written, tab-separated.
-        #[arg(long)]
-        out: PathBuf,
-    },
-}
-
-/// Why a command could not do its work.
-#[derive(Debug)]
-enum Failure {
-    /// A file or socket of ours.
-    Io(std::io::Error),
-    /// The server answered with something else than it should have.
-    Answer(String),
-    /// A file does not hold what it should.
-    Input(&'static str),
-}
-
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Failure {
-        Failure::Io(error)
-    }
-}
-
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Io(error) => error.fmt(f),
-            Self::Answer(what) => write!(f, "the server answered {what}"),
-            Self::Input(what) => f.write_str(what),
-        }
-    }
+/// What is left to say when it has ended.
+enum Outcome {
+    /// Every objective was met.
+    Met,
+    /// One was missed.
+    Missed,
+    /// The generator could not keep its schedule.
+    Invalid,
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
-        Ok(found) => {
-            println!("{found}");
-            ExitCode::SUCCESS
+    let done = match Cli::parse().verb {
+        Verb::Run(run) => run::run(&run),
+        Verb::Search(search) => search::run(&search),
+        Verb::Replay(replay) => run::replay(&replay),
+        Verb::Sink { listen, secrets } => sink::run(listen, &secrets),
+        Verb::Merge { reports, output } => merge::run(&reports, &output),
+        Verb::Compare { before, after, seed, json } => compare::run(&before, &after, seed, json),
+        Verb::Probe { target, seed, command } => {
+            let found = probe::run(command, target, seed).map_err(|failure| failure.to_string());
+            found.map(|found| {
+                println!("{found}");
+                Outcome::Met
+            })
         }
-        Err(failure) => {
-            eprintln!("mikomi-loadtest: {failure}");
-            ExitCode::FAILURE
+    };
+    match done {
+        Ok(Outcome::Met) => ExitCode::SUCCESS,
+        Ok(Outcome::Missed) => ExitCode::from(1),
+        Ok(Outcome::Invalid) => ExitCode::from(3),
+        Err(why) => {
+            eprintln!("mikomi-loadtest: {why}");
+            ExitCode::from(4)
         }
-    }
-}
-
-fn run(cli: Cli) -> Result<Value, Failure> {
-    let (target, seed) = (cli.target, cli.seed);
-    match cli.command {
-        Command::Visitors { count, out } => visitors::make(target, count, &out),
-        Command::Pixel { cookies, other_cookie, connections, warm_ms, count_ms, pids } => {
-            let times = (Duration::from_millis(warm_ms), Duration::from_millis(count_ms));
-            let cookies = visitors::read(&cookies)?;
-            pixel::run(target, &cookies, &other_cookie, connections, times, &pids, seed)
-        }
-        Command::Forge { genuine, foreign, count } => {
-            let (genuine, foreign) = (visitors::read(&genuine)?, visitors::read(&foreign)?);
-            forge::run(target, genuine, foreign, count, seed)
-        }
-        Command::Recall { cookies } => forge::recall(target, visitors::read(&cookies)?),
-        Command::Flood { count, first, identify } => flood::run(target, first, count, identify),
-        Command::History { cookies, visits, first } => {
-            history::run(target, visitors::read(&cookies)?, (first, visits), seed)
-        }
-        Command::Browse { receiver, out, rate } => browse::run(target, receiver, &out, rate, seed),
-        Command::Alerts { receiver, crossings, first, rate } => {
-            let leads = alerts::Leads { first, count: crossings };
-            alerts::run(target, receiver, leads, rate)
-        }
-        Command::Steady { cookies, rate, seconds } => {
-            steady::run(target, visitors::read(&cookies)?, rate, seconds, seed)
-        }
-        Command::Receive { receivers, out } => receive::run(&receivers, &out),
     }
 }

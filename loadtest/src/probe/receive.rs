@@ -15,8 +15,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::net::sockopt::set_socket_linger;
 use serde_json::{Value, json};
 
-use crate::Failure;
-use crate::http;
+use super::Failure;
+use super::http;
 
 /// Times the receiver that is slow to take a message answers 500 to it before it takes it.
 const REFUSALS: u32 = 3;

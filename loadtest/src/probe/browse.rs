@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::Failure;
-use crate::client::Client;
-use crate::http;
+use super::Failure;
+use super::client::Client;
+use super::http;
+use super::told::{self, Told};
 use crate::random::Random;
-use crate::sink::{self, Told};
 
 /// Browsers at once, each on a connection of its own.
 const BROWSERS: usize = 16;
@@ -199,7 +199,7 @@ pub fn run(
     rate: u32,
     seed: u64,
 ) -> Result<Value, Failure> {
-    let told = receiver.map(sink::listen).transpose()?;
+    let told = receiver.map(told::listen).transpose()?;
     let shared = Arc::new(Shared {
         stop: AtomicBool::new(false),
         hits: AtomicU64::new(0),

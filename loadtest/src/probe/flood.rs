@@ -4,9 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde_json::Value;
 
-use crate::Failure;
-use crate::drive::{Talk, drive};
-use crate::http::{self, Answer};
+use super::Failure;
+use super::drive::{Talk, drive};
+use super::http::{self, Answer};
 
 const CONNECTIONS: usize = 64;
 

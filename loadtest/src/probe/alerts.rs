@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::Failure;
-use crate::client::Client;
-use crate::http;
-use crate::sink::{self, Told};
-use crate::steady::quantiles;
+use super::Failure;
+use super::client::Client;
+use super::http;
+use super::steady::quantiles;
+use super::told::{self, Told};
 
 /// Threads that prepare and send, each on a connection of its own: more than are ever in flight
 /// at once unless the server stalls.
@@ -162,7 +162,7 @@ pub fn run(
     if crossings == 0 || rate == 0 {
         return Err(Failure::Input("there must be crossings and a rate"));
     }
-    let told = sink::listen(receiver)?;
+    let told = told::listen(receiver)?;
     let cookies = Arc::new(prepare_all(target, leads)?);
     let next = Arc::new(AtomicUsize::new(0));
     let schedule = (Instant::now() + Duration::from_millis(200), Duration::from_secs(1) / rate);

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::Failure;
-use crate::drive::{Talk, drive};
-use crate::http::{AGENT, Answer};
+use super::Failure;
+use super::drive::{Talk, drive};
+use super::http::{AGENT, Answer};
 use crate::random::Random;
 
 /// Bytes of a request: what a browser sends with the cookies of other tools beside ours.

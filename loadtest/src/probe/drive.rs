@@ -11,7 +11,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use serde_json::{Value, json};
 
-use crate::http::Answer;
+use super::http::Answer;
 
 /// How long a server may keep everybody waiting.
 const SILENCE_MAX: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };

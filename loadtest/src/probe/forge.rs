@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use crate::Failure;
-use crate::drive::{Talk, drive};
-use crate::http::{self, Answer};
+use super::Failure;
+use super::drive::{Talk, drive};
+use super::http::{self, Answer};
 use crate::random::Random;
 
 const CONNECTIONS: usize = 64;

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::http::Answer;
+use super::http::Answer;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 

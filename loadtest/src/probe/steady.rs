@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::Failure;
-use crate::client::Client;
-use crate::http;
+use super::Failure;
+use super::client::Client;
+use super::http;
 use crate::random::Random;
 
 /// Connections, a thread each: more than are ever in flight at once unless the server stalls.

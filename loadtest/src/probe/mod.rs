@@ -1,0 +1,236 @@
+//! Probes: what `./measure` needs of a client besides load on a schedule. Load at little cost,
+//! forged cookies, a witness of kills, and receivers of webhooks, good ones and bad ones. Each
+//! prints what it saw as one line of JSON; judging it is left to `./measure`.
+
+mod alerts;
+mod browse;
+mod client;
+mod drive;
+mod flood;
+mod forge;
+mod history;
+pub mod http;
+mod pixel;
+mod receive;
+mod steady;
+mod stub;
+mod told;
+mod visitors;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde_json::Value;
+
+/// The probes.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Visit so often that this many visitors are known, and write their cookies, one a line.
+    Visitors {
+        /// How many.
+        #[arg(long)]
+        count: usize,
+        /// Where their cookies are written.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Send hits of known visitors as fast as they are answered, for some seconds.
+    Pixel {
+        /// Cookies as `visitors` wrote them.
+        #[arg(long)]
+        cookies: PathBuf,
+        /// Another cookie that every request carries.
+        #[arg(long, default_value = "")]
+        other_cookie: String,
+        /// Connections kept open, one request in flight on each.
+        #[arg(long, default_value_t = 256)]
+        connections: usize,
+        /// Milliseconds before counting begins.
+        #[arg(long)]
+        warm_ms: u64,
+        /// Milliseconds counted.
+        #[arg(long)]
+        count_ms: u64,
+        /// Processes whose CPU time is counted.
+        #[arg(long, value_delimiter = ',')]
+        pids: Vec<u32>,
+    },
+    /// Send edited, foreign and invented cookies.
+    Forge {
+        /// Genuine cookies of this installation.
+        #[arg(long)]
+        genuine: PathBuf,
+        /// Genuine cookies of another one.
+        #[arg(long)]
+        foreign: PathBuf,
+        /// How many to send.
+        #[arg(long)]
+        count: u64,
+    },
+    /// Send genuine cookies once each.
+    Recall {
+        /// Cookies as `visitors` wrote them.
+        #[arg(long)]
+        cookies: PathBuf,
+    },
+    /// Send without a cookie, each from an address of its own.
+    Flood {
+        /// Hits of how many.
+        #[arg(long)]
+        count: u32,
+        /// How many came before: addresses and mails go on from there.
+        #[arg(long)]
+        first: u32,
+        /// Each says who it is, with a mail address of its own.
+        #[arg(long)]
+        identify: bool,
+    },
+    /// Send visits of known visitors, ten hits each, every fourth visitor with a name.
+    History {
+        /// Cookies as `visitors` wrote them.
+        #[arg(long)]
+        cookies: PathBuf,
+        /// Visits.
+        #[arg(long)]
+        visits: u64,
+        /// How many came before: visitors and hits go on from there.
+        #[arg(long)]
+        first: u64,
+    },
+    /// Browse until standard input ends, through any number of crashes, and write down what was
+    /// acknowledged and what the receiver was told.
+    Browse {
+        /// Where the receiver listens; without it somebody else takes the webhooks.
+        #[arg(long)]
+        receiver: Option<SocketAddr>,
+        /// Where the account is written, tab-separated.
+        #[arg(long)]
+        out: PathBuf,
+        /// Hits a second, at most.
+        #[arg(long, default_value_t = 3_000)]
+        rate: u32,
+    },
+    /// Make leads cross the line at a steady rate, and time their webhooks.
+    Alerts {
+        /// Where the receiver listens.
+        #[arg(long)]
+        receiver: SocketAddr,
+        /// How many leads.
+        #[arg(long)]
+        crossings: usize,
+        /// How many came before: mails go on from there.
+        #[arg(long, default_value_t = 0)]
+        first: usize,
+        /// How many a second.
+        #[arg(long, default_value_t = 100)]
+        rate: u32,
+    },
+    /// Send hits of known visitors on a schedule, and time their answers from when they were due.
+    Steady {
+        /// Cookies as `visitors` wrote them.
+        #[arg(long)]
+        cookies: PathBuf,
+        /// Hits a second.
+        #[arg(long)]
+        rate: u32,
+        /// For how long.
+        #[arg(long)]
+        seconds: u32,
+    },
+    /// Answer every request, in a known way, until standard input ends.
+    Stub {
+        /// Where to listen.
+        #[arg(long)]
+        listen: SocketAddr,
+        /// Stalls so long...
+        #[arg(long, default_value_t = 0)]
+        stall_ms: u64,
+        /// ...at the beginning of every so many milliseconds: what arrives then is answered after.
+        #[arg(long, default_value_t = 10_000)]
+        every_ms: u64,
+        /// Requests a second that it is able to answer, with a queue in front; without it, all.
+        #[arg(long)]
+        capacity: Option<u32>,
+        /// How long each takes besides.
+        #[arg(long, default_value_t = 0)]
+        delay_ms: u64,
+    },
+    /// Take webhooks until standard input ends, well or badly, and write each down.
+    Receive {
+        /// How and where: good, slow_to_take, hanging, resetting or endless, "=", an address.
+        #[arg(long = "receiver", required = true)]
+        receivers: Vec<receive::Place>,
+        /// Where they are written, tab-separated.
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
+
+/// Why a probe could not do its work.
+#[derive(Debug)]
+pub enum Failure {
+    /// A file or socket of ours.
+    Io(std::io::Error),
+    /// The server answered with something else than it should have.
+    Answer(String),
+    /// A file does not hold what it should.
+    Input(&'static str),
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Failure {
+        Failure::Io(error)
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io(error) => error.fmt(f),
+            Self::Answer(what) => write!(f, "the server answered {what}"),
+            Self::Input(what) => f.write_str(what),
+        }
+    }
+}
+
+/// Runs one; all that it draws follows from the seed.
+pub fn run(command: Command, target: SocketAddr, seed: u64) -> Result<Value, Failure> {
+    match command {
+        Command::Visitors { count, out } => visitors::make(target, count, &out),
+        Command::Pixel { cookies, other_cookie, connections, warm_ms, count_ms, pids } => {
+            let times = (Duration::from_millis(warm_ms), Duration::from_millis(count_ms));
+            let cookies = visitors::read(&cookies)?;
+            pixel::run(target, &cookies, &other_cookie, connections, times, &pids, seed)
+        }
+        Command::Forge { genuine, foreign, count } => {
+            let (genuine, foreign) = (visitors::read(&genuine)?, visitors::read(&foreign)?);
+            forge::run(target, genuine, foreign, count, seed)
+        }
+        Command::Recall { cookies } => forge::recall(target, visitors::read(&cookies)?),
+        Command::Flood { count, first, identify } => flood::run(target, first, count, identify),
+        Command::History { cookies, visits, first } => {
+            history::run(target, visitors::read(&cookies)?, (first, visits), seed)
+        }
+        Command::Browse { receiver, out, rate } => browse::run(target, receiver, &out, rate, seed),
+        Command::Alerts { receiver, crossings, first, rate } => {
+            let leads = alerts::Leads { first, count: crossings };
+            alerts::run(target, receiver, leads, rate)
+        }
+        Command::Steady { cookies, rate, seconds } => {
+            steady::run(target, visitors::read(&cookies)?, rate, seconds, seed)
+        }
+        Command::Stub { listen, stall_ms, every_ms, capacity, delay_ms } => {
+            let ms = Duration::from_millis;
+            let manner = stub::Manner {
+                stall: ms(stall_ms),
+                every: ms(every_ms.max(1)),
+                one: capacity.map_or(Duration::ZERO, |it| Duration::from_secs(1) / it.max(1)),
+                delay: ms(delay_ms),
+            };
+            stub::run(listen, manner)
+        }
+        Command::Receive { receivers, out } => receive::run(&receivers, &out),
+    }
+}
