@@ -59,6 +59,9 @@ pub trait DiskFile: Send + Sync {
 
     /// Forgets cached pages, so that what is read next comes from the disk. A wish.
     fn drop_cache(&self);
+
+    /// Begins to read all of it into the cache, for whoever is about to. A wish.
+    fn read_ahead(&self) {}
 }
 
 /// A directory of the operating system.
@@ -209,6 +212,10 @@ impl DiskFile for RealFile {
     fn drop_cache(&self) {
         forget_pages(&self.file);
     }
+
+    fn read_ahead(&self) {
+        ask_for_pages(&self.file);
+    }
 }
 
 /// Reserves the blocks themselves. Where the file system cannot, only the size is set, and a full
@@ -246,6 +253,17 @@ fn forget_pages(file: &File) {
 
 #[cfg(not(target_os = "linux"))]
 fn forget_pages(_file: &File) {}
+
+#[cfg(target_os = "linux")]
+fn ask_for_pages(file: &File) {
+    use rustix::fs::{Advice, fadvise};
+
+    // Whoever is not heard reads at the disk's pace.
+    let _ = fadvise(file, 0, None, Advice::WillNeed);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn ask_for_pages(_file: &File) {}
 
 /// Reads a whole file. The zeros at its end may be cut off meanwhile, beside a process that writes.
 pub fn read_all(file: &dyn DiskFile) -> io::Result<Vec<u8>> {

@@ -197,7 +197,7 @@ impl Recovery<'_> {
         let (journal, found) = in_stages(
             |each| self.open_journal(from.next(), each),
             follow,
-            |record, position| engine.evolve(&record, position),
+            |record, position| engine.evolve(record, position),
         )?;
         if let Some((position, why)) = failed {
             return Err(Failed::Start(StartError::Record(position, why)));

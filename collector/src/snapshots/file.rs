@@ -407,6 +407,11 @@ impl Snapshot {
         &self.parts
     }
 
+    /// Has the disk begin with all of it, for whoever reads it part by part.
+    pub fn read_ahead(&self) {
+        self.file.read_ahead();
+    }
+
     /// A part's bytes, aligned, its checksum verified.
     pub fn read(&self, part: &Part) -> Result<AlignedVec, Fault> {
         let mut head = [0; PART_HEADER_BYTES];

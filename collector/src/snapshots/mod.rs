@@ -257,6 +257,7 @@ pub fn restore(
     engine: &Engine,
     open: impl Fn(LeadId, &[u8]) -> Option<Vec<u8>> + Sync,
 ) -> Result<(), Fault> {
+    snapshot.read_ahead();
     let catalog = snapshot.only(Kind::Catalog)?.ok_or(Fault::Parts)?;
     engine.restore_catalog(load_catalog(&catalog)?);
     let unseal = |lead: LeadId, sealed: &[u8]| attributes_of(open(lead, sealed));
