@@ -17,6 +17,8 @@ HEADER, BATCH_HEADER, KEY_ENTRY = 64, 40, 44
 # A Tuesday; every day brings the same number of visits of ten hits.
 START_MS = 1_780_000_000_000
 TABLE = []
+# Whoever has it is told where their hits stand.
+TOKEN = "load-token-of-a-measurement-0001"
 
 
 def crc32c(data, crc=0):
@@ -156,7 +158,7 @@ class Planting:
             ("segment_missing", missing),
             ("segment_name", swapped),
             ("batch_header", lambda: self.flip(middle, two)),
-            ("batch_length", lambda: self.patch(middle, two + 6, b"\x7f")),
+            ("batch_length", lambda: self.patch(middle, two + 7, b"\x7f")),
             ("batch_checksum", lambda: self.flip(middle, two + 8)),
             ("batch_checksum", lambda: self.flip(middle, two + BATCH_HEADER + 9)),
             ("batch_missing", lambda: self.patch(middle, two, bytes(two_size))),
@@ -170,6 +172,19 @@ class Planting:
             ("erased_entry", lambda: self.new(data / "keys" / "erased.log", bytes(erased))),
             ("token", lambda: self.new(tokens, tokens.read_bytes() + b"no hash\n")),
         ]
+
+
+def check_receipts(server, path):
+    """All of them held against the disk, and then some that nobody was given."""
+    _, proved = judged(server, "--no-replay", "--receipts", str(path))
+    sound = path.read_text().split()[0]
+    forged = path.with_name("forged")
+    middle = len(sound) // 2
+    other = "0" if sound[middle] != "0" else "1"
+    forged.write_text("\n".join([
+        sound[:middle] + other + sound[middle + 1:], sound[:-1], sound + "0", "no receipt at all"]))
+    _, said = judged(server, "--no-replay", "--receipts", str(forged))
+    return proved, [it["name"] for it in said["problems"] if it["name"].startswith("receipt")]
 
 
 def judged(server, *arguments):
@@ -201,13 +216,20 @@ def fill(server, folder, hits, visitors, days):
 def verify(options):
     """planted corruptions in a data folder, each to be found by name, and none in a healthy one"""
     hits, visitors, days = (200_000, 5_000, 8) if options.short else (5_000_000, 100_000, 30)
+    count = 20_000 if options.short else 1_000_000
     build("collector", "loadtest")
     with work_folder() as folder:
-        with Server(folder / "server", NO_RATES, clock_ms=START_MS) as server:
-            fill(server, folder, hits, visitors, days)
+        environment = {**NO_RATES, "LOAD_TOKEN": TOKEN,
+                       "MIKOMI__collector__load_token_env": "LOAD_TOKEN"}
+        receipts = folder / "receipts"
+        with Server(folder / "server", environment, clock_ms=START_MS) as server:
+            known = fill(server, folder, hits, visitors, days)
+            taken = load(server.port, "--seed", SEED, "receipts", "--cookies", known,
+                         "--count", count, "--token", TOKEN, "--out", receipts)["receipts"]
             drained(server)
             beside, running = judged(server, "--no-replay")
         status, healthy = judged(server)
+        proved, wrong = check_receipts(server, receipts)
         planting = Planting(server.data)
         found = []
         for name, plant in planting.all():
@@ -225,13 +247,19 @@ def verify(options):
     for name, named, instead in found:
         if not named:
             print(f"         {name} was not found; {instead} was")
-    count = sum(named for _, named, _ in found)
+    print(f"         {taken:,} receipts: {proved['receipts']:,} proved in "
+          f"{proved['took_ms'] / 1e3:.1f} s; of 4 that are no acknowledgement of ours "
+          f"{len(wrong)} named: {', '.join(sorted(wrong))}")
+    named = sum(named for _, named, _ in found)
     return verdict(
         ("nothing is wrong in a healthy folder", status == 0 and healthy["wrong"] == 0),
         ("nor beside the server that runs", beside == 0 and running["wrong"] == 0),
         (f"every record was looked at ({hits:,} hits)", healthy["records"] >= hits),
-        (f"every planted corruption is found by its name ({count} of {len(found)})",
-         count == len(found) and count >= 20),
+        (f"every planted corruption is found by its name ({named} of {len(found)})",
+         named == len(found) and named >= 20),
+        (f"each of {count:,} receipts is proved on the disk",
+         taken == proved["receipts"] == count and proved["wrong"] == 0),
+        ("and none that was changed, or is of a record that is not there", len(wrong) == 4),
         ("and nothing once it is put back", again == 0 and after["wrong"] == 0),
     )
 

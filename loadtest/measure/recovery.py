@@ -8,7 +8,8 @@ import threading
 import time
 
 from measure.common import (
-    NO_RATES, SEED, CannotMeasure, Server, binary, build, load, verdict, work_folder)
+    NO_RATES, SEED, UNCLEAR, CannotMeasure, Server, binary, build, load, loadtest, pinned, verdict,
+    work_folder)
 
 # None but those that are asked for; and as many visitors as the folder has.
 BY_HAND = {
@@ -21,6 +22,27 @@ BY_HAND = {
     "RUST_LOG": "info",
 }
 GB = 1e9
+# What the load client ends with where it could not keep its schedule.
+INVALID = 3
+# Page views by the pixel alone, of people who come equally often.
+PEOPLE = """
+site = "demo"
+[visitors]
+count = 12000
+exponent = 0.0
+[requests]
+pixel = 1.0
+beacon = 0.0
+batch = 0.0
+[visits]
+stays = 0.0
+events = 0.0
+forms = 0.0
+[noise]
+duplicates = 0.0
+late = 0.0
+robots = 0.0
+"""
 
 
 def seed(folder, visitors, *more):
@@ -141,45 +163,62 @@ class Taking:
         self.thread.join()
 
 
+def half(server, folder, rate, seconds, seed):
+    """The page views of 12,000 people who come back, on a schedule; what the client reports."""
+    people, report = folder / "people.toml", folder / "report.json"
+    people.write_text(PEOPLE)
+    command = loadtest(
+        "run", "--url", f"http://127.0.0.1:{server.port}", "--scenario", people, "--quiet",
+        "--load", f"{rate} for {seconds}s", "--warm", "4s", "--connections", 64, "--threads", 1,
+        "--seed", seed, "--json", report)
+    done = subprocess.run(pinned(1, command), stdout=subprocess.DEVNULL, timeout=900)
+    if done.returncode not in (0, INVALID):
+        raise CannotMeasure(f"the load client ended with {done.returncode}")
+    return json.loads(report.read_text())
+
+
 def snapshot(options):
     """what taking snapshots costs whoever sends hits meanwhile, at half of the full load"""
     visitors, rounds, seconds = (200_000, 2, 5) if options.short else (5_000_000, 5, 20)
     build("benches", "collector", "loadtest")
+    found, taken = {"without": [], "with": []}, []
     with work_folder() as folder:
-        server = Server(folder, BY_HAND)
+        # The server on one processor, whoever loads it on the other: what is slow is the server.
+        server = Server(folder, BY_HAND, core=0)
         seed(server.data, visitors)
         cookies = folder / "cookies"
         with server:
             load(server.port, "visitors", "--count", 12_000, "--out", cookies)
             full = load(server.port, "pixel", "--cookies", cookies, "--connections", 64,
-                        "--warm-ms", 1_000, "--count-ms", 4_000)["hits_per_s"]
+                        "--warm-ms", 1_000, "--count-ms", 4_000, core=1)["hits_per_s"]
             rate = int(full / 2)
             print(f"         {visitors:,} visitors; full load {full:,.0f} hits/s, half is {rate:,}")
-            found = {"without": [], "with": []}
-            taken = []
             for number in range(rounds):
-                steady = ("steady", "--cookies", cookies, "--rate", rate, "--seconds", seconds)
-                calm = load(server.port, "--seed", SEED + 2 * number, *steady)
+                found["without"].append(half(server, folder, rate, seconds, SEED + 2 * number))
                 with Taking(server) as taking:
-                    busy = load(server.port, "--seed", SEED + 2 * number + 1, *steady)
+                    found["with"].append(
+                        half(server, folder, rate, seconds, SEED + 2 * number + 1))
                 taken += taking.taken
-                found["without"].append(calm)
-                found["with"].append(busy)
-    failed = sum(each["failed"] for runs in found.values() for each in runs)
     for name, runs in found.items():
-        shown = {it: statistics.median(each["response_ms"][it] for each in runs)
+        shown = {it: statistics.median(each["response"][f"{it}_us"] for each in runs) / 1000
                  for it in ("p50", "p99", "p999")}
-        late = statistics.median(each["schedule_late_ms"]["p99"] for each in runs)
+        lag = statistics.median(each["generator"]["lag"]["p99_us"] for each in runs) / 1000
         print(f"         {name:8} p50 {shown['p50']:.2f}, p99 {shown['p99']:.2f}, p99.9 "
-              f"{shown['p999']:.2f} ms; sent late at p99 by {late:.2f} ms")
-    ratios = sorted(busy["response_ms"]["p999"] / calm["response_ms"]["p999"]
+              f"{shown['p999']:.2f} ms; the client was late at p99 by {lag:.2f} ms")
+    ratios = sorted(busy["response"]["p999_us"] / calm["response"]["p999_us"]
                     for calm, busy in zip(found["without"], found["with"]))
     ratio = statistics.median(ratios)
     print(f"figure   {len(taken)} snapshots of {taken[0]['bytes'] / GB:.3f} GB in "
           f"{statistics.median(it['took_ms'] for it in taken) / 1000:.1f} s each; p99.9 with / "
           f"without: {ratio:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
-    return verdict(
-        ("every hit was acknowledged", failed == 0),
+    runs = found["without"] + found["with"]
+    outcome = verdict(
+        ("every hit was acknowledged", all(it["requests"]["errors"] == 0 for it in runs)),
         ("snapshots were taken meanwhile", len(taken) >= rounds),
         ("p99.9 at most 2.0 times that without", ratio <= 2.0),
     )
+    late = [reason for it in runs for reason in it["invalid"]]
+    if late:
+        print(f"         the client could not keep its schedule: {late[0]}")
+        return UNCLEAR
+    return outcome

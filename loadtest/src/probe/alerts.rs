@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 use super::Failure;
 use super::client::Client;
 use super::http;
-use super::steady::quantiles;
 use super::told::{self, Told};
 
 /// Threads that prepare and send, each on a connection of its own: more than are ever in flight
@@ -194,4 +193,17 @@ pub fn run(
         "click_to_answer_ms": quantiles(sent.iter().flatten().map(|one| one.answered).collect()),
         "schedule_late_ms": quantiles(sent.iter().flatten().map(|one| one.late).collect()),
     }))
+}
+
+/// Exact ones in milliseconds, by nearest rank.
+fn quantiles(mut times: Vec<Duration>) -> Value {
+    times.sort_unstable();
+    let at = |share: f64| {
+        let rank = (share * times.len() as f64).ceil() as usize;
+        let time = times.get(rank.saturating_sub(1)).copied().unwrap_or_default();
+        time.as_secs_f64() * 1_000.0
+    };
+    json!({
+        "p50": at(0.5), "p90": at(0.9), "p99": at(0.99), "p999": at(0.999), "max": at(1.0),
+    })
 }

@@ -45,6 +45,11 @@ impl<'a> Answer<'a> {
         (200..300).contains(&self.status)
     }
 
+    /// One of its headers.
+    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
+        header(self.head, name)
+    }
+
     /// The value that it gives to the visitor cookie.
     pub fn visitor_cookie(&self) -> Option<&'a str> {
         let lines = lines(self.head).filter_map(|line| value(line, "set-cookie"));

@@ -11,8 +11,8 @@ mod forge;
 mod history;
 pub mod http;
 mod pixel;
+mod receipts;
 mod receive;
-mod steady;
 mod stub;
 mod told;
 mod visitors;
@@ -127,18 +127,6 @@ pub enum Command {
         #[arg(long, default_value_t = 100)]
         rate: u32,
     },
-    /// Send hits of known visitors on a schedule, and time their answers from when they were due.
-    Steady {
-        /// Cookies as `visitors` wrote them.
-        #[arg(long)]
-        cookies: PathBuf,
-        /// Hits a second.
-        #[arg(long)]
-        rate: u32,
-        /// For how long.
-        #[arg(long)]
-        seconds: u32,
-    },
     /// Answer every request, in a known way, until standard input ends.
     Stub {
         /// Where to listen.
@@ -156,6 +144,21 @@ pub enum Command {
         /// How long each takes besides.
         #[arg(long, default_value_t = 0)]
         delay_ms: u64,
+    },
+    /// Send hits of known visitors and write down the receipts that are asked for, one a line.
+    Receipts {
+        /// Cookies as `visitors` wrote them.
+        #[arg(long)]
+        cookies: PathBuf,
+        /// How many hits.
+        #[arg(long)]
+        count: u64,
+        /// The collector's load token.
+        #[arg(long)]
+        token: String,
+        /// Where the receipts are written.
+        #[arg(long)]
+        out: PathBuf,
     },
     /// Take webhooks until standard input ends, well or badly, and write each down.
     Receive {
@@ -218,9 +221,6 @@ pub fn run(command: Command, target: SocketAddr, seed: u64) -> Result<Value, Fai
             let leads = alerts::Leads { first, count: crossings };
             alerts::run(target, receiver, leads, rate)
         }
-        Command::Steady { cookies, rate, seconds } => {
-            steady::run(target, visitors::read(&cookies)?, rate, seconds, seed)
-        }
         Command::Stub { listen, stall_ms, every_ms, capacity, delay_ms } => {
             let ms = Duration::from_millis;
             let manner = stub::Manner {
@@ -230,6 +230,9 @@ pub fn run(command: Command, target: SocketAddr, seed: u64) -> Result<Value, Fai
                 delay: ms(delay_ms),
             };
             stub::run(listen, manner)
+        }
+        Command::Receipts { cookies, count, token, out } => {
+            receipts::run(target, visitors::read(&cookies)?, (count, &token), &out, seed)
         }
         Command::Receive { receivers, out } => receive::run(&receivers, &out),
     }
