@@ -17,7 +17,7 @@ use crate::id::{LeadId, Position, VisitorId};
 use crate::lead::{Lead, Unseal};
 use crate::record::{Body, Published, Record};
 use crate::time::Timestamp;
-use crate::visitor::AtRest;
+use crate::visitor::{AtRest, Visitor};
 use crate::wire::WireError;
 
 /// Bytes of a slot's entries at most: places in them are 32 bits. Five hundred times what twenty
@@ -160,11 +160,12 @@ impl<'a> SlotReader<'a> {
         mut visitor: impl FnMut(VisitorId, AtRest),
         mut lead: impl FnMut(LeadId, Lead),
     ) -> Result<(), SnapshotError> {
-        let mut from = 0;
+        let (mut from, mut room) = (0, Visitor::default());
         for place in self.0.visitors.iter() {
             let id = u128::from(place.high.to_native()) << 64 | u128::from(place.low.to_native());
             let id = VisitorId(id);
-            visitor(id, AtRest::read(id, self.entry(&mut from, place.end.to_native())?)?);
+            let entry = self.entry(&mut from, place.end.to_native())?;
+            visitor(id, AtRest::read(id, entry, &mut room)?);
         }
         for place in self.0.leads.iter() {
             let id = LeadId(place.id.to_native());

@@ -20,9 +20,10 @@ pub struct AtRest(Box<[u8]>);
 const GROWTH: usize = 96;
 
 impl AtRest {
-    /// Bytes that somebody else kept, if they are a visitor's.
-    pub fn read(id: VisitorId, bytes: &[u8]) -> Read<AtRest> {
-        Visitor::load(id, bytes)?;
+    /// Bytes that somebody else kept, if they are a visitor's. `room` is for finding out: who is
+    /// in it goes, and what it has of memory is used again.
+    pub(crate) fn read(id: VisitorId, bytes: &[u8], room: &mut Visitor) -> Read<AtRest> {
+        room.reload(id, bytes)?;
         Ok(AtRest(bytes.into()))
     }
 
@@ -125,16 +126,35 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_visitor_s_are_refused() {
-        assert!(AtRest::read(ID, &[]).is_err());
+    fn bytes_that_are_no_visitor_s_are_refused_whoever_was_looked_at_before() {
+        let mut room = Visitor::default();
+        assert!(AtRest::read(ID, &[], &mut room).is_err());
         let mut visitor = Visitor { hits: 3, ..Visitor::default() };
         visitor.last_position = Position(1);
         let at_rest = laid(&visitor);
         let bytes = at_rest.bytes();
-        assert_eq!(AtRest::read(ID, bytes), Ok(at_rest.clone()));
         for end in 0..bytes.len() {
-            assert!(AtRest::read(ID, &bytes[..end]).is_err(), "{end} bytes");
+            assert!(AtRest::read(ID, &bytes[..end], &mut room).is_err(), "{end} bytes");
         }
-        assert!(AtRest::read(ID, &[bytes, &[0]].concat()).is_err());
+        assert!(AtRest::read(ID, &[bytes, &[0]].concat(), &mut room).is_err());
+        assert_eq!(AtRest::read(ID, bytes, &mut room), Ok(at_rest.clone()));
+    }
+
+    #[test]
+    fn whoever_is_read_into_the_room_of_another_has_nothing_of_theirs() {
+        let mut rich = Visitor { hits: 9, pages: 4, shared: true, ..Visitor::default() };
+        rich.last_position = Position(8);
+        rich.erased = Position(5);
+        rich.erased_at = Timestamp(6);
+        rich.rows = vec![crate::ledger::Row::default(); 3];
+        rich.named = vec![(crate::id::LeadId(1 << 62), Timestamp(3))];
+        rich.trail.past = vec![crate::visitor::Stretch::default(); 2];
+        let mut poor = Visitor { hits: 1, ..Visitor::default() };
+        poor.last_position = Position(2);
+        let mut room = Visitor::default();
+        for visitor in [&rich, &poor, &rich, &poor] {
+            room.reload(ID, laid(visitor).bytes()).unwrap();
+            assert_eq!(&room, visitor);
+        }
     }
 }

@@ -6,7 +6,7 @@ use crate::session::Session;
 use crate::time::Timestamp;
 use crate::wire::{Context, Read, Reader, WireError, Writer};
 
-use super::{Given, HitId, Mark, OpenPage, Stretch, Trail, Visitor};
+use super::{Given, HitId, Mark, OpenPage, Stretch, Visitor};
 
 /// What stands in front: all that is asked of a visitor who is left asleep.
 pub(super) struct Fields {
@@ -105,60 +105,74 @@ impl Visitor {
 
     /// Reads what [`Visitor::save`] wrote.
     pub(crate) fn load(id: VisitorId, bytes: &[u8]) -> Read<Visitor> {
-        let reader = Reader { rest: bytes, context: Context::default() };
-        reader.whole(|reader| Visitor::read(id, reader))
+        let mut visitor = Visitor::default();
+        visitor.reload(id, bytes)?;
+        Ok(visitor)
     }
 
-    fn read(id: VisitorId, reader: &mut Reader<'_>) -> Read<Visitor> {
+    /// The same into a visitor whose lists have room already. After an error it is nobody's.
+    pub(crate) fn reload(&mut self, id: VisitorId, bytes: &[u8]) -> Read<()> {
+        let reader = Reader { rest: bytes, context: Context::default() };
+        reader.whole(|reader| self.read(id, reader))
+    }
+
+    fn read(&mut self, id: VisitorId, reader: &mut Reader<'_>) -> Read<()> {
         reader.context.visitor = Some(id);
-        let Fields {
-            session,
-            first_seen,
-            hits,
-            pages,
-            last_when,
-            last_position,
-            bound,
-            shared,
-            erased,
-            erased_at,
-        } = Fields::read(reader)?;
-        Ok(Visitor {
-            session,
-            first_seen,
-            hits,
-            pages,
-            last_when,
-            last_position,
-            bound,
-            shared,
-            erased,
-            erased_at,
-            trail: Trail { past: reader.list(Reader::stretch)?, last: reader.stretch()? },
-            rows: reader.rows()?,
-            seen: reader.list(Reader::seen)?,
-            named: reader.list(|reader| Ok((reader.lead_id()?, reader.time()?)))?,
-            counted: reader.list(|reader| {
-                Ok(Counted {
-                    rule: RuleId(reader.number("rule")?),
-                    what: u64::from_le_bytes(reader.fixed()?),
-                    when: reader.time()?,
-                })
-            })?,
-            open_pages: reader.list(|reader| {
-                Ok(OpenPage {
-                    key: u64::from_le_bytes(reader.fixed()?),
-                    engaged_ms: reader.number("time")?,
-                    scroll: reader.byte()?,
-                })
-            })?,
-            hit_ids: reader.list(|reader| {
-                Ok(HitId {
-                    id: u64::from_le_bytes(reader.fixed()?),
-                    received: reader.time()?,
-                    position: Position(reader.varint()?),
-                })
-            })?,
+        let fields = Fields::read(reader)?;
+        // Every field by its name: nothing may be left of who was here before.
+        *self = Visitor {
+            session: fields.session,
+            first_seen: fields.first_seen,
+            hits: fields.hits,
+            pages: fields.pages,
+            last_when: fields.last_when,
+            last_position: fields.last_position,
+            bound: fields.bound,
+            shared: fields.shared,
+            erased: fields.erased,
+            erased_at: fields.erased_at,
+            trail: std::mem::take(&mut self.trail),
+            rows: std::mem::take(&mut self.rows),
+            seen: std::mem::take(&mut self.seen),
+            named: std::mem::take(&mut self.named),
+            counted: std::mem::take(&mut self.counted),
+            open_pages: std::mem::take(&mut self.open_pages),
+            hit_ids: std::mem::take(&mut self.hit_ids),
+        };
+        self.read_lists(reader)
+    }
+
+    fn read_lists(&mut self, reader: &mut Reader<'_>) -> Read<()> {
+        reader.list_into(&mut self.trail.past, |reader| {
+            let mut stretch = Stretch::default();
+            reader.stretch(&mut stretch)?;
+            Ok(stretch)
+        })?;
+        reader.stretch(&mut self.trail.last)?;
+        reader.rows_into(&mut self.rows)?;
+        reader.list_into(&mut self.seen, Reader::seen)?;
+        let named = |reader: &mut Reader<'_>| Ok((reader.lead_id()?, reader.time()?));
+        reader.list_into(&mut self.named, named)?;
+        reader.list_into(&mut self.counted, |reader| {
+            Ok(Counted {
+                rule: RuleId(reader.number("rule")?),
+                what: u64::from_le_bytes(reader.fixed()?),
+                when: reader.time()?,
+            })
+        })?;
+        reader.list_into(&mut self.open_pages, |reader| {
+            Ok(OpenPage {
+                key: u64::from_le_bytes(reader.fixed()?),
+                engaged_ms: reader.number("time")?,
+                scroll: reader.byte()?,
+            })
+        })?;
+        reader.list_into(&mut self.hit_ids, |reader| {
+            Ok(HitId {
+                id: u64::from_le_bytes(reader.fixed()?),
+                received: reader.time()?,
+                position: Position(reader.varint()?),
+            })
         })
     }
 }
@@ -210,26 +224,24 @@ impl Writer<'_> {
 }
 
 impl Reader<'_> {
-    fn stretch(&mut self) -> Read<Stretch> {
-        Ok(Stretch {
-            after: Position(self.varint()?),
-            owner: self.option(Reader::origin)?,
-            first_position: Position(self.varint()?),
-            last_position: Position(self.varint()?),
-            first_seen: self.time()?,
-            last_when: self.time()?,
-            hits: self.number("count")?,
-            pages: self.number("count")?,
-            visits: self.number("count")?,
-            marks: self.list(Reader::mark)?,
-            given: self.list(|reader| {
-                Ok(Given {
-                    step: Position(reader.varint()?),
-                    from: reader.option(Reader::origin)?,
-                    to: reader.option(Reader::origin)?,
-                    sure: reader.assurance()?,
-                })
-            })?,
+    fn stretch(&mut self, stretch: &mut Stretch) -> Read<()> {
+        stretch.after = Position(self.varint()?);
+        stretch.owner = self.option(Reader::origin)?;
+        stretch.first_position = Position(self.varint()?);
+        stretch.last_position = Position(self.varint()?);
+        stretch.first_seen = self.time()?;
+        stretch.last_when = self.time()?;
+        stretch.hits = self.number("count")?;
+        stretch.pages = self.number("count")?;
+        stretch.visits = self.number("count")?;
+        self.list_into(&mut stretch.marks, Reader::mark)?;
+        self.list_into(&mut stretch.given, |reader| {
+            Ok(Given {
+                step: Position(reader.varint()?),
+                from: reader.option(Reader::origin)?,
+                to: reader.option(Reader::origin)?,
+                sure: reader.assurance()?,
+            })
         })
     }
 

@@ -138,18 +138,30 @@ impl<'a> Reader<'a> {
         String::from_utf8(bytes).map_err(|_| WireError::NotText)
     }
 
-    pub(crate) fn list<T>(&mut self, mut read: impl FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
+    pub(crate) fn list<T>(&mut self, read: impl FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
+        let mut items = Vec::new();
+        self.list_into(&mut items, read)?;
+        Ok(items)
+    }
+
+    /// The same into a list that has room already, whose items go.
+    pub(crate) fn list_into<T>(
+        &mut self,
+        items: &mut Vec<T>,
+        mut read: impl FnMut(&mut Self) -> Read<T>,
+    ) -> Read<()> {
+        items.clear();
         let length: usize = self.number("length")?;
         // Every item takes at least a byte: a length that promises more is a lie.
         if length > self.rest.len() {
             return Err(WireError::Short);
         }
         // Exact where lists are short, and no more than the bytes justify where they are not.
-        let mut items = Vec::with_capacity(length.min(EXACT_MAX));
+        items.reserve_exact(length.min(EXACT_MAX));
         for _ in 0..length {
             items.push(read(self)?);
         }
-        Ok(items)
+        Ok(())
     }
 
     pub(crate) fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
@@ -378,7 +390,14 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn rows(&mut self) -> Read<Vec<Row>> {
-        self.list(|reader| {
+        let mut rows = Vec::new();
+        self.rows_into(&mut rows)?;
+        Ok(rows)
+    }
+
+    /// The same into a list that has room already, whose rows go.
+    pub(crate) fn rows_into(&mut self, rows: &mut Vec<Row>) -> Read<()> {
+        self.list_into(rows, |reader| {
             let mut row = Row {
                 when: reader.time()?,
                 position: Position(reader.varint()?),
