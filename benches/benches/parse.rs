@@ -22,9 +22,10 @@ fn beacon_of(hits: usize) -> String {
         let comma = if number == 0 { "" } else { "," };
         let _ = write!(
             body,
-            "{comma}{{\"s\":\"demo\",\"e\":\"page_view\",\"u\":\"https://www.site.example/column/dx?\
-             utm_source=mail\",\"t\":\"A page\",\"r\":\"https://search.example/\",\"i\":\"{number:016x}\"\
-             ,\"n\":\"{number:015x}a\",\"at\":1796050800000,\"st\":1796050800010,\
+            "{comma}{{\"s\":\"demo\",\"e\":\"page_view\",\"t\":\"A page\",\
+             \"u\":\"https://www.site.example/column/dx?utm_source=mail\",\
+             \"r\":\"https://search.example/\",\"i\":\"{number:016x}\",\
+             \"n\":\"{number:015x}a\",\"at\":1796050800000,\"st\":1796050800010,\
              \"p\":{{\"plan\":\"b\",\"size\":3}}}}"
         );
     }

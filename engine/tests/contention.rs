@@ -342,7 +342,7 @@ fn eight_threads_that_join_part_give_and_take_the_same_people_lose_nothing() {
 /// One audit of some slots, from the first record on, while others are at work.
 fn audit(shared: &Shared, slots: std::ops::Range<u16>, now: Timestamp) -> usize {
     let pushed = Position::new(0, shared.journal.lock().unwrap().0.len() as u64);
-    let mut audit = Audit::begin(&shared.engine, slots, pushed, now);
+    let mut audit = Audit::begin(&shared.engine, slots, pushed, now, || {});
     while !audit.look(&shared.engine, 1) {
         thread::yield_now();
     }

@@ -203,7 +203,12 @@ impl Auditing<'_> {
     fn compare(&self, slots: &Range<u16>, base: Option<&Snapshot>) -> Result<Audited, Failed> {
         let (app, pace) = (self.app, self.pace);
         let pushed = app.journal.pushed();
-        let mut audit = Audit::begin(&app.engine, slots.clone(), pushed, app.clock.now());
+        // A stop is noticed between the steps.
+        let rest = || {
+            let _ = pace.breathe();
+        };
+        let now = app.clock.now();
+        let mut audit = Audit::begin(&app.engine, slots.clone(), pushed, now, rest);
         while !audit.look(&app.engine, LOOK) {
             pace.breathe()?;
         }
@@ -215,7 +220,7 @@ impl Auditing<'_> {
             if let Some(snapshot) = base.filter(|_| wanted) {
                 let payload = snapshot.read(part)?;
                 let read = SlotReader::open(&payload);
-                let restored = read.and_then(|slot| audit.restore(&slot, &unseal));
+                let restored = read.and_then(|slot| audit.restore(&slot, &unseal, &rest));
                 restored.map_err(Fault::from)?;
                 pace.breathe()?;
             }

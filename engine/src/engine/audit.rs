@@ -16,6 +16,7 @@ use crate::record::Record;
 use crate::snapshot::{SlotReader, SnapshotError};
 use crate::time::Timestamp;
 
+use super::saving::rest_now_and_then;
 use super::{Engine, Who, hash};
 
 /// Differences that are named, the first ones. All are counted.
@@ -123,13 +124,25 @@ impl How {
 
 impl Audit {
     /// Of these slots. `pushed` is a record that was pushed before, and as late as can be; the
-    /// snapshot that the shadow begins with was opened before that.
-    pub fn begin(live: &Engine, slots: Range<u16>, pushed: Position, now: Timestamp) -> Audit {
+    /// snapshot that the shadow begins with was opened before that. `rest` is called again and
+    /// again meanwhile, under the lock of one shard, and may wait for a few milliseconds.
+    pub fn begin(
+        live: &Engine,
+        slots: Range<u16>,
+        pushed: Position,
+        now: Timestamp,
+        mut rest: impl FnMut(),
+    ) -> Audit {
         let erasures = live.erasures.count();
         let within = |who: Who| slots.contains(&who.slot().0).then_some(who);
-        let mut unseen = Vec::new();
-        live.visitors.each_id(|id| unseen.extend(within(Who::Visitor(*id))));
-        live.leads.each(|id, _| unseen.extend(within(Who::Lead(*id))));
+        let (mut unseen, mut passed) = (Vec::new(), 0);
+        let mut take = |who: Who| {
+            unseen.extend(within(who));
+            passed += 1;
+            rest_now_and_then(passed, &mut rest);
+        };
+        live.visitors.each_id(|id| take(Who::Visitor(*id)));
+        live.leads.each(|id, _| take(Who::Lead(*id)));
         Audit {
             slots,
             pushed,
@@ -177,26 +190,35 @@ impl Audit {
     }
 
     /// Takes one of the slots out of a snapshot. All that are in it come before any record after
-    /// the one that it was begun after.
+    /// the one that it was begun after. `rest` is called after every entry.
     pub fn restore(
         &mut self,
         slots: &SlotReader<'_>,
         unseal: &Unseal<'_>,
+        rest: &dyn Fn(),
     ) -> Result<(), SnapshotError> {
         let (mut visitors, mut leads) = (Vec::new(), Vec::new());
         let range = &self.slots;
         slots.read(
             unseal,
-            |id, held| visitors.extend(range.contains(&id.slot().0).then_some((id, held))),
-            |id, held| leads.extend(range.contains(&id.slot().0).then_some((id, held))),
+            |id, held| {
+                visitors.extend(range.contains(&id.slot().0).then_some((id, held)));
+                rest();
+            },
+            |id, held| {
+                leads.extend(range.contains(&id.slot().0).then_some((id, held)));
+                rest();
+            },
         )?;
         for (id, held) in visitors {
             self.shadow.visitors.insert(id, held);
             self.compare(Who::Visitor(id));
+            rest();
         }
         for (id, held) in leads {
             self.shadow.leads.insert(id, held);
             self.compare(Who::Lead(id));
+            rest();
         }
         Ok(())
     }

@@ -37,7 +37,7 @@ fn of_slot<K>(ids: &[K], slot: Slot, slot_of: impl Fn(&K) -> Slot) -> &[K] {
 /// Ids taken before one may rest: some 50 microseconds of work.
 const AT_ONCE: usize = 1_024;
 
-fn rest_now_and_then(taken: usize, rest: &mut impl FnMut()) {
+pub(super) fn rest_now_and_then(taken: usize, rest: &mut impl FnMut()) {
     if taken.is_multiple_of(AT_ONCE) {
         rest();
     }

@@ -15,7 +15,7 @@ const LOOK: usize = 3;
 /// beginning.
 fn audit(life: &mut Life, slots: std::ops::Range<u16>, snapshot: Option<&Snapshot>) -> Audited {
     let pushed = Position::new(0, life.world.journal.0.len() as u64);
-    let mut audit = Audit::begin(&life.world.engine, slots, pushed, life.now);
+    let mut audit = Audit::begin(&life.world.engine, slots, pushed, life.now, || {});
     while !audit.look(&life.world.engine, LOOK) {
         life.go_on();
     }
@@ -34,7 +34,7 @@ fn lead(
         let mut aligned: AlignedVec = AlignedVec::new();
         aligned.extend_from_slice(bytes);
         let slots = SlotReader::open(&aligned).unwrap();
-        audit.restore(&slots, &|_, sealed| world::unseal(sealed)).unwrap();
+        audit.restore(&slots, &|_, sealed| world::unseal(sealed), &|| {}).unwrap();
     }
     let from = snapshot.map_or(0, |snapshot| snapshot.from);
     for (position, record) in records.skip(from) {
@@ -48,7 +48,7 @@ fn lead(
 fn compared(engine: &Engine, pushed: u64, records: &[(Position, Record)]) -> Audited {
     let pushed = Position::new(0, pushed);
     let now = at("2027-06-01 00:00");
-    let mut audit = Audit::begin(engine, 0..Slot::COUNT as u16, pushed, now);
+    let mut audit = Audit::begin(engine, 0..Slot::COUNT as u16, pushed, now, || {});
     assert!(audit.look(engine, usize::MAX));
     lead(&mut audit, None, records.iter().cloned());
     audit.finish(engine, now)
@@ -167,7 +167,7 @@ fn whoever_is_erased_while_an_audit_is_under_way_disturbs_it_and_not_the_next() 
     let all = 0..Slot::COUNT as u16;
     let begin = |world: &World| {
         let pushed = Position::new(0, world.journal.0.len() as u64);
-        let mut audit = Audit::begin(&world.engine, all.clone(), pushed, world.now());
+        let mut audit = Audit::begin(&world.engine, all.clone(), pushed, world.now(), || {});
         assert!(audit.look(&world.engine, usize::MAX));
         audit
     };
@@ -209,7 +209,7 @@ fn whoever_has_expired_is_missed_by_nobody_whether_swept_or_not() {
         for from in [None, Some(&snapshot)] {
             let pushed = Position::new(0, world.journal.0.len() as u64);
             let all = 0..Slot::COUNT as u16;
-            let mut audit = Audit::begin(&world.engine, all, pushed, later);
+            let mut audit = Audit::begin(&world.engine, all, pushed, later, || {});
             assert!(audit.look(&world.engine, usize::MAX));
             lead(&mut audit, from, world.journal.records());
             let found = audit.finish(&world.engine, later);
@@ -224,7 +224,7 @@ fn whoever_is_swept_between_two_looks_is_missed_by_nobody() {
     let start = at("2026-12-01 09:00");
     world.to(start).on(1).view("/pricing");
     let (pushed, all) = (Position::new(0, world.journal.0.len() as u64), 0..Slot::COUNT as u16);
-    let mut audit = Audit::begin(&world.engine, all, pushed, start);
+    let mut audit = Audit::begin(&world.engine, all, pushed, start, || {});
     // A clock that was a year behind is set right.
     let later = start.plus(VISITOR_LIFE + Duration::from_hours(48));
     world.engine.sweep(later);
