@@ -10,7 +10,6 @@ use engine::hit::Hit;
 use engine::record::FirstHit;
 use engine::time::Timestamp;
 
-const VISITORS: u64 = 100_000;
 const MORE_RULES: usize = 182;
 
 fn at(turn: u64) -> Timestamp {
@@ -21,20 +20,24 @@ fn alone(hit: Hit) -> Arrival {
     Arrival { hit, first: None }
 }
 
-/// Somebody who was here before reads another page.
-fn returning(criterion: &mut Criterion) {
-    let site = Site::new(MORE_RULES).expect("the shipped rules are sound");
-    let mut bytes = Bytes::new();
-    site.admit(0, VISITORS, &mut bytes);
-    let mut turn = 2;
-    criterion.bench_function("returning_visitor", |bencher| {
+/// Another page view of one of those who were here before, drawn at random.
+fn come_back(criterion: &mut Criterion, name: &str, site: &Site, visitors: u64) {
+    let (mut turn, mut bytes) = (3, Bytes::new());
+    criterion.bench_function(name, |bencher| {
         bencher.iter(|| {
             turn += 1;
-            let number = mixed(turn) % VISITORS;
+            let number = mixed(turn) % visitors;
             let hit = hit(number, turn, path(number, turn), at(turn));
             black_box(site.ingest(alone(hit), &mut bytes))
         });
     });
+}
+
+fn returning(criterion: &mut Criterion) {
+    const VISITORS: u64 = 100_000;
+    let site = Site::new(MORE_RULES).expect("the shipped rules are sound");
+    site.admit(0, VISITORS, &mut Bytes::new());
+    come_back(criterion, "returning_visitor", &site, VISITORS);
 }
 
 /// Somebody comes back for the first time, and is kept from then on.
@@ -49,7 +52,7 @@ fn new(criterion: &mut Criterion) {
     });
 }
 
-/// A page view of somebody who said who they are.
+/// The same of people who said who they are.
 fn identified(criterion: &mut Criterion) {
     const PEOPLE: u64 = 10_000;
     let site = Site::new(MORE_RULES).expect("the shipped rules are sound");
@@ -58,15 +61,7 @@ fn identified(criterion: &mut Criterion) {
     for number in 0..PEOPLE {
         site.ingest(alone(identify(number, 2, at(0))), &mut bytes);
     }
-    let mut turn = 3;
-    criterion.bench_function("identified_lead", |bencher| {
-        bencher.iter(|| {
-            turn += 1;
-            let number = mixed(turn) % PEOPLE;
-            let hit = hit(number, turn, path(number, turn), at(turn));
-            black_box(site.ingest(alone(hit), &mut bytes))
-        });
-    });
+    come_back(criterion, "identified_lead", &site, PEOPLE);
 }
 
 /// The page view that makes a lead hot.

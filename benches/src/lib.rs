@@ -63,6 +63,34 @@ pub fn rules_text(more: usize) -> String {
     DEFAULT_SCORING.replacen("\n]\n\n[fit]", &format!("\n{more}]\n\n[fit]"), 1)
 }
 
+/// The next version of an engine's rules, made of a file.
+pub fn publish_file(
+    engine: &Engine,
+    text: &str,
+    now: Timestamp,
+) -> Result<(Scoring, Published), String> {
+    let surroundings = Surroundings::default();
+    let around = Around { surroundings: &surroundings, settings: None };
+    let file = ScoringFile::parse("scoring.toml", text, around).map_err(|problems| {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        lines.join("\n")
+    })?;
+    let (catalog, mut names) = (engine.catalog(), Vec::new());
+    let after = catalog.versions.latest().map(|terms| Timestamp(terms.published.0 + 1));
+    let version = (catalog.version() + 1, now.max(after.unwrap_or_default()));
+    let scoring = file.publish(&catalog.versions, version, &mut |kind, name| {
+        let kind = match kind {
+            ConfiguredKind::Rule => NameKind::Rule,
+            ConfiguredKind::Category => NameKind::Category,
+            ConfiguredKind::Threshold => NameKind::Threshold,
+        };
+        catalog.intern(&mut names, kind, name)
+    });
+    let scoring = scoring.map_err(|problem| problem.to_string())?;
+    let terms = scoring.terms().clone();
+    Ok((scoring, Published { names, terms, text: text.as_bytes().to_vec() }))
+}
+
 /// The engine and what it decides by.
 pub struct Site {
     /// All in memory.
@@ -79,28 +107,10 @@ impl Site {
     /// Nobody yet; so many rules more than the shipped ones.
     pub fn new(more_rules: usize) -> Result<Site, String> {
         let text = rules_text(more_rules);
-        let surroundings = Surroundings::default();
-        let around = Around { surroundings: &surroundings, settings: None };
-        let file = ScoringFile::parse("scoring.toml", &text, around).map_err(|problems| {
-            let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            lines.join("\n")
-        })?;
         let engine = Engine::new(SHARDS_DEFAULT);
-        let (catalog, mut names) = (engine.catalog(), Vec::new());
-        let version = (1, Timestamp(START.0 - 1));
-        let scoring = file.publish(&catalog.versions, version, &mut |kind, name| {
-            let kind = match kind {
-                ConfiguredKind::Rule => NameKind::Rule,
-                ConfiguredKind::Category => NameKind::Category,
-                ConfiguredKind::Threshold => NameKind::Threshold,
-            };
-            catalog.intern(&mut names, kind, name)
-        });
-        let scoring = scoring.map_err(|problem| problem.to_string())?;
-        let published =
-            Published { names, terms: scoring.terms().clone(), text: text.into_bytes() };
+        let (scoring, published) = publish_file(&engine, &text, Timestamp(START.0 - 1))?;
         let pushed = AtomicU64::new(0);
-        engine.publish(published, version.1, &mut |_| next(&pushed));
+        engine.publish(published, Timestamp(START.0 - 1), &mut |_| next(&pushed));
         Ok(Site { engine, scoring, pushed })
     }
 

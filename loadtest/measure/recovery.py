@@ -163,7 +163,7 @@ class Taking:
         self.thread.join()
 
 
-def half(server, folder, rate, seconds, seed):
+def page_views(server, folder, rate, seconds, seed):
     """The page views of 12,000 people who come back, on a schedule; what the client reports."""
     people, report = folder / "people.toml", folder / "report.json"
     people.write_text(PEOPLE)
@@ -194,10 +194,10 @@ def snapshot(options):
             rate = int(full / 2)
             print(f"         {visitors:,} visitors; full load {full:,.0f} hits/s, half is {rate:,}")
             for number in range(rounds):
-                found["without"].append(half(server, folder, rate, seconds, SEED + 2 * number))
+                found["without"].append(page_views(server, folder, rate, seconds, SEED + 2 * number))
                 with Taking(server) as taking:
                     found["with"].append(
-                        half(server, folder, rate, seconds, SEED + 2 * number + 1))
+                        page_views(server, folder, rate, seconds, SEED + 2 * number + 1))
                 taken += taking.taken
     for name, runs in found.items():
         shown = {it: statistics.median(each["response"][f"{it}_us"] for each in runs) / 1000

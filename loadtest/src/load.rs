@@ -13,12 +13,12 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::sync::Notify;
 use tokio::task::{LocalSet, yield_now};
 
+use crate::clock::{Timer, since_1970};
 use crate::connection::{Connection, Target};
 use crate::measured::{Measured, Outcome, Sample};
 use crate::random::Random;
 use crate::schedule::Timetable;
 use crate::source::Source;
-use crate::timer::Timer;
 
 /// Nearer than this the thread looks at the clock instead of sleeping: waking takes about as long.
 const NEAR: Duration = Duration::from_micros(60);
@@ -90,7 +90,7 @@ pub fn run(load: &Load, sources: Vec<Source>, ticks: &mpsc::Sender<Tick>) -> io:
             })
             .collect();
         barrier.wait();
-        started_ms.set(now_ms() + BEFORE_START.as_millis() as u64);
+        started_ms.set((since_1970() + BEFORE_START).as_millis() as u64);
         let joined = spawned.into_iter().map(|thread| {
             thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
         });
@@ -103,11 +103,6 @@ pub fn run(load: &Load, sources: Vec<Source>, ticks: &mpsc::Sender<Tick>) -> io:
         busy = busy.max(share);
     }
     Ok(Loaded { measured, busy, started_ms: started_ms.get() })
-}
-
-fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.unwrap_or_default().as_millis() as u64
 }
 
 /// One thread's part.

@@ -1,6 +1,7 @@
 //! Load on a schedule, for this collector and any other. The schedule is fixed before the run; what
 //! a server is late with counts from when it was due. This file is a table of contents.
 
+mod clock;
 mod random;
 mod schedule;
 mod measured;
@@ -10,7 +11,7 @@ mod scenario;
 mod source;
 mod requests;
 mod people;
-mod timer;
+
 mod connection;
 mod load;
 mod server;

@@ -2,7 +2,7 @@
 //! long they stay, events, and now and then a form that says who they are.
 
 use std::fmt::Write as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -10,6 +10,7 @@ use hyper::header::{ACCEPT, ACCEPT_LANGUAGE, COOKIE, HOST, ORIGIN, REFERER, USER
 use hyper::http::{HeaderMap, HeaderName, HeaderValue, response};
 use hyper::{Method, Request};
 
+use crate::clock::since_1970;
 use crate::cookies::Cookies;
 use crate::measured::Outcome;
 use crate::random::{Random, Zipf};
@@ -296,7 +297,7 @@ impl People {
     }
 
     fn beacon(&self, who: usize, hits: &[Hit]) -> Request<Full<Bytes>> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = since_1970();
         let mut body = String::with_capacity(300 * hits.len());
         for (at, hit) in hits.iter().enumerate() {
             body.push_str(match (at, hits.len()) {

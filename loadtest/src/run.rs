@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::http::{HeaderName, HeaderValue};
@@ -14,6 +14,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::Outcome;
 use crate::cli::{Content, Output, Replay, Run, Sending};
+use crate::clock::since_1970;
 use crate::connection::Target;
 use crate::load::{self, Load};
 use crate::people::People;
@@ -156,7 +157,7 @@ impl<'a> Plan<'a> {
             None => sending.admin_token.clone(),
         };
         let token = token.map(|token| token.trim().to_owned());
-        let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let clock = since_1970();
         // Short enough to be typed again.
         let seed = sending.seed.unwrap_or(clock.as_micros() as u64 % 1_000_000_000);
         let target = Target::new(&sending.url, sending.ca.as_deref())?;

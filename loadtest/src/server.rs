@@ -6,9 +6,11 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+
+use crate::clock::since_1970;
 
 const EVERY: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -62,7 +64,7 @@ impl Watch {
             }
         };
         let watch = Watch { admin, token, pid };
-        if watch.pid.is_some_and(|pid| cpu_seconds(pid).is_none()) {
+        if watch.pid.is_some_and(|pid| cpu(pid).is_none()) {
             return Err(format!("there is no process {} to be looked at", pid.unwrap_or_default()));
         }
         if watch.admin.is_some() {
@@ -83,7 +85,7 @@ impl Watch {
             let (now, raw) = (Instant::now(), self.look());
             if let Some((then, earlier)) = &before {
                 let seconds = now.duration_since(*then).as_secs_f64();
-                let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                let at = since_1970();
                 looks.push(raw.since(earlier, seconds, at.as_secs_f64()));
             }
             before = Some((now, raw));
@@ -97,7 +99,7 @@ impl Watch {
 
     fn look(&self) -> Raw {
         Raw {
-            cpu_s: self.pid.and_then(cpu_seconds),
+            cpu_s: self.pid.and_then(cpu).map(|spent| spent.as_secs_f64()),
             rss_bytes: self.pid.and_then(rss_bytes),
             figures: self.figures().unwrap_or_default(),
         }
@@ -162,14 +164,14 @@ impl Raw {
     }
 }
 
-/// Processor time of all its threads. Those that ended take theirs along.
-fn cpu_seconds(pid: u32) -> Option<f64> {
+/// Processor time of all threads of a process. Those that ended take theirs along.
+pub fn cpu(pid: u32) -> Option<Duration> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
     let spent = threads.flatten().filter_map(|thread| {
         let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
         text.split(' ').next()?.parse::<u64>().ok()
     });
-    Some(spent.sum::<u64>() as f64 / 1e9)
+    Some(Duration::from_nanos(spent.sum()))
 }
 
 fn rss_bytes(pid: u32) -> Option<u64> {
@@ -221,7 +223,7 @@ mod tests {
     #[test]
     fn a_process_that_runs_is_seen_and_one_that_does_not_is_refused() {
         let own = std::process::id();
-        assert!(cpu_seconds(own).is_some() && rss_bytes(own).is_some_and(|bytes| bytes > 0));
+        assert!(cpu(own).is_some() && rss_bytes(own).is_some_and(|bytes| bytes > 0));
         assert!(Watch::new(None, None, Some(u32::MAX - 1)).is_err());
         assert!(Watch::new(Some("https://x:1"), None, None).is_err());
     }

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,6 +14,7 @@ use ring::hmac;
 use serde_json::json;
 
 use crate::Outcome;
+use crate::clock::since_1970;
 use crate::probe::http;
 
 /// How far a sender's clock may be from this one.
@@ -80,7 +81,7 @@ fn take(mut stream: TcpStream, keys: &[hmac::Key], counts: &Mutex<Counts>) -> Op
         let read = stream.read(&mut chunk).ok().filter(|read| *read > 0)?;
         received.extend_from_slice(&chunk[..read]);
         while let Some((bytes, body)) = http::request(&received).ok()? {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let now = since_1970().as_secs();
             let (head, content) = (&received[..body - 2], &received[body..bytes]);
             let id = verify(head, content, keys, now);
             let answer: &[u8] = match id {

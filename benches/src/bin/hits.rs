@@ -76,7 +76,9 @@ fn run(visitors: u64, threads: u64, more_rules: usize, time: Duration) -> Result
 }
 
 fn main() -> ExitCode {
-    let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|it| it.parse().ok()).collect();
+    let numbers: Result<Vec<u64>, _> = std::env::args().skip(1).map(|it| it.parse()).collect();
+    // What is no number is refused with everything else that is not as it should be.
+    let numbers = numbers.unwrap_or_default();
     let [visitors @ 1..=u64::MAX, threads @ 1..=64, more_rules, seconds @ 1..=600] = numbers[..]
     else {
         eprintln!("hits VISITORS THREADS MORE_RULES SECONDS");

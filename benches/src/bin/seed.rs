@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use benches::mixed;
 use collector::app::App;
 use collector::config::Files;
 use collector::seal::attributes_to_bytes;
@@ -43,13 +44,6 @@ const DAY_MS: u64 = 24 * 3_600_000;
 const RESERVED: (usize, usize) = (8, 64 * 1_024);
 /// Bytes that may wait for the disk before the next hit does.
 const WAITING_MAX: u64 = 32 * 1_024 * 1_024;
-
-fn mixed(number: u64) -> u64 {
-    let mut z = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x2545_f491_4f6c_dd1d);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
 
 fn hit(number: u64, at: Timestamp) -> Hit {
     let path = PATHS[(mixed(number ^ at.0) % PATHS.len() as u64) as usize];

@@ -84,9 +84,13 @@ impl Visitors {
         drop(self.0.remove(id));
     }
 
-    /// Wakes every one, one lock after another.
+    /// Wakes every one, one lock after another: for jobs and figures, not for every request.
     pub(super) fn each(&self, mut look: impl FnMut(&VisitorId, &Visitor)) {
-        self.0.each(|id, at_rest| look(id, &at_rest.wake(*id)));
+        let mut room = Visitor::default();
+        self.0.each(|id, at_rest| {
+            at_rest.wake_in(*id, &mut room);
+            look(id, &room);
+        });
     }
 
     /// Who they are. None is woken.

@@ -1,9 +1,9 @@
 //! A visitor at rest: the bytes that a snapshot has of it, in one piece of memory. Most are not
 //! here just now, and whoever comes is woken, does something, and is laid down again.
 //!
-//! Worth it: a visitor with two rows is six lists in as many pieces of memory, 1.4 KB of it. Laid
-//! down it is a tenth of that, a start copies it out of a snapshot without reading it, and waking
-//! it reads two lines of the cache where it missed eight.
+//! Worth it: a million visitors and 50,000 leads take 391 MiB, and took 1,490 while each visitor
+//! was lists in pieces of memory of their own; and a start, which is mostly touching memory for
+//! the first time, takes less than half as long.
 
 use crate::id::{Position, VisitorId};
 use crate::time::Timestamp;
@@ -42,10 +42,17 @@ impl AtRest {
 
     /// The visitor.
     pub fn wake(&self, id: VisitorId) -> Visitor {
+        let mut visitor = Visitor::default();
+        self.wake_in(id, &mut visitor);
+        visitor
+    }
+
+    /// The visitor, in the room of another one, who goes.
+    pub(crate) fn wake_in(&self, id: VisitorId, room: &mut Visitor) {
         if self.exists() {
-            Visitor::load(id, &self.0).expect("whoever was laid down can be woken")
+            room.reload(id, &self.0).expect("whoever was laid down can be woken");
         } else {
-            Visitor::default()
+            *room = Visitor::default();
         }
     }
 

@@ -103,14 +103,8 @@ impl Visitor {
         });
     }
 
-    /// Reads what [`Visitor::save`] wrote.
-    pub(crate) fn load(id: VisitorId, bytes: &[u8]) -> Read<Visitor> {
-        let mut visitor = Visitor::default();
-        visitor.reload(id, bytes)?;
-        Ok(visitor)
-    }
-
-    /// The same into a visitor whose lists have room already. After an error it is nobody's.
+    /// Reads what [`Visitor::save`] wrote, into a visitor whose lists may have room already. After
+    /// an error it is nobody's.
     pub(crate) fn reload(&mut self, id: VisitorId, bytes: &[u8]) -> Read<()> {
         let reader = Reader { rest: bytes, context: Context::default() };
         reader.whole(|reader| self.read(id, reader))

@@ -1,7 +1,6 @@
 //! The pixel's throughput and its cost: hits of many known visitors on a fixed number of
 //! connections, and the CPU time that the server's threads took meanwhile.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use super::Failure;
 use super::drive::{Talk, drive};
 use super::http::{AGENT, Answer};
 use crate::random::Random;
+use crate::server;
 
 /// Bytes of a request: what a browser sends with the cookies of other tools beside ours.
 const REQUEST_BYTES: usize = 637;
@@ -40,12 +40,12 @@ struct Requests<'a> {
 struct Mark {
     at: Instant,
     successes: u64,
-    cpu_ns: u64,
+    cpu: Duration,
 }
 
 impl Requests<'_> {
     fn mark(&self, at: Instant) -> Mark {
-        Mark { at, successes: self.successes, cpu_ns: cpu_ns(self.pids) }
+        Mark { at, successes: self.successes, cpu: cpu(self.pids) }
     }
 
     fn look(&mut self) {
@@ -85,14 +85,9 @@ impl Talk for Requests<'_> {
     }
 }
 
-/// CPU time of all threads of these processes.
-fn cpu_ns(pids: &[u32]) -> u64 {
-    let threads = pids.iter().filter_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).ok());
-    let spent = threads.flatten().flatten().filter_map(|thread| {
-        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse::<u64>().ok()
-    });
-    spent.sum()
+/// Processor time of these processes.
+fn cpu(pids: &[u32]) -> Duration {
+    pids.iter().filter_map(|pid| server::cpu(*pid)).sum()
 }
 
 fn head(cookie: &str, other: &str, target: SocketAddr) -> Result<Vec<u8>, Failure> {
@@ -151,12 +146,12 @@ pub fn run(
     };
     let hits = end.successes - begin.successes;
     let seconds = end.at.duration_since(begin.at).as_secs_f64();
-    let cpu_ns = end.cpu_ns - begin.cpu_ns;
+    let cpu_s = end.cpu.saturating_sub(begin.cpu).as_secs_f64();
     Ok(json!({
         "hits": hits,
         "hits_per_s": hits as f64 / seconds,
-        "cpu_us_per_hit": cpu_ns as f64 / 1_000.0 / hits.max(1) as f64,
-        "cpu_share": cpu_ns as f64 / 1e9 / seconds,
+        "cpu_us_per_hit": cpu_s * 1e6 / hits.max(1) as f64,
+        "cpu_share": cpu_s / seconds,
         "all": driven.to_json(),
     }))
 }

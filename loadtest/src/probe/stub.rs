@@ -17,7 +17,7 @@ use tokio::task::{LocalSet, spawn_local};
 
 use super::Failure;
 use super::http;
-use crate::timer::Timer;
+use crate::clock::Timer;
 
 const ANSWER: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 /// The longest request.

@@ -6,9 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
-use collector::config::{
-    Around, DEFAULT_SCORING, NameKind as ConfiguredKind, ScoringFile, Surroundings,
-};
+use benches::publish_file;
+use collector::config::DEFAULT_SCORING;
 use collector::seal::attributes_to_bytes;
 use collector::timeline::unseal_with;
 use engine::attribute::{Attributes, Level};
@@ -16,7 +15,7 @@ use engine::engine::{Arrival, Engine, Ingested, Means};
 use engine::hit::{Claim, Exclusion, Hit, HitKind, Named};
 use engine::id::{Key, LeadId, Position, SiteId, VisitorId};
 use engine::identity::{Assurance, Identity, IdentityKind};
-use engine::record::{Body, FirstHit, HitRecord, NameKind, Published, Record, Step};
+use engine::record::{Body, FirstHit, HitRecord, Record, Step};
 use engine::scoring::Scoring;
 use engine::time::Timestamp;
 
@@ -397,32 +396,4 @@ fn vary(chance: &mut Chance) -> String {
         "id = \"case\", only = { attribute = \"title\", has = [\"部長\"] }, points = 4",
     );
     text
-}
-
-/// The next version, made of a file.
-fn publish_file(
-    engine: &Engine,
-    text: &str,
-    now: Timestamp,
-) -> Result<(Scoring, Published), String> {
-    let surroundings = Surroundings::default();
-    let around = Around { surroundings: &surroundings, settings: None };
-    let file = ScoringFile::parse("scoring.toml", text, around).map_err(|problems| {
-        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        lines.join("\n")
-    })?;
-    let (catalog, mut names) = (engine.catalog(), Vec::new());
-    let after = catalog.versions.latest().map(|terms| Timestamp(terms.published.0 + 1));
-    let version = (catalog.version() + 1, now.max(after.unwrap_or_default()));
-    let scoring = file.publish(&catalog.versions, version, &mut |kind, name| {
-        let kind = match kind {
-            ConfiguredKind::Rule => NameKind::Rule,
-            ConfiguredKind::Category => NameKind::Category,
-            ConfiguredKind::Threshold => NameKind::Threshold,
-        };
-        catalog.intern(&mut names, kind, name)
-    });
-    let scoring = scoring.map_err(|problem| problem.to_string())?;
-    let terms = scoring.terms().clone();
-    Ok((scoring, Published { names, terms, text: text.as_bytes().to_vec() }))
 }

@@ -1,13 +1,18 @@
-//! Sleeping to the microsecond.
+//! Time: since when, and sleeping to the microsecond.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
 };
 use tokio::io::unix::AsyncFd;
+
+/// What the machine's clock shows; nothing before 1970.
+pub fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
 
 /// The runtime's own timer knows milliseconds, this one what the kernel knows.
 pub struct Timer(AsyncFd<rustix::fd::OwnedFd>);
