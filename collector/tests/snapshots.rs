@@ -75,6 +75,42 @@ fn whatever_bears_a_snapshot_s_name_is_whole_wherever_the_power_went() {
 }
 
 #[test]
+fn a_snapshot_written_over_an_old_one_is_whole_wherever_the_power_went() {
+    let mut operations = 0;
+    for seed in 0.. {
+        let disk = SimDisk::new();
+        let store = Store::new(Arc::new(disk.clone()), INSTALL);
+        for from in 1..=3 {
+            write(&disk, from).unwrap();
+        }
+        disk.crash_after(seed);
+        let done = store.tidy().and_then(|()| write(&disk, 4)).and_then(|_| store.tidy());
+        let crashed = disk.has_crashed();
+        disk.power_loss(&mut Dice::new(seed));
+        let names = store.names().unwrap();
+        let (kept, newest) = (file_name(Position(3)), file_name(Position(4)));
+        assert!(names.contains(&kept) && (done.is_err() || names.contains(&newest)), "seed {seed}");
+        // Whatever is left of the old files, the next ones can be written over it.
+        store.tidy().unwrap();
+        for from in [5, 6] {
+            write(&disk, from).unwrap();
+            store.tidy().unwrap();
+        }
+        for name in store.names().unwrap() {
+            store.open(&name).and_then(|it| it.verify(None)).unwrap_or_else(|fault| {
+                panic!("seed {seed}: {name} is published and {fault}");
+            });
+        }
+        assert!(disk.list().unwrap().len() <= 3, "seed {seed}: two, and a spare one");
+        if !crashed {
+            break;
+        }
+        operations += 1;
+    }
+    assert!(operations > 20, "{operations}");
+}
+
+#[test]
 fn every_changed_or_missing_byte_of_a_snapshot_is_found() {
     let disk = SimDisk::new();
     write(&disk, 1).unwrap();

@@ -208,7 +208,8 @@ impl Auditing<'_> {
             let _ = pace.breathe();
         };
         let now = app.clock.now();
-        let mut audit = Audit::begin(&app.engine, slots.clone(), pushed, now, rest);
+        let mut audit =
+            Audit::begin(&app.engine, slots.clone(), pushed, now, background::rest_under_lock);
         while !audit.look(&app.engine, LOOK) {
             pace.breathe()?;
         }

@@ -35,6 +35,11 @@ const END_PART_BYTES: usize = PART_HEADER_BYTES + END_BYTES.next_multiple_of(ALI
 /// What the name of one ends with that is not finished.
 pub const UNFINISHED: &str = ".new";
 
+/// The file of a snapshot that is kept no longer: the next one is written over it. A file system
+/// may tell the disk what was freed (`discard`), and the disk then stands still for as long as that
+/// takes: to remove 750 MB made syncs of the journal wait for a quarter of a second.
+pub const SPARE: &str = "spare.new";
+
 /// The name of a snapshot that was begun after a record.
 pub fn file_name(from: Position) -> String {
     format!("snapshot-{:016x}.snap", from.ordinal())
@@ -247,18 +252,35 @@ pub struct Writing<'a> {
 }
 
 impl<'a> Writing<'a> {
-    /// Begins the file.
+    /// Begins the file, over a spare one if there is one.
     pub fn begin(disk: &'a dyn Disk, head: Head) -> io::Result<Writing<'a>> {
-        Writing::begin_as(disk, head, file_name(head.from))
+        let name = file_name(head.from);
+        let passing = format!("{name}{UNFINISHED}");
+        let file = match disk.rename(SPARE, &passing) {
+            Ok(()) => {
+                // The spare one's name is gone before this file gets the name of a snapshot.
+                disk.sync_directory()?;
+                disk.open(&passing)?
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => disk.create(&passing, 0)?,
+            Err(error) => return Err(error),
+        };
+        Writing::over(disk, head, name, file)
     }
 
     /// Begins the file of a base.
     pub fn begin_base(disk: &'a dyn Disk, head: Head) -> io::Result<Writing<'a>> {
-        Writing::begin_as(disk, head, base_name(head.from))
+        let name = base_name(head.from);
+        let file = disk.create(&format!("{name}{UNFINISHED}"), 0)?;
+        Writing::over(disk, head, name, file)
     }
 
-    fn begin_as(disk: &'a dyn Disk, head: Head, name: String) -> io::Result<Writing<'a>> {
-        let file = disk.create(&format!("{name}{UNFINISHED}"), 0)?;
+    fn over(
+        disk: &'a dyn Disk,
+        head: Head,
+        name: String,
+        file: Arc<dyn DiskFile>,
+    ) -> io::Result<Writing<'a>> {
         let hash = Context::new(&SHA256);
         let mut writing = Writing { disk, name, file, head, offset: 0, synced: 0, hash, parts: 0 };
         writing.append(&header(&head))?;
@@ -303,6 +325,9 @@ impl<'a> Writing<'a> {
         }
         bytes.extend_from_slice(self.hash.clone().finish().as_ref());
         self.part(Kind::End, 0, &bytes)?;
+        if self.file.size()? > self.offset {
+            self.file.trim(self.offset)?;
+        }
         self.file.sync()?;
         self.file.drop_cache();
         let passing = format!("{}{UNFINISHED}", self.name);

@@ -6,6 +6,7 @@ pub mod base;
 pub mod file;
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
@@ -28,7 +29,7 @@ use crate::timeline::unseal_with;
 use crate::webhook::queue::Queue;
 
 use self::file::{
-    End, Fault, Head, Kind, Snapshot, UNFINISHED, Writing, base_ordinal_of, ordinal_of,
+    End, Fault, Head, Kind, SPARE, Snapshot, UNFINISHED, Writing, base_ordinal_of, ordinal_of,
 };
 
 /// Snapshots kept. One may turn out to be damaged when it is needed.
@@ -133,20 +134,35 @@ impl Store {
         Ok(self.disk.sync_directory()?)
     }
 
-    /// Removes what is older than the ones that are kept, and what was never finished or refused.
-    fn tidy(&self) -> Result<(), Fault> {
-        for name in self.names()?.iter().skip(KEPT) {
-            self.disk.remove(name)?;
-        }
-        for name in self.disk.list()? {
+    /// Takes away what is older than the ones that are kept, and what was never finished or
+    /// refused. One of those files is left, for the next snapshot to be written over.
+    pub fn tidy(&self) -> Result<(), Fault> {
+        let all = self.disk.list()?;
+        let is_void = |name: &&String| {
             let void = [UNFINISHED, REFUSED].iter().find_map(|end| name.strip_suffix(end));
             let base = name.strip_suffix(UNFINISHED).and_then(base_ordinal_of);
-            if void.and_then(ordinal_of).or(base).is_some() {
-                self.disk.remove(&name)?;
+            void.and_then(ordinal_of).or(base).is_some()
+        };
+        let mut has_spare = all.iter().any(|name| name == SPARE);
+        for name in self.names()?.iter().skip(KEPT).chain(all.iter().filter(is_void)) {
+            if has_spare {
+                self.disk.remove(name)?;
+            } else {
+                self.disk.rename(name, SPARE)?;
+                has_spare = true;
             }
         }
+        // Only then may the spare one be written over: no other name of it is left.
         self.disk.sync_directory()?;
         Ok(())
+    }
+
+    /// Gives the disk the space of the spare file, if there is one.
+    fn give_back(&self) -> Result<(), Fault> {
+        match self.disk.remove(SPARE) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -182,10 +198,7 @@ impl Taking<'_> {
         let install = store.install;
         let head = Head { install, evolve: EVOLVE, incarnation, from, created };
         let mut writing = Writing::begin(store.disk.as_ref(), head)?;
-        let ids = app.engine.ids(|| {
-            // A stop is noticed when they are there.
-            let _ = self.pace.breathe();
-        });
+        let ids = app.engine.ids(background::rest_under_lock);
         self.pace.breathe()?;
         let mut end = End::default();
         for slot in 0..Slot::COUNT as u16 {
@@ -305,6 +318,11 @@ pub fn run(
                 position: app.journal.pushed(),
             };
             note(app, &take(app, store, queue, stop), last.at_ms);
+        }
+        if app.journal.is_disk_full()
+            && let Err(why) = store.give_back()
+        {
+            tracing::warn!(%why, "the spare file of the snapshots could not be removed");
         }
         after(due);
         thread::sleep(LOOK_EVERY);

@@ -125,7 +125,7 @@ impl How {
 impl Audit {
     /// Of these slots. `pushed` is a record that was pushed before, and as late as can be; the
     /// snapshot that the shadow begins with was opened before that. `rest` is called again and
-    /// again meanwhile, under the lock of one shard, and may wait for a few milliseconds.
+    /// again meanwhile, under the lock of one shard: whoever wants that waits for it.
     pub fn begin(
         live: &Engine,
         slots: Range<u16>,

@@ -84,7 +84,7 @@ impl SlotSaving {
 impl Engine {
     /// The ids of everything in memory. They come shard by shard, which is slot by slot where
     /// there are as many: then this sorts nothing. `rest` is called again and again meanwhile,
-    /// under the lock of one shard, and may wait for a few milliseconds.
+    /// under the lock of one shard: whoever wants that waits for it.
     pub fn ids(&self, mut rest: impl FnMut()) -> Ids {
         let (visitors, leads) = self.sizes();
         let mut ids =
