@@ -20,6 +20,7 @@ use crate::erasures::Erasures;
 use crate::ids::Ids;
 use crate::install::Install;
 use crate::journal::Journal;
+use crate::lately::Lately;
 use crate::limits::{Quota, RateLimits};
 use crate::link::scanners::Scanners;
 use crate::link::uses::LinkUses;
@@ -27,7 +28,6 @@ use crate::metrics::Metrics;
 use crate::named::NamedLists;
 use crate::net::Network;
 use crate::patience::Stalled;
-use crate::privacy::Robots;
 use crate::retention::Figures as Retained;
 use crate::seal::Sealer;
 use crate::snapshots::{Figures as Snapshotted, Store};
@@ -64,8 +64,8 @@ pub struct App {
     pub clock: Clock,
     /// Chance.
     pub ids: Ids,
-    /// Who is no person.
-    pub robots: Robots,
+    /// What was read lately.
+    pub lately: Lately,
     /// How often signed links were used.
     pub link_uses: LinkUses,
     /// Machines that open mails.

@@ -23,6 +23,7 @@ pub mod ids;
 pub mod ingest;
 pub mod install;
 pub mod journal;
+pub mod lately;
 pub mod limits;
 pub mod link;
 pub mod metrics;

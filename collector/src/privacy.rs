@@ -4,7 +4,7 @@
 use aho_corasick::AhoCorasick;
 use engine::glob::normal_path;
 use engine::hit::TEXT_BYTES_MAX;
-use hyper::HeaderMap;
+use hyper::header::HeaderName;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
@@ -18,9 +18,10 @@ pub const ROBOTS: &str = include_str!("../../config/lists/robots.txt");
 /// A page's address, taken apart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
-    /// The path as rules see it: decoded, without query, without one trailing slash.
+    /// The path as rules see it: decoded, without query, without one trailing slash, without mail
+    /// addresses.
     pub path: String,
-    /// The address without what the site does not allow of its query.
+    /// The address without what the site does not allow of its query, and without mail addresses.
     pub url: String,
     /// The host.
     pub host: String,
@@ -59,8 +60,8 @@ impl Page {
         }
         let path = percent_decode_str(url.path()).decode_utf8_lossy();
         Some(Page {
-            path: cut(normal_path(&path), TEXT_BYTES_MAX),
-            url: cut(url.as_str(), TEXT_BYTES_MAX),
+            path: without_addresses(&cut(normal_path(&path), TEXT_BYTES_MAX)),
+            url: without_addresses(&cut(url.as_str(), TEXT_BYTES_MAX)),
             host,
             campaign,
             token,
@@ -78,23 +79,43 @@ fn campaign(url: &Url) -> Option<String> {
     Some(format!("{source} / {}", find("utm_medium").unwrap_or_else(|| "campaign".into())))
 }
 
-/// Where a page view came from: host and path, and source and medium of the visit.
-pub fn came_from(referrer: &str, page: &Page) -> (String, String) {
-    const SEARCH: [&str; 6] = ["google", "bing", "yahoo", "duckduckgo", "baidu", "ecosia"];
-    let parsed = Url::parse(referrer).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-    let host = parsed.as_ref().and_then(Url::host_str).unwrap_or_default();
-    let shown = parsed.as_ref().map(|url| cut(&format!("{host}{}", url.path()), TEXT_BYTES_MAX));
-    let outside = !host.is_empty() && host != page.host;
-    let bare = host.strip_prefix("www.").unwrap_or(host);
-    let campaign = match (&page.campaign, outside) {
-        (Some(campaign), _) => campaign.clone(),
-        (None, true) => match bare.split('.').find(|label| SEARCH.contains(label)) {
+/// Where a browser came from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Referrer {
+    /// Host and path, without mail addresses; nothing of what is no web page.
+    pub shown: String,
+    host: String,
+    /// Source and medium of a visit that came from there.
+    campaign: String,
+}
+
+impl Referrer {
+    /// Reads an address.
+    pub fn parse(address: &str) -> Referrer {
+        const SEARCH: [&str; 6] = ["google", "bing", "yahoo", "duckduckgo", "baidu", "ecosia"];
+        let parsed =
+            Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let Some((url, host)) = parsed.as_ref().and_then(|url| Some((url, url.host_str()?))) else {
+            return Referrer::default();
+        };
+        let bare = host.strip_prefix("www.").unwrap_or(host);
+        let campaign = match bare.split('.').find(|label| SEARCH.contains(label)) {
             Some(engine) => format!("{engine} / organic"),
             None => format!("{bare} / referral"),
-        },
-        (None, false) => String::new(),
-    };
-    (shown.unwrap_or_default(), campaign)
+        };
+        let shown = cut(&format!("{host}{}", url.path()), TEXT_BYTES_MAX);
+        Referrer { shown: without_addresses(&shown), host: host.to_owned(), campaign }
+    }
+
+    /// Source and medium of a visit to a page that came from here: what the page's address says, or
+    /// whoever sent the browser from outside.
+    pub fn campaign<'a>(&'a self, page: &'a Page) -> &'a str {
+        match &page.campaign {
+            Some(campaign) => campaign,
+            None if self.host == page.host => "",
+            None => &self.campaign,
+        }
+    }
 }
 
 /// Tells robots by their user agent.
@@ -158,22 +179,21 @@ pub fn agent_class(agent: &str) -> String {
     name.take(NAME_CHARS_MAX).collect()
 }
 
-/// Whether the browser fetched this ahead of anybody seeing it. A page that is prerendered says
+/// Whether the browser says, by this header, that it fetched this ahead of anybody seeing it. A page that is prerendered says
 /// so too, but the script waits until it is shown, and what it sends then counts.
-pub fn is_prefetch(headers: &HeaderMap) -> bool {
-    let says = |name: &str, wanted: &[&str]| {
-        let value = headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        wanted.contains(&value.trim())
+pub fn is_prefetch(header: &HeaderName, value: &[u8]) -> bool {
+    let wanted: &[&[u8]] = match header.as_str() {
+        "sec-purpose" => &[b"prefetch", b"prefetch;anonymous-client-ip"],
+        "purpose" | "x-moz" => &[b"prefetch"],
+        "x-purpose" => &[b"preview", b"instant"],
+        _ => return false,
     };
-    says("sec-purpose", &["prefetch", "prefetch;anonymous-client-ip"])
-        || says("purpose", &["prefetch"])
-        || says("x-moz", &["prefetch"])
-        || says("x-purpose", &["preview", "instant"])
+    wanted.contains(&value.trim_ascii())
 }
 
-/// Whether the browser says it wants no tracking.
-pub fn has_gpc(headers: &HeaderMap) -> bool {
-    headers.get("sec-gpc").is_some_and(|value| value.as_bytes() == b"1")
+/// Whether the browser says, by this header, that it wants no tracking.
+pub fn wants_no_tracking(header: &HeaderName, value: &[u8]) -> bool {
+    header.as_str() == "sec-gpc" && value == b"1"
 }
 
 /// A text without mail addresses: titles, paths and properties are kept in clear, and a hit names
@@ -270,14 +290,16 @@ mod tests {
     #[test]
     fn a_visit_s_source_is_the_campaign_or_the_page_it_came_from() {
         let here = page("https://www.vendor.example/");
-        let from = |referrer| came_from(referrer, &here).1;
+        let from = |referrer| Referrer::parse(referrer).campaign(&here).to_owned();
         assert_eq!(from("https://www.google.co.jp/"), "google / organic");
         assert_eq!(from("https://blog.example/post?x=1"), "blog.example / referral");
         assert_eq!(from("https://www.vendor.example/a"), "");
         assert_eq!(from("android-app://x"), "");
         let mail = page("https://www.vendor.example/?utm_source=newsletter&utm_medium=email");
-        assert_eq!(came_from("", &mail).1, "newsletter / email");
-        assert_eq!(came_from("https://blog.example/post?secret=1", &here).0, "blog.example/post");
+        assert_eq!(Referrer::parse("").campaign(&mail), "newsletter / email");
+        let shown = |referrer| Referrer::parse(referrer).shown;
+        assert_eq!(shown("https://blog.example/post?secret=1"), "blog.example/post");
+        assert_eq!(shown("https://blog.example/u/a@b.example"), "blog.example/u/(address)");
     }
 
     #[test]

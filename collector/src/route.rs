@@ -14,7 +14,7 @@ use crate::cookie::{self, Shape, VisitorCookie};
 use crate::feedback::{self, Desk};
 use crate::ingest::beacon::BeaconLimits;
 use crate::ingest::{self, RawHit, Reject, Sender, Taken, beacon, click, pixel};
-use crate::privacy::{has_gpc, is_prefetch};
+use crate::privacy::{is_prefetch, wants_no_tracking};
 use crate::receipt::Receipt;
 use crate::response::{self, Form};
 use crate::server::{Body, BodyError, BodyTimeouts, Peer, ServerCounters, plain, read_body};
@@ -55,7 +55,7 @@ pub struct Collector {
 
 impl Collector {
     /// Answers one request.
-    pub async fn handle(self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    pub async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let path = request.uri().path();
         match (request.method(), path) {
             (&Method::GET | &Method::HEAD, "/p.gif") => self.pixel(&request, peer).await,
@@ -246,9 +246,10 @@ impl Collector {
 
     /// What a sender with the load token wants to be told. Nobody else is told anything.
     fn load_wish(&self, headers: &HeaderMap, query: &str) -> LoadWish {
-        let token = self.app.settings.collector.load_token.as_ref();
-        let given = headers.get(LOAD_TOKEN).map(HeaderValue::as_bytes);
-        if !token.zip(given).is_some_and(|(token, given)| token.matches(given)) {
+        let Some(token) = &self.app.settings.collector.load_token else {
+            return LoadWish::Nothing;
+        };
+        if !headers.get(LOAD_TOKEN).is_some_and(|given| token.matches(given.as_bytes())) {
             return LoadWish::Nothing;
         }
         let asked = headers.get(RECEIPT).is_some_and(|value| value == "1")
@@ -312,22 +313,34 @@ impl Collector {
 
     fn sender(&self, headers: &HeaderMap, peer: Peer, bytes: usize) -> Sender {
         let app = &self.app;
-        let now = app.clock.now();
-        let cookies = || headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
         let (name, keys) = (app.settings.cookie.name.as_str(), &app.install.cookie);
-        let bearer = text(headers, AUTHORIZATION.as_str());
-        Sender {
-            address: peer.address,
-            cookie: cookies().find_map(|header| VisitorCookie::find(header, name, keys, now)),
-            origin: text(headers, ORIGIN.as_str()),
-            agent: text(headers, USER_AGENT.as_str()).unwrap_or_default(),
-            bearer: bearer.map(|it| it.strip_prefix("Bearer ").unwrap_or_default().to_owned()),
-            trusted: false,
-            gpc: has_gpc(headers),
-            opted_out: cookies().any(|header| cookie::values(header, OPT_OUT).next().is_some()),
-            prefetch: is_prefetch(headers),
-            bytes,
+        let mut sender =
+            Sender { address: peer.address, trusted: false, bytes, ..Sender::trusted() };
+        let mut agent = None;
+        // One walk over all of them: a request has ten, and nine may matter here.
+        for (header, value) in headers {
+            let bytes = value.as_bytes();
+            let text = || String::from_utf8_lossy(bytes);
+            match *header {
+                COOKIE => {
+                    let find = || VisitorCookie::find(bytes, name, keys, app.clock.now());
+                    sender.cookie = sender.cookie.or_else(find);
+                    sender.opted_out |= cookie::values(bytes, OPT_OUT).next().is_some();
+                }
+                ORIGIN if sender.origin.is_none() => sender.origin = Some(text().into_owned()),
+                USER_AGENT if agent.is_none() => agent = Some(text().into_owned()),
+                AUTHORIZATION if sender.bearer.is_none() => {
+                    let token = text().strip_prefix("Bearer ").map(str::to_owned);
+                    sender.bearer = Some(token.unwrap_or_default());
+                }
+                _ => {
+                    sender.gpc |= wants_no_tracking(header, bytes);
+                    sender.prefetch |= is_prefetch(header, bytes);
+                }
+            }
         }
+        sender.agent = agent.unwrap_or_default();
+        sender
     }
 
     fn shape(&self, peer: &Peer) -> Shape {

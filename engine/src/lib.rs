@@ -18,6 +18,7 @@ pub mod attribute;
 pub mod hit;
 pub mod session;
 pub mod glob;
+pub mod memo;
 pub mod rule;
 pub mod decay;
 pub mod grade;

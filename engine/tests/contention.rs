@@ -56,11 +56,11 @@ impl Shared {
     /// Takes a hit, under the newest rules.
     fn ingest(&self, hit: &Hit) -> Ingested {
         let mut push = |record: &Record| self.journal.lock().unwrap().push(record);
+        let mut arrival = Arrival { hit: hit.clone(), first: None };
         loop {
-            let arrival = Arrival { hit: hit.clone(), first: None };
-            let done = self.engine.ingest(arrival, &self.scoring(), &mut push);
-            if done != Ingested::Stale {
-                return done;
+            match self.engine.ingest(arrival, &self.scoring(), &mut push) {
+                Ingested::Stale(again) => arrival = *again,
+                done => return done,
             }
             thread::yield_now();
         }

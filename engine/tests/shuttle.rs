@@ -53,9 +53,10 @@ impl Shared {
     }
 
     fn ingest(&self, hit: Hit) {
-        let arrival = Arrival { hit, first: None };
+        let mut arrival = Arrival { hit, first: None };
         let mut push = |record: &Record| self.push(record);
-        while self.engine.ingest(arrival.clone(), scoring(), &mut push) == Ingested::Stale {
+        while let Ingested::Stale(again) = self.engine.ingest(arrival, scoring(), &mut push) {
+            arrival = *again;
             thread::yield_now();
         }
     }

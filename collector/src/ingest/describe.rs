@@ -11,7 +11,7 @@ use super::click::{Clicked, MAIL_CLICK};
 use super::{Batch, RawHit, Reject, raw};
 use crate::app::SiteEntry;
 use crate::link::{Kind, SignedLink};
-use crate::privacy::{Page, agent_class, came_from, without_addresses};
+use crate::privacy::{Page, without_addresses};
 
 /// How far back a browser's clock is believed.
 const LATE_MAX: Duration = Duration::from_hours(24);
@@ -26,10 +26,15 @@ impl Batch<'_> {
         clicked: Option<Clicked>,
     ) -> Result<(Hit, Option<SignedLink>), Reject> {
         let privacy = &self.app.settings.privacy;
+        let (lately, nowhere) = (&self.app.lately, Page::default());
+        let read;
         let page = match raw.url.as_str() {
-            "" if by_server || clicked.is_some() => Page::default(),
+            "" if by_server || clicked.is_some() => &nowhere,
             "" => return Err(Reject::MissingField("u")),
-            url => Page::parse(url, privacy).ok_or(Reject::MalformedField("u"))?,
+            url => {
+                read = lately.page(url, privacy);
+                read.as_ref().as_ref().ok_or(Reject::MalformedField("u"))?
+            }
         };
         let (kind, event) = kind(raw)?;
         let address = match raw.ip.as_str() {
@@ -37,9 +42,8 @@ impl Batch<'_> {
             "" => None,
             text => Some(text.parse().map_err(|_| Reject::MalformedField("ip"))?),
         };
-        // A server that names no agent vouches for a person.
-        let agent = if by_server { &raw.agent } else { &self.sender.agent };
-        let (referrer, campaign) = came_from(&raw.referrer, &page);
+        let agent = lately.agent(if by_server { &raw.agent } else { &self.sender.agent });
+        let referrer = lately.referrer(&raw.referrer);
         let visitor_key = &self.app.install.visitor;
         let hash = |name: &[u8], text: &str| match text {
             "" => 0,
@@ -49,14 +53,16 @@ impl Batch<'_> {
         areas.truncate(AREAS_MAX);
         let (link, scanner) = match clicked {
             Some(clicked) => (Some(clicked.link), clicked.scanner),
-            None => (self.landing(&page, site), false),
+            None => (self.landing(page, site), false),
         };
         let campaign = match &link {
             _ if kind != HitKind::PageView && raw.event != MAIL_CLICK => String::new(),
             Some(link) if page.campaign.is_none() => link.campaign(),
-            _ => campaign,
+            _ => referrer.campaign(page).to_owned(),
         };
-        let excluded = self.excluded(agent, &page, address, by_server);
+        // A server that names no agent vouches for a person.
+        let robot = agent.robot && !(by_server && raw.agent.is_empty());
+        let excluded = self.excluded(robot, page, address);
         let hit = Hit {
             site: site.number,
             received: self.now,
@@ -66,7 +72,7 @@ impl Batch<'_> {
             authenticated,
             areas,
             title: raw::cut(&without_addresses(&raw.title), TEXT_BYTES_MAX),
-            referrer: without_addresses(&referrer),
+            referrer: referrer.shown.clone(),
             campaign,
             id: hash(b"hit", &raw.id),
             page: hash(b"page", &raw.nonce),
@@ -79,9 +85,9 @@ impl Batch<'_> {
             properties: plain(&raw.properties),
             via_our_link: link.is_some(),
             network: address.map(|it| privacy.network(it).to_string()).unwrap_or_default(),
-            agent: agent_class(agent),
-            path: without_addresses(&page.path),
-            url: without_addresses(&page.url),
+            agent: agent.class.clone(),
+            path: page.path.clone(),
+            url: page.url.clone(),
             ..Hit::default()
         };
         // The script sends the page's address with every hit of its view: the first one names.
@@ -101,16 +107,9 @@ impl Batch<'_> {
         self.now.minus(Duration::from_millis(ago).min(LATE_MAX))
     }
 
-    fn excluded(
-        &self,
-        agent: &str,
-        page: &Page,
-        address: Option<IpAddr>,
-        by_server: bool,
-    ) -> Option<Exclusion> {
+    fn excluded(&self, robot: bool, page: &Page, address: Option<IpAddr>) -> Option<Exclusion> {
         let own = |address: IpAddr| self.in_force.networks.iter().any(|net| net.contains(address));
-        let robot = self.in_force.robots && !(by_server && agent.is_empty());
-        if robot && self.app.robots.knows(agent) {
+        if self.in_force.robots && robot {
             Some(Exclusion::Robot)
         } else if address.is_some_and(own) {
             Some(Exclusion::Network)

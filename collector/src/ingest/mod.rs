@@ -11,6 +11,7 @@ pub mod pixel;
 pub mod raw;
 pub mod reject;
 
+use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -134,11 +135,11 @@ pub fn take(
 ) -> Result<Taken, Reject> {
     let mut batch = Batch::new(app, sender, hits.len(), sender.bytes)?;
     for (place, hit) in hits.into_iter().enumerate() {
-        let told = hit.as_ref().ok().map(told);
-        if let Err(reject) = hit.and_then(|raw| batch.take(&raw)) {
+        let taken = hit.as_ref().map_err(|reject| *reject).and_then(|raw| batch.take(raw));
+        if let Err(reject) = taken {
             app.metrics.reject(reject);
-            let what = told.as_deref().unwrap_or_default();
-            app.tell(|| refused_line(app, sender.address, reject, what));
+            let what = || hit.as_ref().map(told).unwrap_or_default();
+            app.tell(|| refused_line(app, sender.address, reject, &what()));
             batch.taken.rejected.push(reject);
             batch.taken.refused.push(place);
         }
@@ -282,9 +283,9 @@ impl<'a> Batch<'a> {
             count(&self.app.metrics.excluded);
         }
         let raw_id = match who {
-            Who::Nobody => return Ok(self.ingest(&arrival)? && by_link),
+            Who::Nobody => return Ok(self.ingest(arrival)? && by_link),
             Who::Admitted(..) => {
-                let new = self.ingest(&arrival)?;
+                let new = self.ingest(arrival)?;
                 self.renew_cookie();
                 return Ok(new && by_link);
             }
@@ -293,7 +294,7 @@ impl<'a> Batch<'a> {
         let claim = hit.claim.as_ref().filter(|claim| !claim.by_link);
         if claim.is_some_and(|claim| claim.assurance().is_proved()) {
             // The site's server vouches for the browser: it need not come back first.
-            self.ingest(&arrival)?;
+            self.ingest(arrival)?;
             let cookie = VisitorCookie::issue(raw_id, None, self.now);
             self.taken.cookie.get_or_insert(cookie);
             return Ok(false);
@@ -448,10 +449,10 @@ impl<'a> Batch<'a> {
     }
 
     /// Whether it is new: a hit that is sent again is answered as it was, and not recorded.
-    fn ingest(&mut self, arrival: &Arrival) -> Result<bool, Reject> {
+    fn ingest(&mut self, mut arrival: Arrival) -> Result<bool, Reject> {
         let visitor = arrival.hit.visitor;
         for _ in 0..STALE_TRIES {
-            match self.decide(arrival.clone())? {
+            match self.decide(arrival)? {
                 Ingested::Recorded(position) => {
                     count(&self.app.metrics.hits);
                     self.taken.recorded = visitor.map(|visitor| Click { position, visitor });
@@ -463,7 +464,8 @@ impl<'a> Batch<'a> {
                     self.keep(position);
                     return Ok(false);
                 }
-                Ingested::Stale => {
+                Ingested::Stale(again) => {
+                    arrival = *again;
                     std::thread::yield_now();
                     self.in_force = self.app.scoring.load_full();
                 }
@@ -476,11 +478,8 @@ impl<'a> Batch<'a> {
         let (engine, scoring) = (&self.app.engine, &self.in_force.scoring);
         let reserved = &mut self.reserved;
         let mut last = None;
-        let mut bytes = Vec::with_capacity(512);
         let mut push = |record: &Record| {
-            bytes.clear();
-            record.encode(&mut bytes);
-            let position = reserved.push(&bytes);
+            let position = push(reserved, record);
             last = Some(position);
             position
         };
@@ -500,9 +499,7 @@ impl<'a> Batch<'a> {
         let time = hit.received;
         let body = Body::Hit(Box::new(HitRecord { hit, ..HitRecord::default() }));
         let record = Record { time, version: self.in_force.scoring.version, body };
-        let mut bytes = Vec::with_capacity(512);
-        record.encode(&mut bytes);
-        let position = self.reserved.push(&bytes);
+        let position = push(&mut self.reserved, &record);
         count(&self.app.metrics.hits);
         count(&self.app.metrics.first_hits);
         self.taken.cookie.get_or_insert(VisitorCookie::issue(raw_id, Some(position), time));
@@ -513,6 +510,20 @@ impl<'a> Batch<'a> {
         self.taken.kept += 1;
         self.taken.position = self.taken.position.max(Some(position));
     }
+}
+
+thread_local! {
+    /// Where a record's bytes are put together before they are pushed.
+    static BYTES: RefCell<Vec<u8>> = RefCell::default();
+}
+
+/// Appends a record to the journal.
+fn push(reserved: &mut Reserved, record: &Record) -> Position {
+    BYTES.with_borrow_mut(|bytes| {
+        bytes.clear();
+        record.encode(bytes);
+        reserved.push(bytes)
+    })
 }
 
 /// A click of the machine that is known by now: neither a person's nor about one.

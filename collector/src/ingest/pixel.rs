@@ -42,6 +42,9 @@ pub fn parse(query: &str) -> Result<RawHit, Reject> {
 }
 
 fn decode(value: &str) -> Result<String, Reject> {
+    if !value.bytes().any(|byte| matches!(byte, b'+' | b'%')) {
+        return Ok(value.to_owned());
+    }
     let spaced = value.replace('+', " ");
     let text = percent_decode_str(&spaced).decode_utf8().map_err(|_| Reject::MalformedQuery)?;
     Ok(text.into_owned())

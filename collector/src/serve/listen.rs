@@ -36,12 +36,12 @@ pub(super) async fn listen(
     let collector = bind(settings.collector.listen, options.any_port).await?;
     let admin_listener = bind(settings.admin.listen, options.any_port).await?;
     let addresses = (local(&collector)?, local(&admin_listener)?);
-    let collecting = Collector {
+    let collecting = Arc::new(Collector {
         app: Arc::clone(app),
         counters: Arc::clone(&admin.collector_counters),
         desk: admin.desk.clone(),
-    };
-    let handler = move |request, peer| collecting.clone().handle(request, peer);
+    });
+    let handler = move |request, peer| Arc::clone(&collecting).handle(request, peer);
     let collector_settings = server_settings(
         settings,
         settings.collector.tls.as_ref(),

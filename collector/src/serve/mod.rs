@@ -42,12 +42,12 @@ use crate::feedback::Desk;
 use crate::ids::Ids;
 use crate::install::{Install, InstallError};
 use crate::journal::{Found, OpenError};
+use crate::lately::Lately;
 use crate::limits::{Quota, Rate, RateLimits};
 use crate::link::scanners::Scanners;
 use crate::metrics::Metrics;
 use crate::outbox::{Log, Outbox, Replayed, lead_ref};
 use crate::patience::Stalled;
-use crate::privacy::{ROBOTS, Robots};
 use crate::reader::{self, Lists};
 use crate::retention;
 use crate::seal::Sealer;
@@ -234,7 +234,7 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
         install,
         clock,
         ids,
-        robots: Robots::new(ROBOTS),
+        lately: Lately::default(),
         link_uses,
         scanners: Scanners::default(),
         rates,

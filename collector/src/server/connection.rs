@@ -156,15 +156,16 @@ where
     }
 }
 
-/// Polls hyper until it is done or a deadline has passed. There is one timer for all stages; it is
-/// moved only when the deadline is another than the one it is set to.
+/// Polls hyper until it is done or a deadline has passed. There is one timer for all stages. Nearly
+/// every deadline moves on before it comes: so the timer is moved when it would go off too late, or
+/// has gone off, and one that goes off early costs a look.
 async fn drive<I, S>(hyper: &mut http1::Connection<I, S>, progress: &Progress, stop: &Stop) -> End
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
     S: HttpService<Incoming, ResBody = Body>,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mut timer = pin!(sleep_until(Instant::now()));
+    let mut timer = pin!(sleep_until(progress.deadline().unwrap_or_else(Instant::now)));
     let mut stop_begins = pin!(stop.wake.notified());
     let mut listens_for_stop = false;
     let mut told_to_stop = false;
@@ -186,11 +187,14 @@ where
             let Some(deadline) = progress.deadline() else {
                 return Poll::Pending;
             };
-            if timer.deadline() != deadline {
+            if timer.deadline() > deadline || (timer.is_elapsed() && timer.deadline() < deadline) {
                 timer.as_mut().reset(deadline);
             }
             if timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
+            }
+            if timer.deadline() < deadline {
+                continue;
             }
             match progress.stage() {
                 // The request's own future gives the answer, when hyper is polled again.

@@ -293,7 +293,7 @@ impl HeadScan {
         else {
             return Err(Refusal::Malformed("malformed request line"));
         };
-        if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
+        if method.is_empty() || !all(method, &TOKEN) {
             return Err(Refusal::Malformed("malformed method"));
         }
         if method == b"CONNECT" {
@@ -319,10 +319,10 @@ impl HeadScan {
             return Err(Refusal::Malformed("header without a colon"));
         };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
+        if name.is_empty() || !all(name, &TOKEN) {
             return Err(Refusal::Malformed("malformed header name"));
         }
-        if value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+        if !all(value, &VALUE) {
             return Err(Refusal::Malformed("control character in a header"));
         }
         // By length first: most headers are none of these three.
@@ -336,8 +336,7 @@ impl HeadScan {
 
     fn host(&mut self, value: &[u8]) -> Result<(), Refusal> {
         self.hosts += 1;
-        let good = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%[]:".contains(byte);
-        if self.hosts > 1 || !value.iter().all(good) {
+        if self.hosts > 1 || !all(value, &HOST) {
             return Err(Refusal::Malformed("malformed or repeated host"));
         }
         Ok(())
@@ -384,18 +383,47 @@ fn line_end(bytes: &[u8], from: usize) -> Option<usize> {
 fn is_target(target: &[u8]) -> bool {
     let query_at = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
     let (path, query) = target.split_at(query_at);
-    let fits = |part: &[u8], illegal: &[u8]| {
-        !part.iter().any(|byte| byte.is_ascii_control() || illegal.contains(byte))
-    };
-    !target.is_empty() && fits(path, b"<>`") && fits(query, b"\"<>")
+    !target.is_empty() && all(path, &PATH) && all(query, &QUERY)
+}
+
+/// Which bytes may stand somewhere. Every byte of every head is held against one of these.
+type Bytes = [bool; 256];
+
+const TOKEN: Bytes = bytes(true, b"!#$%&'*+-.^_`|~", b"");
+const HOST: Bytes = bytes(true, b"-._~%[]:", b"");
+const VALUE: Bytes = bytes(false, b"\t", b"");
+const PATH: Bytes = bytes(false, b"", b"<>`");
+const QUERY: Bytes = bytes(false, b"", b"\"<>");
+
+/// Letters and digits alone, or everything but control characters; these too, and those not.
+const fn bytes(letters_alone: bool, too: &[u8], not: &[u8]) -> Bytes {
+    let mut bytes = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let ascii = byte as u8;
+        bytes[byte] =
+            if letters_alone { ascii.is_ascii_alphanumeric() } else { !ascii.is_ascii_control() };
+        byte += 1;
+    }
+    let mut place = 0;
+    while place < too.len() {
+        bytes[too[place] as usize] = true;
+        place += 1;
+    }
+    place = 0;
+    while place < not.len() {
+        bytes[not[place] as usize] = false;
+        place += 1;
+    }
+    bytes
+}
+
+fn all(text: &[u8], may: &Bytes) -> bool {
+    text.iter().all(|byte| may[usize::from(*byte)])
 }
 
 fn without_line_end(line: &[u8]) -> Result<&[u8], Refusal> {
     line.strip_suffix(b"\r\n").ok_or(Refusal::Malformed("line feed without carriage return"))
-}
-
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ pub struct Engine {
 }
 
 /// A hit on its way in, with the first hit of the visitor whom it admits.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Arrival {
     /// The hit.
     pub hit: Hit,
@@ -88,15 +88,15 @@ pub struct Arrival {
 }
 
 /// What became of a hit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ingested {
     /// Recorded there.
     Recorded(Position),
     /// Recorded there before; nothing was recorded now.
     Duplicate(Position),
     /// A newer version of the scoring is in force, or whoever was to get a name was parted, or
-    /// somebody erased meanwhile: it must be decided again.
-    Stale,
+    /// somebody erased meanwhile: it must be decided again. It is given back as it came.
+    Stale(Box<Arrival>),
 }
 
 /// What is decided under and written with: for everything that pushes records.
@@ -176,11 +176,11 @@ impl Engine {
         let erasures = self.erasures.count();
         let merges;
         let ingested = {
-            let mut record =
-                HitRecord { hit: arrival.hit, first: arrival.first, ..HitRecord::default() };
+            let (hit, first) = (arrival.hit, arrival.first);
+            let mut record = Box::new(HitRecord { hit, first, ..HitRecord::default() });
             self.forget_claim(&mut record);
             if self.is_closed(&record, None) {
-                return Ingested::Stale;
+                return stale(record);
             }
             match record.hit.visitor {
                 None => {
@@ -193,7 +193,7 @@ impl Engine {
                 Some(id) => {
                     let mut visitor = self.visitors.entry(id);
                     if self.is_closed(&record, Some(&visitor)) {
-                        return Ingested::Stale;
+                        return stale(record);
                     }
                     if visitor.is_expired(means.now) {
                         *visitor = Visitor::default();
@@ -207,17 +207,24 @@ impl Engine {
                         Visit::New(decided) => {
                             record.visit = Some(decided.part);
                             record.review = decided.review;
-                            record.hit.excluded = record.hit.excluded.or(decided.excluded);
+                            let as_it_came = record.hit.excluded;
+                            record.hit.excluded = as_it_came.or(decided.excluded);
                             merges = merging(decided.event.as_ref());
                             let (event, held) = (decided.event, Some(&mut *visitor));
-                            self.ingest_for_lead(held, event, record, erasures, &mut means)
+                            match self.ingest_for_lead(held, event, record, erasures, &mut means) {
+                                Ingested::Stale(mut arrival) => {
+                                    arrival.hit.excluded = as_it_came;
+                                    return Ingested::Stale(arrival);
+                                }
+                                ingested => ingested,
+                            }
                         }
                     }
                 }
             }
         };
         // The locks of visitor and lead are free again: people are joined under their own.
-        if let (Some((head, others)), Ingested::Recorded(_)) = (merges, ingested) {
+        if let (Some((head, others)), Ingested::Recorded(_)) = (merges, &ingested) {
             for other in others {
                 // Who is one already needs no joining, and nothing else is wrong with it.
                 let _ = self.merge(head, other, &Authority::proof(), &mut means);
@@ -230,19 +237,19 @@ impl Engine {
         &self,
         visitor: Option<&mut Visitor>,
         event: Option<LeadEvent>,
-        mut record: HitRecord,
+        mut record: Box<HitRecord>,
         erasures: u64,
         means: &mut Means<'_, '_>,
     ) -> Ingested {
         if self.is_stale(means.scoring) {
-            return Ingested::Stale;
+            return stale(record);
         }
         let mut event = event;
         // Until the record is applied: nobody parts whom a name is being given to.
         let joins = event.as_ref().is_some_and(|event| !event.joins.is_empty());
         let naming = joins.then(|| self.one_naming());
         if event.as_ref().is_some_and(|event| naming.is_some() && !self.still_heads(event)) {
-            return Ingested::Stale;
+            return stale(record);
         }
         event.take_if(|event| !self.take_names(event, &mut record, means));
         let mut lead = None;
@@ -250,7 +257,7 @@ impl Engine {
             // Whose the name is now, whoever was joined or parted since the visitor was asked.
             let (id, held) = self.head_of(event.origin);
             if self.erasures.count() != erasures {
-                return Ingested::Stale;
+                return stale(record);
             }
             match held.receive(id, event, &record, means.scoring, means.now) {
                 Receipt::Part(part) => record.lead = Some(*part),
@@ -260,7 +267,7 @@ impl Engine {
         }
         let stamp = means.stamp();
         let scoring = means.scoring;
-        let (position, ()) = means.record(Body::Hit(Box::new(record)), |whole, position| {
+        let (position, ()) = means.record(Body::Hit(record), |whole, position| {
             let Body::Hit(record) = &whole.body else {
                 return;
             };
@@ -522,6 +529,12 @@ impl Engine {
 
 /// Longest chain of names followed.
 const CHAIN_MAX: usize = 10_000;
+
+/// What cannot be decided now, as it came.
+fn stale(record: Box<HitRecord>) -> Ingested {
+    let HitRecord { hit, first, .. } = *record;
+    Ingested::Stale(Box::new(Arrival { hit, first }))
+}
 
 /// Who is proved to be one with the event's person, for when the locks are free.
 fn merging(event: Option<&LeadEvent>) -> Option<(LeadId, Vec<LeadId>)> {

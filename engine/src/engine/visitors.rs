@@ -1,5 +1,6 @@
 //! The visitors by id, each at rest until somebody takes it by its lock.
 
+use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 
 use crate::id::VisitorId;
@@ -14,14 +15,27 @@ pub(super) struct Visitors(Shards<VisitorId, AtRest>);
 pub(super) struct Awake<'a> {
     place: Held<'a, VisitorId, AtRest>,
     id: VisitorId,
-    visitor: Visitor,
+    room: Room,
     changed: bool,
+}
+
+/// Where one is awake, and the bytes that it is laid down in: its lists have memory already.
+#[derive(Default)]
+struct Room {
+    visitor: Visitor,
+    bytes: Vec<u8>,
+}
+
+thread_local! {
+    /// The room of whoever was awake last.
+    static FREE: Cell<Room> = Cell::default();
 }
 
 impl<'a> Awake<'a> {
     fn of(id: VisitorId, place: Held<'a, VisitorId, AtRest>) -> Awake<'a> {
-        let visitor = place.wake(id);
-        Awake { place, id, visitor, changed: false }
+        let mut room = FREE.take();
+        place.wake_in(id, &mut room.visitor);
+        Awake { place, id, room, changed: false }
     }
 }
 
@@ -29,22 +43,24 @@ impl Deref for Awake<'_> {
     type Target = Visitor;
 
     fn deref(&self) -> &Visitor {
-        &self.visitor
+        &self.room.visitor
     }
 }
 
 impl DerefMut for Awake<'_> {
     fn deref_mut(&mut self) -> &mut Visitor {
         self.changed = true;
-        &mut self.visitor
+        &mut self.room.visitor
     }
 }
 
 impl Drop for Awake<'_> {
     fn drop(&mut self) {
+        let mut room = std::mem::take(&mut self.room);
         if self.changed {
-            self.place.lay(self.id, &self.visitor);
+            self.place.lay(self.id, &room.visitor, &mut room.bytes);
         }
+        FREE.set(room);
     }
 }
 

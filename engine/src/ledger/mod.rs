@@ -4,7 +4,6 @@
 
 mod fold;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::decay::{HalfLife, Sum, Total};
@@ -196,16 +195,51 @@ impl<'a> Basis<'a> {
     }
 }
 
-/// Running sums of the rows settled so far, as they fade under one version.
+/// Running sums of the rows settled so far, as they fade under one version. Each is made when it is
+/// first asked for: most rules have one limit, and a sum is most of the work.
 struct Tally<'a> {
     basis: Basis<'a>,
     terms: &'a Arc<Terms>,
     // A rule that moved to another category has rows in both, and each fades at its own speed.
-    rules: BTreeMap<(RuleId, CategoryId), Sum>,
+    rules: Sums<(RuleId, CategoryId)>,
     /// How many rows stand before the last lost deal: a rule's max counts afresh after it.
     lost: usize,
-    categories: BTreeMap<CategoryId, Sum>,
-    claims: BTreeMap<CategoryId, Sum>,
+    categories: Sums<CategoryId>,
+    claims: Sums<CategoryId>,
+}
+
+/// Sums by what they are of. They are few.
+struct Sums<K>(Vec<(K, Sum)>);
+
+impl<K: Eq + Copy> Sums<K> {
+    /// The sum, made if it is not there.
+    fn of(&mut self, key: K, make: impl FnOnce() -> Sum) -> Sum {
+        if let Some((_, known)) = self.0.iter().find(|(known, _)| *known == key) {
+            return *known;
+        }
+        let made = make();
+        self.0.push((key, made));
+        made
+    }
+
+    /// Adds a row to a sum, if it is there. Where the whole must be summed anew it goes.
+    fn add(&mut self, key: K, row: &Row) {
+        if let Some(place) = self.0.iter().position(|(known, _)| *known == key) {
+            match self.0[place].1.with(row.when, row.granted) {
+                Some(grown) => self.0[place].1 = grown,
+                None => drop(self.0.swap_remove(place)),
+            }
+        }
+    }
+}
+
+/// What a max is held against.
+#[derive(Clone, Copy)]
+enum Used {
+    Rule,
+    Category,
+    Total,
+    Claims,
 }
 
 /// Settles rows that are in order, from an index on; those before keep what they were granted.
@@ -229,7 +263,7 @@ pub fn settle(rows: &mut [Row], from: usize, basis: &Basis<'_>) {
         let (granted, cut) = tally.grant(&rows[..index], &row);
         rows[index].granted = granted;
         rows[index].cut = cut;
-        tally.add(&rows[..=index], index);
+        tally.add(&rows[index], index);
     }
 }
 
@@ -244,36 +278,26 @@ pub fn insert(rows: &mut Vec<Row>, row: Row) -> usize {
 
 impl<'a> Tally<'a> {
     fn of(rows: &[Row], basis: Basis<'a>, terms: &'a Arc<Terms>) -> Tally<'a> {
-        let mut tally = Tally {
+        Tally {
             basis,
             terms,
-            rules: BTreeMap::new(),
+            rules: Sums(Vec::new()),
             lost: rows.iter().rposition(is_lost).map_or(0, |place| place + 1),
-            categories: BTreeMap::new(),
-            claims: BTreeMap::new(),
-        };
-        // One pass a sum, not one a row: the base of a sum is that of its latest row.
-        for category in &terms.categories {
-            let id = category.id;
-            tally.categories.insert(id, sum(rows, category.half_life, |row| row.category == id));
-            let claimed = |row: &Row| row.category == id && tally_claims(row, &basis);
-            tally.claims.insert(id, sum(rows, category.half_life, claimed));
+            categories: Sums(Vec::new()),
+            claims: Sums(Vec::new()),
         }
-        tally
-    }
-
-    fn half_life(&self, category: CategoryId) -> Option<HalfLife> {
-        self.terms.category(category).map(|category| category.half_life)
     }
 
     /// What a row is granted after these.
-    fn grant(&self, prior: &[Row], row: &Row) -> (Points, Cut) {
+    fn grant(&mut self, prior: &[Row], row: &Row) -> (Points, Cut) {
         if row.withdrawn {
             return (Points(0), Cut::Withdrawn);
         }
         match feedback_of(row.rule) {
             Some(_) if row.folded => return (row.base, Cut::Folded),
-            Some(_) if takes_half(row.rule, row.order) => return (self.half(row), Cut::None),
+            Some(_) if takes_half(row.rule, row.order) => {
+                return (self.half(prior, row), Cut::None);
+            }
             Some(_) if row.base.0 <= 0 => return (row.base, Cut::None),
             Some(_) => return self.fit(prior, row, &Guards::default()),
             None => {}
@@ -306,83 +330,93 @@ impl<'a> Tally<'a> {
 
     /// What a lost deal takes: half of what the row's category is worth at its moment, rounded
     /// towards zero. What is worth less than nothing stays.
-    fn half(&self, row: &Row) -> Points {
-        let value = self.categories.get(&row.category).map_or(0, |sum| sum.value(row.when).0);
+    fn half(&mut self, prior: &[Row], row: &Row) -> Points {
+        let category = self.terms.category(row.category);
+        let value = category.map_or(0, |it| self.category_value(prior, it, row.when).0);
         Points(-(value.max(0) / 2))
     }
 
     /// The whole points that still fit under every max; the tightest names the cut.
-    fn fit(&self, prior: &[Row], row: &Row, guards: &Guards) -> (Points, Cut) {
+    fn fit(&mut self, prior: &[Row], row: &Row, guards: &Guards) -> (Points, Cut) {
         let terms = self.terms;
-        let Some(category) = terms.category(row.category) else {
-            return (row.base, Cut::None);
-        };
         let mut fits = (row.base, Cut::None);
-        let mut limit = |max: Option<Points>, used: Points, cut: Cut| {
-            let room =
-                max.map(|max| Points::whole(max.0.saturating_sub(used.0).div_euclid(1_000).max(0)));
-            if let Some(room) = room.filter(|room| *room < fits.0) {
-                fits = (room, cut);
-            }
+        let Some(category) = terms.category(row.category) else {
+            return fits;
         };
-        if guards.max.is_some() {
-            limit(guards.max, self.rule_value(prior, row), Cut::RuleMax);
-        }
-        let value = |sums: &BTreeMap<CategoryId, Sum>, id: CategoryId| {
-            sums.get(&id).map_or(Points(0), |sum| sum.value(row.when))
-        };
-        limit(category.max, value(&self.categories, category.id), Cut::CategoryMax);
-        if category.in_total {
-            let total = |sums| {
-                let counted = terms.categories.iter().filter(|category| category.in_total);
-                Points(counted.map(|category| value(sums, category.id).0).sum())
+        let in_total = |max: Option<Points>| max.filter(|_| category.in_total);
+        let claimed = |_: &Points| (self.basis.claimed)(row.source, row.origin);
+        let limits = [
+            (guards.max, Used::Rule, Cut::RuleMax),
+            (category.max, Used::Category, Cut::CategoryMax),
+            (in_total(terms.total_max), Used::Total, Cut::TotalMax),
+            (in_total(terms.claims_max).filter(claimed), Used::Claims, Cut::ClaimsMax),
+        ];
+        for (max, used, cut) in limits {
+            let Some(max) = max else {
+                continue;
             };
-            limit(terms.total_max, total(&self.categories), Cut::TotalMax);
-            if (self.basis.claimed)(row.source, row.origin) {
-                limit(terms.claims_max, total(&self.claims), Cut::ClaimsMax);
+            let used = match used {
+                Used::Rule => self.rule_value(prior, row),
+                Used::Category => self.category_value(prior, category, row.when),
+                Used::Total => {
+                    self.total(|it, category| it.category_value(prior, category, row.when))
+                }
+                Used::Claims => {
+                    self.total(|it, category| it.claims_value(prior, category, row.when))
+                }
+            };
+            let room = max.0.saturating_sub(used.0).div_euclid(1_000).max(0);
+            if Points::whole(room) < fits.0 {
+                fits = (Points::whole(room), cut);
             }
         }
         fits
     }
 
     /// What a row's rule is worth at its moment, in whatever categories its rows stand.
-    fn rule_value(&self, prior: &[Row], row: &Row) -> Points {
+    fn rule_value(&mut self, prior: &[Row], row: &Row) -> Points {
         let fresh = prior.get(self.lost..).unwrap_or_default();
-        let of_category = |category: &CategoryTerms| {
-            if let Some(sum) = self.rules.get(&(row.rule, category.id)) {
-                return sum.value(row.when).0;
-            }
-            let same = |it: &Row| it.rule == row.rule && it.category == category.id;
-            sum(fresh, category.half_life, same).value(row.when).0
-        };
-        Points(self.terms.categories.iter().map(of_category).sum())
+        let mut value = 0;
+        for category in &self.terms.categories {
+            let of = self.rules.of((row.rule, category.id), || {
+                let same = |it: &Row| it.rule == row.rule && it.category == category.id;
+                sum(fresh, category.half_life, same)
+            });
+            value += of.value(row.when).0;
+        }
+        Points(value)
     }
 
-    /// Adds a settled row; `rows` ends with it.
-    fn add(&mut self, rows: &[Row], index: usize) {
-        let row = rows[index];
-        let Some(half_life) = self.half_life(row.category) else {
-            return;
-        };
-        let basis = self.basis;
-        if is_lost(&row) {
-            self.rules.clear();
+    fn category_value(&mut self, prior: &[Row], category: &CategoryTerms, at: Timestamp) -> Points {
+        let (id, half_life) = (category.id, category.half_life);
+        let of = self.categories.of(id, || sum(prior, half_life, |row| row.category == id));
+        of.value(at)
+    }
+
+    /// What is claimed in a category.
+    fn claims_value(&mut self, prior: &[Row], category: &CategoryTerms, at: Timestamp) -> Points {
+        let (id, basis) = (category.id, self.basis);
+        let claimed = |row: &Row| row.category == id && tally_claims(row, &basis);
+        self.claims.of(id, || sum(prior, category.half_life, claimed)).value(at)
+    }
+
+    /// The sum of the categories that count in the total.
+    fn total(&mut self, value: impl Fn(&mut Self, &CategoryTerms) -> Points) -> Points {
+        let counted = self.terms.categories.iter().filter(|category| category.in_total);
+        Points(counted.map(|category| value(self, category).0).sum())
+    }
+
+    /// Adds a settled row, the one at an index.
+    fn add(&mut self, row: &Row, index: usize) {
+        if is_lost(row) {
+            self.rules.0.clear();
             self.lost = index + 1;
         } else {
-            let fresh = &rows[self.lost.min(index)..];
-            add_to(&mut self.rules, (row.rule, row.category), &row, || {
-                let same = |it: &Row| it.rule == row.rule && it.category == row.category;
-                sum(fresh, half_life, same)
-            });
+            self.rules.add((row.rule, row.category), row);
         }
-        add_to(&mut self.categories, row.category, &row, || {
-            sum(rows, half_life, |other| other.category == row.category)
-        });
-        if tally_claims(&row, &basis) {
-            add_to(&mut self.claims, row.category, &row, || {
-                let same = |other: &Row| other.category == row.category;
-                sum(rows, half_life, |other| same(other) && tally_claims(other, &basis))
-            });
+        self.categories.add(row.category, row);
+        if tally_claims(row, &self.basis) {
+            self.claims.add(row.category, row);
         }
     }
 }
@@ -398,15 +432,9 @@ fn tally_claims(row: &Row, basis: &Basis<'_>) -> bool {
     row.granted.0 != 0 && (basis.claimed)(row.source, row.origin)
 }
 
-fn add_to<K: Ord>(sums: &mut BTreeMap<K, Sum>, key: K, row: &Row, anew: impl FnOnce() -> Sum) {
-    let grown = sums.get(&key).and_then(|sum| sum.with(row.when, row.granted));
-    sums.insert(key, grown.unwrap_or_else(anew));
-}
-
 /// The sum of some rows.
 pub fn sum(rows: &[Row], half_life: HalfLife, which: impl Fn(&Row) -> bool) -> Sum {
-    let rows = rows.iter().filter(|row| which(row)).map(|row| (row.when, row.granted));
-    Sum::of(half_life, rows.collect::<Vec<_>>().into_iter())
+    Sum::of(half_life, rows.iter().filter(|row| which(row)).map(|row| (row.when, row.granted)))
 }
 
 /// The score of rows as a function of time: the categories that count in the total, and their
@@ -534,15 +562,23 @@ pub fn settle_with(
     let mut rows = old.to_vec();
     let terms = basis.versions.numbered(basis.now);
     let fold = terms.and_then(|terms| fold_for(&rows, new.len(), terms));
+    if new.is_empty() && since.is_none() && fold.is_none() {
+        return Settled { rows, ..Settled::default() };
+    }
     if let Some(fold) = &fold {
         apply_fold(&mut rows, fold);
     }
-    let before = rows.clone();
-    let mut from = since.map_or(rows.len(), |since| rows.partition_point(|row| row.when < since));
-    for row in new {
+    let new = new.iter().map(|row| {
         let undecided = row.position == Position::NONE;
-        let position = if undecided { UNDECIDED } else { row.position };
-        from = from.min(insert(&mut rows, Row { position, ..*row }));
+        Row { position: if undecided { UNDECIDED } else { row.position }, ..*row }
+    });
+    let place = |row: Row| rows.partition_point(|other| other.key() < row.key());
+    let since = since.map(|since| rows.partition_point(|row| row.when < since));
+    let from = new.clone().map(place).chain(since).min().unwrap_or(rows.len());
+    // New rows are nearly always the last ones: then nothing that stood there is looked at again.
+    let before = rows[from..].to_vec();
+    for row in new {
+        insert(&mut rows, row);
     }
     settle(&mut rows, from, basis);
     let mut settled = Settled { fold, ..Settled::default() };

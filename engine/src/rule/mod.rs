@@ -3,7 +3,6 @@
 //! and a few comparisons with the rules that speak of it.
 
 mod compiled;
-mod memo;
 
 use std::fmt;
 use std::time::Duration;
@@ -12,17 +11,18 @@ use crate::attribute::AttributeTest;
 use crate::glob::GlobsBuilder;
 use crate::hit::HitKind;
 use crate::id::{CategoryId, RuleId};
+use crate::memo::Memo;
 use crate::points::Points;
 use crate::time::{Timestamp, UtcOffset};
 
-use self::compiled::Index;
-pub use self::memo::MEMO_PAGES;
-use self::memo::Memo;
+use self::compiled::{Index, Page};
 
 /// Most points one award may give, either way. Keeps every sum within 128 bits.
 pub const RULE_POINTS_MAX: i64 = 10_000;
 /// Most rules in a set: ids are 16 bits, and a person must be able to read the file.
 pub const RULES_MAX: usize = 2_000;
+/// Pages remembered at once, with what their path decides.
+pub const MEMO_PAGES: usize = 4_096;
 /// The area of pages only people who have logged in can see.
 pub const MY_PAGE: &str = "my_page";
 
@@ -243,14 +243,14 @@ pub struct RuleSet {
     rules: Vec<Rule>,
     by_id: Vec<Option<u16>>,
     index: Index,
-    memo: Option<Memo>,
+    memo: Option<Memo<Page>>,
 }
 
 impl RuleSet {
     /// Checks and compiles. Pages seen lately are remembered.
     pub fn new(rules: Vec<Rule>) -> Result<RuleSet, RuleError> {
         let set = RuleSet::forgetful(rules)?;
-        Ok(RuleSet { memo: Some(Memo::new()), ..set })
+        Ok(RuleSet { memo: Some(Memo::new(MEMO_PAGES)), ..set })
     }
 
     /// The same without remembering pages: for a walk over history, and for measuring.
@@ -294,7 +294,7 @@ impl RuleSet {
             return Vec::new();
         }
         let found = match &self.memo {
-            Some(memo) => memo.page(hit.path, &self.index),
+            Some(memo) => memo.of(hit.path, |path| self.index.page(path)),
             None => self.index.page(hit.path).into(),
         };
         let dated = |rule: &&Rule| {

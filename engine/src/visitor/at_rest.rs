@@ -16,9 +16,6 @@ use super::{VISITOR_LIFE, Visitor};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AtRest(Box<[u8]>);
 
-/// More bytes than a hit usually adds.
-const GROWTH: usize = 96;
-
 impl AtRest {
     /// Bytes that somebody else kept, if they are a visitor's. `room` is for finding out: who is
     /// in it goes, and what it has of memory is used again.
@@ -27,14 +24,14 @@ impl AtRest {
         Ok(AtRest(bytes.into()))
     }
 
-    /// Lays a visitor down.
-    pub(crate) fn lay(&mut self, id: VisitorId, visitor: &Visitor) {
-        let mut bytes = Vec::with_capacity(self.0.len() + GROWTH);
+    /// Lays a visitor down. `bytes` is room to write in.
+    pub(crate) fn lay(&mut self, id: VisitorId, visitor: &Visitor, bytes: &mut Vec<u8>) {
+        bytes.clear();
         if visitor.exists() {
-            visitor.save(id, &mut bytes);
+            visitor.save(id, bytes);
         }
         if bytes.len() == self.0.len() {
-            self.0.copy_from_slice(&bytes);
+            self.0.copy_from_slice(bytes);
         } else {
             self.0 = bytes.as_slice().into();
         }
@@ -100,7 +97,7 @@ mod tests {
 
     fn laid(visitor: &Visitor) -> AtRest {
         let mut at_rest = AtRest::default();
-        at_rest.lay(ID, visitor);
+        at_rest.lay(ID, visitor, &mut Vec::new());
         at_rest
     }
 

@@ -85,11 +85,16 @@ impl Writer<'_> {
         self.byte(assurance_byte(assurance));
     }
 
+    /// A tag, how many bytes follow, and these: written where they stay, and moved by as many bytes
+    /// as their number takes once that is known.
     pub(crate) fn section(&mut self, tag: u8, write: impl FnOnce(&mut Writer<'_>)) {
-        let mut payload = Vec::with_capacity(256);
-        write(&mut Writer { out: &mut payload, context: self.context });
         self.byte(tag);
-        self.bytes(&payload);
+        let from = self.out.len();
+        write(&mut Writer { out: &mut *self.out, context: self.context });
+        let until = self.out.len();
+        self.varint((until - from) as u64);
+        let length = self.out.len() - until;
+        self.out[from..].rotate_right(length);
     }
 
     pub(crate) fn hit_record(&mut self, record: &HitRecord) {

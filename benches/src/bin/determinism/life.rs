@@ -169,19 +169,17 @@ impl Life {
                 5..9 => self.record_first(now, chance),
                 9..13 => self.admit(now, chance),
                 13..19 => self.take_step(now, chance)?,
-                _ => self.ingest(&Arrival { hit: self.random_hit(now, chance), first: None }),
+                _ => self.ingest(Arrival { hit: self.random_hit(now, chance), first: None }),
             }
         }
         Ok(())
     }
 
     /// Under the rules in force, whoever changes them meanwhile.
-    fn ingest(&self, arrival: &Arrival) {
-        loop {
-            let push = &mut |record: &Record| self.push(record);
-            if self.engine.ingest(arrival.clone(), &self.scoring(), push) != Ingested::Stale {
-                return;
-            }
+    fn ingest(&self, mut arrival: Arrival) {
+        let push = &mut |record: &Record| self.push(record);
+        while let Ingested::Stale(again) = self.engine.ingest(arrival, &self.scoring(), push) {
+            arrival = *again;
             thread::yield_now();
         }
     }
@@ -205,7 +203,7 @@ impl Life {
         };
         let mut hit = self.random_hit(now, chance);
         hit.visitor = first.as_ref().map_or(hit.visitor, |first| first.hit.visitor);
-        self.ingest(&Arrival { hit, first });
+        self.ingest(Arrival { hit, first });
     }
 
     fn random_hit(&self, now: Timestamp, chance: &mut Chance) -> Hit {
