@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use serde_json::{Value, json};
 
 use super::http::Answer;
@@ -17,6 +18,8 @@ use super::http::Answer;
 const SILENCE_MAX: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 /// Connections that may break before the run is given up.
 const BROKEN_MAX: u64 = 1_000;
+/// Room for the largest request, so that writing it waits for nobody.
+const SEND_BYTES: usize = 128 * 1024;
 /// Bytes read at once.
 const READ_BYTES: usize = 4 * 1024;
 
@@ -111,6 +114,7 @@ impl Loop<'_> {
     fn connect(&self, index: usize) -> io::Result<Connection> {
         let stream = TcpStream::connect(self.target)?;
         stream.set_nodelay(true)?;
+        set_socket_send_buffer_size(&stream, SEND_BYTES)?;
         let data = epoll::EventData::new_u64(index as u64);
         epoll::add(&self.poll, &stream, data, epoll::EventFlags::IN)?;
         Ok(Connection { stream, received: Vec::with_capacity(READ_BYTES) })
