@@ -6,6 +6,7 @@ time of the server's threads by the scheduler, and hits a second where the serve
 
 import contextlib
 import dataclasses
+import statistics
 
 from measure.common import Goals, build, load, need, spread, work_folder
 from measure.rivals import alone, hyper, mikomi, nginx
@@ -66,8 +67,11 @@ def show(found, connections):
         answered = lambda key: [one["answered_ms"][key] for one in rounds]
         print(f"         {name:12} {spread(values('hits_per_s'), ',.0f')} hits/s, "
               f"{spread(values('cpu_us_per_hit'), '.2f')} us CPU a hit, "
-              f"{spread(values('cpu_share'), '.2f')} of the core, answered in p50 "
-              f"{spread(answered('p50'), '.2f')}, p99 {spread(answered('p99'), '.2f')} ms")
+              f"{spread(values('cpu_share'), '.2f')} of its core")
+        print(f"         {'':12} answered in p50 {spread(answered('p50'), '.2f')}, p99 "
+              f"{spread(answered('p99'), '.2f')} ms; the client took "
+              f"{statistics.median(values('client_us_per_hit')):.2f} us a hit, "
+              f"{statistics.median(values('client_share')):.2f} of its core", flush=True)
 
 
 def tell(size, what):
@@ -109,7 +113,7 @@ def pixel(options):
             beside_bare = ratios(found, "mikomi", "nginx bare", "hits_per_s")
             print(f"         mikomi / nginx: CPU {spread(cpu, '.2f')}, hits/s "
                   f"{spread(speed, '.2f')}; hits/s / bare {spread(beside_bare, '.2f')} "
-                  f"({'' if sorted(beside_bare)[len(beside_bare) // 2] >= 0.85 else 'not '}"
+                  f"({'' if statistics.median(beside_bare) >= 0.85 else 'not '}"
                   "beyond 0.85)", flush=True)
             goals.at_most(f"{connections:,} connections: CPU a hit / nginx's", cpu, 1.15, 1.0)
             goals.at_least(f"{connections:,} connections: hits/s / nginx's", speed, 0.85, 1.0)
@@ -152,7 +156,7 @@ def beacon(options):
     with measuring(options) as (folder, enter):
         ours = enter(mikomi("mikomi", folder / "mikomi", size.visitors))
         theirs, _, uid = enter(nginx(folder / "nginx", options.install))
-        tell(size, "bodies of 322 bytes, answered after fdatasync; nginx answers its GIF")
+        tell(size, "bodies of 270 bytes, answered after fdatasync; nginx answers its GIF")
         ours.begin()
         found = play(size, [theirs, ours], "beacon", 256, uid)
         posthog = [one["cpu_us_per_hit"] * POSTHOG_US / NGINX_THEN_US for one in found["nginx"]]
@@ -170,7 +174,7 @@ def batch(options):
     with measuring(options) as (folder, enter):
         ours = enter(mikomi("mikomi", folder / "mikomi", size.visitors))
         theirs, _, uid = enter(nginx(folder / "nginx", options.install))
-        tell(size, "bodies of 32 KB, answered after fdatasync; nginx answers its GIF")
+        tell(size, "bodies of 27 KB, answered after fdatasync; nginx answers its GIF")
         ours.begin()
         found = play(size, [theirs, ours], "batch", 64, uid)
         # Where the client is the slower one, the core has time left.

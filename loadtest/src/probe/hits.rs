@@ -76,7 +76,8 @@ struct Requests<'a> {
     cookies: &'a Cookies,
     template: Template,
     random: Random,
-    started: Instant,
+    /// Once all are connected.
+    started: Option<Instant>,
     asked: u64,
     hit: u64,
     successes: u64,
@@ -91,7 +92,8 @@ struct Requests<'a> {
 struct Mark {
     at: Instant,
     successes: u64,
-    cpu: Duration,
+    /// Of the server, and of this client.
+    cpu: [Duration; 2],
 }
 
 impl Template {
@@ -169,12 +171,14 @@ fn write_hex(digits: &mut [u8], number: u64) {
 
 impl Requests<'_> {
     fn mark(&self, at: Instant) -> Mark {
-        let cpu = self.round.pids.iter().filter_map(|pid| server::cpu(*pid)).sum();
+        let own = [std::process::id()];
+        let cpu = [self.round.pids, &own]
+            .map(|pids| pids.iter().filter_map(|pid| server::cpu(*pid)).sum());
         Mark { at, successes: self.successes, cpu }
     }
 
     fn look(&mut self, now: Instant) {
-        let elapsed = now.duration_since(self.started);
+        let elapsed = now.duration_since(*self.started.get_or_insert(now));
         if self.begin.is_none() && elapsed >= self.round.warm {
             self.begin = Some(self.mark(now));
         }
@@ -234,7 +238,7 @@ pub fn run(target: SocketAddr, cookies: &Cookies, round: &Round<'_>) -> Result<V
         cookies,
         template: Template::new(round, &first, target)?,
         random: Random::new(round.seed),
-        started: now,
+        started: None,
         asked: 0,
         hit: round.seed << 40,
         successes: 0,
@@ -250,14 +254,20 @@ pub fn run(target: SocketAddr, cookies: &Cookies, round: &Round<'_>) -> Result<V
     };
     let a_request = requests.template.hits;
     let hits = (end.successes - begin.successes) * a_request;
-    let seconds = end.at.duration_since(begin.at).as_secs_f64();
-    let cpu_s = end.cpu.saturating_sub(begin.cpu).as_secs_f64();
+    let counted = end.at.duration_since(begin.at);
+    if hits == 0 || counted < round.count / 2 {
+        return Err(Failure::Answer("nothing for most of the time that was counted".to_owned()));
+    }
+    let seconds = counted.as_secs_f64();
+    let cpu = |of: usize| end.cpu[of].saturating_sub(begin.cpu[of]).as_secs_f64();
     let ms = |share| requests.times.value_at_quantile(share) as f64 / 1_000.0;
     Ok(json!({
         "hits": hits,
         "hits_per_s": hits as f64 / seconds,
-        "cpu_us_per_hit": cpu_s * 1e6 / hits.max(1) as f64,
-        "cpu_share": cpu_s / seconds,
+        "cpu_us_per_hit": cpu(0) * 1e6 / hits as f64,
+        "cpu_share": cpu(0) / seconds,
+        "client_us_per_hit": cpu(1) * 1e6 / hits as f64,
+        "client_share": cpu(1) / seconds,
         "answered_ms": { "p50": ms(0.5), "p99": ms(0.99), "p999": ms(0.999) },
         "all": driven.to_json(),
         "all_hits": requests.successes * a_request,

@@ -1,6 +1,6 @@
 //! Hits as a real access log has them: who came how often, from where and with what, in the log's
-//! order for everybody, as fast as they are answered; again and again, each time by new visitors.
-//! Each keeps the cookie that it is given.
+//! order, as fast as they are answered; again and again on many connections, each time by new
+//! visitors. Each keeps the cookie that it is given.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -12,7 +12,8 @@ use super::Failure;
 use super::drive::{Talk, drive};
 use super::http::{self, Answer};
 
-const CONNECTIONS: usize = 256;
+/// Connections at most, each with a pass through the log of its own.
+const CONNECTIONS_MAX: usize = 256;
 
 /// One hit.
 struct Line {
@@ -22,41 +23,46 @@ struct Line {
     agent: String,
 }
 
-/// How far a connection is with its visitors' hits.
-#[derive(Default)]
+/// How far a connection is.
 struct Reader {
-    lines: Vec<usize>,
-    next: usize,
     lap: usize,
+    next: usize,
+    /// Of each visitor of the lap.
+    cookies: Vec<String>,
 }
 
 struct Log {
     lines: Vec<Line>,
     laps: usize,
     readers: Vec<Reader>,
-    /// Of each visitor of a lap.
-    cookies: Vec<String>,
     seed: u64,
     successes: u64,
     remarks: u64,
 }
 
+impl Log {
+    fn new(lines: Vec<Line>, laps: usize, seed: u64) -> Log {
+        let visitors = lines.iter().map(|line| line.visitor + 1).max().unwrap_or(0);
+        let reader = |lap| Reader { lap, next: 0, cookies: vec![String::new(); visitors] };
+        let readers = (0..laps.min(CONNECTIONS_MAX)).map(reader).collect();
+        Log { lines, laps, readers, seed, successes: 0, remarks: 0 }
+    }
+}
+
 impl Talk for Log {
     fn ask(&mut self, connection: usize, request: &mut Vec<u8>) -> bool {
+        let connections = self.readers.len();
         let reader = &mut self.readers[connection];
-        if reader.next == reader.lines.len() {
-            (reader.next, reader.lap) = (0, reader.lap + 1);
-            for line in &reader.lines {
-                self.cookies[self.lines[*line].visitor].clear();
-            }
+        if reader.next == self.lines.len() {
+            (reader.next, reader.lap) = (0, reader.lap + connections);
+            reader.cookies.iter_mut().for_each(String::clear);
         }
-        if reader.lap == self.laps || reader.lines.is_empty() {
+        if reader.lap >= self.laps {
             return false;
         }
-        let number = reader.lines[reader.next];
-        let line = &self.lines[number];
-        let id = (self.seed << 40) + (reader.lap * self.lines.len() + number) as u64;
-        let cookie = match &*self.cookies[line.visitor] {
+        let line = &self.lines[reader.next];
+        let id = (self.seed << 40) + (reader.lap * self.lines.len() + reader.next) as u64;
+        let cookie = match &*reader.cookies[line.visitor] {
             "" => String::new(),
             cookie => format!("\r\nCookie: {}={cookie}", http::COOKIE),
         };
@@ -73,26 +79,19 @@ impl Talk for Log {
         self.successes += u64::from(answer.is_success());
         self.remarks += u64::from(answer.has_remark());
         let reader = &mut self.readers[connection];
-        let visitor = self.lines[reader.lines[reader.next]].visitor;
+        let visitor = self.lines[reader.next].visitor;
         reader.next += 1;
         if let Some(cookie) = answer.visitor_cookie() {
-            cookie.clone_into(&mut self.cookies[visitor]);
+            cookie.clone_into(&mut reader.cookies[visitor]);
         }
     }
 }
 
 /// Plays a file, `VISITOR<tab>QUERY<tab>AGENT` a line, so many times.
 pub fn run(target: SocketAddr, file: &Path, laps: usize, seed: u64) -> Result<Value, Failure> {
-    let lines = read(&fs::read_to_string(file)?)?;
-    let visitors = lines.iter().map(|line| line.visitor + 1).max().unwrap_or(0);
-    let mut readers: Vec<Reader> = (0..CONNECTIONS).map(|_| Reader::default()).collect();
-    for (number, line) in lines.iter().enumerate() {
-        readers[line.visitor % CONNECTIONS].lines.push(number);
-    }
-    let cookies = vec![String::new(); visitors];
-    let (successes, remarks) = (0, 0);
-    let mut log = Log { lines, laps, readers, cookies, seed, successes, remarks };
-    let driven = drive(target, CONNECTIONS, &mut log)?;
+    let mut log = Log::new(read(&fs::read_to_string(file)?)?, laps, seed);
+    let connections = log.readers.len();
+    let driven = drive(target, connections, &mut log)?;
     Ok(json!({ "all": driven.to_json(), "all_hits": log.successes, "remarks": log.remarks }))
 }
 
@@ -127,10 +126,8 @@ mod tests {
     #[test]
     fn a_visitor_keeps_the_cookie_within_a_lap_and_is_a_new_one_in_the_next() {
         let lines = read("0\t&u=a\tX\n0\t&u=b\tX\n").unwrap();
-        let reader = Reader { lines: vec![0, 1], ..Reader::default() };
-        let (readers, cookies) = (vec![reader], vec![String::new()]);
-        let (laps, seed, successes, remarks) = (2, 1, 0, 0);
-        let mut log = Log { lines, laps, readers, cookies, seed, successes, remarks };
+        let mut log = Log::new(lines, 2, 1);
+        log.readers.truncate(1);
         for lap in 0..2 {
             assert!(!ask(&mut log).unwrap().contains("Cookie"));
             hear(&mut log, "v1.x");
