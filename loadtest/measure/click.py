@@ -4,8 +4,8 @@ import json
 import subprocess
 
 from measure.common import (
-    SEED, CannotMeasure, Goals, build, free_port, load, loadtest, need, pinned, spread,
-    work_folder)
+    MISSED, SEED, UNCLEAR, CannotMeasure, Goals, build, free_port, load, loadtest, need, pinned,
+    spread, work_folder)
 from measure.recovery import PEOPLE
 from measure.rivals import site
 
@@ -109,13 +109,16 @@ def judge(goals, found, crossings):
     goals.sure(f"{errors} errors", errors == 0)
     goals.sure(f"recorded hits = answered hits ({sum(one['recorded'] for one in found):,}, "
                f"{lost} lost)", lost == 0)
-    goals.sure("every crossing was told, once", all(
-        one["alerts"] == crossings and not one["repeated"] and not one["strange"]
-        for one in found))
+    told = all(one["alerts"] == crossings and not one["repeated"] and not one["strange"]
+               for one in found)
+    goals.sure("every crossing was told, once", told)
     goals.at_most("p99 in ms", times["p99"], 15)
     starved = [one for one in found if one["load"]["invalid"]
                or one["schedule_late_ms"]["p99"] > LATE_MS_MAX]
+    outcome = goals.outcome()
     if starved:
         print(f"         in {len(starved)} rounds the client itself got too little CPU: what it "
               "waited counts above")
-    return goals.outcome()
+    # Then what is late says nothing of the server; what is lost does.
+    excused = outcome == MISSED and len(starved) * 2 > len(found)
+    return UNCLEAR if excused and told and not lost and not errors else outcome
