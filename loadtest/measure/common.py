@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import tempfile
 import time
@@ -140,6 +141,8 @@ class Server:
         endpoint = endpoint_text("measure", receiver, SECRET) if receiver else ""
         (self.config / "endpoints.toml").write_text(endpoint)
         self.process, self.token = None, None
+        # Until it is ready: it reads its journal first.
+        self.patience_s = 60
 
     def command(self, *arguments):
         folders = ["--config", str(self.config), "--data", str(self.data)]
@@ -153,7 +156,7 @@ class Server:
         with open(self.folder / "server.log", "ab") as log:
             self.process = subprocess.Popen(
                 command, env=self.environment, stdout=log, stderr=log, cwd=self.folder)
-        until = time.monotonic() + 60
+        until = time.monotonic() + self.patience_s
         while time.monotonic() < until:
             if self.process.poll() is not None:
                 break
@@ -235,3 +238,52 @@ def verdict(*parts):
     for what, met in parts:
         print(f"  {'met   ' if met else 'MISSED'}  {what}")
     return MET if all(met for _, met in parts) else MISSED
+
+
+def quartiles(values):
+    values = sorted(values)
+    return values[len(values) // 4], statistics.median(values), values[-1 - len(values) // 4]
+
+
+def spread(values, form):
+    """The median, and from where to where."""
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
+
+
+class Goals:
+    """What was held against what. A figure of several rounds is judged by its median; where the
+    middle half of the rounds lies on both sides of the goal, noise straddles it."""
+
+    def __init__(self):
+        self.parts, self.straddled = [], []
+
+    def sure(self, what, met):
+        """What has no noise."""
+        self.parts.append((what, met))
+
+    def at_most(self, what, values, must, stretch=None):
+        self.judge(what, values, must, stretch, ("<=", lambda value, goal: value <= goal))
+
+    def at_least(self, what, values, must, stretch=None):
+        self.judge(what, values, must, stretch, (">=", lambda value, goal: value >= goal))
+
+    def judge(self, what, values, must, stretch, relation):
+        sign, holds = relation
+        low, middle, high = quartiles(values)
+        said = f"{what} {sign} {must:,} ({middle:,.4g})"
+        if stretch is not None:
+            reached = "reached" if holds(middle, stretch) else "not reached"
+            said += f"; beyond it {sign} {stretch:,}: {reached}"
+        self.parts.append((said, holds(middle, must)))
+        if holds(low, must) != holds(high, must):
+            self.straddled.append(len(self.parts) - 1)
+
+    def outcome(self):
+        """Prints them. Missed is what misses a goal clearly."""
+        outcome = verdict(*self.parts)
+        clearly = [met for place, (_, met) in enumerate(self.parts) if place not in self.straddled]
+        if self.straddled and all(clearly):
+            print("         the middle half of the rounds lies on both sides of a goal: "
+                  + "; ".join(self.parts[place][0] for place in self.straddled))
+            return UNCLEAR
+        return outcome

@@ -189,7 +189,7 @@ def snapshot(options):
         cookies = folder / "cookies"
         with server:
             load(server.port, "visitors", "--count", 12_000, "--out", cookies)
-            full = load(server.port, "pixel", "--cookies", cookies, "--connections", 64,
+            full = load(server.port, "hits", "--cookies", cookies, "--connections", 64,
                         "--warm-ms", 1_000, "--count-ms", 4_000, core=1)["hits_per_s"]
             rate = int(full / 2)
             print(f"         {visitors:,} visitors; full load {full:,.0f} hits/s, half is {rate:,}")

@@ -2,18 +2,22 @@
 //! the first recorded on its own and embedded in the second, and one in twenty who says who they
 //! are. Written by the running parts themselves, without HTTP.
 //!
-//!     seed FOLDER VISITORS [--append]
+//!     seed FOLDER VISITORS [--append] [--cookies FILE]
 //!
 //! Prints one line of JSON: what is in it and how long it took. With `--append` it goes on in a
-//! folder that was seeded before, as if a day had passed.
+//! folder that was seeded before, as if a day had passed. With `--cookies` it writes the cookies
+//! by which these visitors come back, one a line.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use benches::mixed;
 use collector::app::App;
 use collector::config::Files;
+use collector::cookie::VisitorCookie;
 use collector::seal::attributes_to_bytes;
 use collector::serve::{self, Options};
 use engine::attribute::Attributes;
@@ -45,11 +49,15 @@ const RESERVED: (usize, usize) = (8, 64 * 1_024);
 /// Bytes that may wait for the disk before the next hit does.
 const WAITING_MAX: u64 = 32 * 1_024 * 1_024;
 
+fn visitor(number: u64) -> VisitorId {
+    VisitorId(u128::from(mixed(number)) << 64 | u128::from(mixed(!number)))
+}
+
 fn hit(number: u64, at: Timestamp) -> Hit {
     let path = PATHS[(mixed(number ^ at.0) % PATHS.len() as u64) as usize];
     Hit {
         site: SiteId(0),
-        visitor: Some(VisitorId(u128::from(mixed(number)) << 64 | u128::from(mixed(!number)))),
+        visitor: Some(visitor(number)),
         received: at,
         when: at,
         path: engine::glob::normal_path(path).to_owned(),
@@ -119,7 +127,24 @@ fn visit(app: &App, number: u64, at: Timestamp) -> Result<(), String> {
     })
 }
 
-fn run(folder: PathBuf, visitors: u64, append: bool) -> Result<(), String> {
+/// Of visitors `from..until`, as they were given on their second visit.
+fn write_cookies(app: &App, path: &Path, (from, until): (u64, u64)) -> Result<(), String> {
+    let site = app.sites.find("demo").ok_or("there is no site to come back to")?;
+    let now = app.clock.now();
+    let write = || {
+        let mut file = BufWriter::new(File::create(path)?);
+        for number in from..until {
+            // What ties an id to its site also unties it.
+            let raw = site.visitor(visitor(number).0).0;
+            let cookie = VisitorCookie::issue(raw, None, now).sign(&app.install.cookie);
+            writeln!(file, "{cookie}")?;
+        }
+        file.flush()
+    };
+    write().map_err(|error: std::io::Error| format!("{}: {error}", path.display()))
+}
+
+fn run(folder: PathBuf, visitors: u64, append: bool, cookies: Option<&Path>) -> Result<(), String> {
     let options = Options {
         data: Some(folder),
         files: Some(Files::default()),
@@ -138,6 +163,9 @@ fn run(folder: PathBuf, visitors: u64, append: bool) -> Result<(), String> {
         visit(app, known + number, Timestamp(at))?;
     }
     let took_s = started.elapsed().as_secs_f64();
+    if let Some(path) = cookies {
+        write_cookies(app, path, (known, known + visitors))?;
+    }
     let (visitors, leads) = app.engine.sizes();
     let journal_bytes = app.journal.figures().journal_bytes;
     running.stop().map_err(|why| format!("{why:?}"))?;
@@ -152,12 +180,17 @@ fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     let append = arguments.iter().any(|it| it == "--append");
     arguments.retain(|it| it != "--append");
+    let cookies = arguments.iter().position(|it| it == "--cookies");
+    let cookies = cookies.filter(|at| at + 1 < arguments.len()).map(|at| {
+        arguments.remove(at);
+        PathBuf::from(arguments.remove(at))
+    });
     let visitors = arguments.get(1).and_then(|it| it.parse().ok());
     let (Some(folder), Some(visitors), 2) = (arguments.first(), visitors, arguments.len()) else {
-        eprintln!("seed FOLDER VISITORS [--append]");
+        eprintln!("seed FOLDER VISITORS [--append] [--cookies FILE]");
         return ExitCode::FAILURE;
     };
-    match run(PathBuf::from(folder), visitors, append) {
+    match run(PathBuf::from(folder), visitors, append, cookies.as_deref()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("seed: {why}");

@@ -185,6 +185,8 @@ pub fn run(
     let parts: Vec<Value> = to_alert.chunks(part).map(|part| quantiles(part.to_vec())).collect();
     Ok(json!({
         "crossings": crossings,
+        // Two to become known, one to cross, and each sender's first: all were acknowledged.
+        "hits": 3 * crossings + SENDERS,
         "alerts": read.iter().filter(|times| !times.is_empty()).count(),
         "repeated": read.iter().filter(|times| times.len() > 1).count(),
         "strange": strange,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use serde_json::{Value, json};
 
 use super::http::Answer;
@@ -17,6 +18,8 @@ use super::http::Answer;
 const SILENCE_MAX: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 /// Connections that may break before the run is given up.
 const BROKEN_MAX: u64 = 1_000;
+/// Room for the largest request, so that writing it waits for nobody.
+const SEND_BYTES: usize = 128 * 1024;
 /// Bytes read at once.
 const READ_BYTES: usize = 4 * 1024;
 
@@ -51,6 +54,8 @@ impl Driven {
 struct Connection {
     stream: TcpStream,
     received: Vec<u8>,
+    /// It has nothing more to ask: whether the server closes it is of no interest.
+    done: bool,
 }
 
 struct Loop<'a> {
@@ -111,15 +116,18 @@ impl Loop<'_> {
     fn connect(&self, index: usize) -> io::Result<Connection> {
         let stream = TcpStream::connect(self.target)?;
         stream.set_nodelay(true)?;
+        set_socket_send_buffer_size(&stream, SEND_BYTES)?;
         let data = epoll::EventData::new_u64(index as u64);
         epoll::add(&self.poll, &stream, data, epoll::EventFlags::IN)?;
-        Ok(Connection { stream, received: Vec::with_capacity(READ_BYTES) })
+        Ok(Connection { stream, received: Vec::with_capacity(READ_BYTES), done: false })
     }
 
     fn ask(&mut self, index: usize) -> io::Result<()> {
         self.request.clear();
         if !self.talk.ask(index, &mut self.request) {
             self.talking -= 1;
+            self.connections[index].done = true;
+            epoll::delete(&self.poll, &self.connections[index].stream)?;
             return Ok(());
         }
         if self.connections[index].stream.write_all(&self.request).is_err() {
@@ -140,6 +148,10 @@ impl Loop<'_> {
 
     fn read(&mut self, index: usize) -> io::Result<()> {
         let connection = &mut self.connections[index];
+        // Of the events found together, one may come after its end.
+        if connection.done {
+            return Ok(());
+        }
         let filled = connection.received.len();
         connection.received.resize(filled + READ_BYTES, 0);
         let read = match connection.stream.read(&mut connection.received[filled..]) {
@@ -157,5 +169,46 @@ impl Loop<'_> {
         let bytes = answer.bytes;
         connection.received.drain(..bytes);
         self.ask(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// Two requests on the first connection, none on the second.
+    struct Two(u32);
+
+    impl Talk for Two {
+        fn ask(&mut self, connection: usize, request: &mut Vec<u8>) -> bool {
+            request.extend_from_slice(b"GET / HTTP/1.1\r\n\r\n");
+            connection == 0 && self.0 < 2
+        }
+
+        fn hear(&mut self, _: usize, _: &Answer<'_>) {
+            self.0 += 1;
+        }
+    }
+
+    #[test]
+    fn a_connection_that_is_closed_after_its_last_answer_ends_nobody_elses() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let [mut first, second] = [(); 2].map(|()| listener.accept().unwrap().0);
+            let mut request = [0; 18];
+            first.read_exact(&mut request).unwrap();
+            drop(second);
+            for _ in 0..2 {
+                first.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+                let _ = first.read_exact(&mut request);
+            }
+        });
+        let driven = drive(target, 2, &mut Two(0)).unwrap();
+        server.join().unwrap();
+        assert_eq!((driven.statuses, driven.broken), (BTreeMap::from([(204, 2)]), 0));
     }
 }

@@ -45,6 +45,12 @@ impl<'a> Answer<'a> {
         (200..300).contains(&self.status)
     }
 
+    /// Whether it says something about hits that were not kept, in a header of mikomi's own.
+    pub fn has_remark(&self) -> bool {
+        let own = |line: &[u8]| line.get(..7).is_some_and(|it| it.eq_ignore_ascii_case(b"mikomi-"));
+        lines(self.head).any(own)
+    }
+
     /// One of its headers.
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
         header(self.head, name)
@@ -136,5 +142,12 @@ mod tests {
         assert_eq!(Answer::parse(b"SSH-2.0\r\n\r\n").unwrap_err(), Malformed);
         let empty = Answer::parse(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap().unwrap();
         assert_eq!((empty.status, empty.visitor_cookie()), (204, None));
+        assert!(!empty.has_remark());
+    }
+
+    #[test]
+    fn what_was_not_kept_shows_in_an_answer() {
+        let bytes = b"HTTP/1.1 204 No Content\r\nMikomi-Rejected: 1 malformed\r\n\r\n";
+        assert!(Answer::parse(bytes).unwrap().unwrap().has_remark());
     }
 }

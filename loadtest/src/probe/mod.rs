@@ -8,9 +8,11 @@ mod client;
 mod drive;
 mod flood;
 mod forge;
+mod gif;
 mod history;
+mod hits;
 pub mod http;
-mod pixel;
+mod log;
 mod receipts;
 mod receive;
 mod stub;
@@ -37,7 +39,10 @@ pub enum Command {
         out: PathBuf,
     },
     /// Send hits of known visitors as fast as they are answered, for some seconds.
-    Pixel {
+    Hits {
+        /// What carries them.
+        #[arg(long, value_enum, default_value_t = hits::Form::Pixel)]
+        form: hits::Form,
         /// Cookies as `visitors` wrote them.
         #[arg(long)]
         cookies: PathBuf,
@@ -99,6 +104,15 @@ pub enum Command {
         #[arg(long)]
         first: u64,
     },
+    /// Send the hits of an access log, in its order for everybody, as fast as they are answered.
+    Log {
+        /// `VISITOR<tab>QUERY<tab>AGENT` a line.
+        #[arg(long)]
+        file: PathBuf,
+        /// How often, each time by new visitors.
+        #[arg(long, default_value_t = 1)]
+        laps: usize,
+    },
     /// Browse until standard input ends, through any number of crashes, and write down what was
     /// acknowledged and what the receiver was told.
     Browse {
@@ -144,6 +158,13 @@ pub enum Command {
         /// How long each takes besides.
         #[arg(long, default_value_t = 0)]
         delay_ms: u64,
+    },
+    /// Answer every request with a GIF and do nothing else, on one thread, until standard input
+    /// ends: what HTTP alone costs.
+    Gif {
+        /// Where to listen.
+        #[arg(long)]
+        listen: SocketAddr,
     },
     /// Send hits of known visitors and write down the receipts that are asked for, one a line.
     Receipts {
@@ -202,11 +223,13 @@ impl std::fmt::Display for Failure {
 pub fn run(command: Command, target: SocketAddr, seed: u64) -> Result<Value, Failure> {
     match command {
         Command::Visitors { count, out } => visitors::make(target, count, &out),
-        Command::Pixel { cookies, other_cookie, connections, warm_ms, count_ms, pids } => {
-            let times = (Duration::from_millis(warm_ms), Duration::from_millis(count_ms));
-            let cookies = visitors::read(&cookies)?;
-            pixel::run(target, &cookies, &other_cookie, connections, times, &pids, seed)
+        Command::Hits { form, cookies, other_cookie, connections, warm_ms, count_ms, pids } => {
+            let (warm, count) = (Duration::from_millis(warm_ms), Duration::from_millis(count_ms));
+            let (other_cookie, pids) = (&*other_cookie, &*pids);
+            let round = hits::Round { form, other_cookie, connections, warm, count, pids, seed };
+            hits::run(target, &visitors::Cookies::read(&cookies)?, &round)
         }
+        Command::Gif { listen } => gif::run(listen),
         Command::Forge { genuine, foreign, count } => {
             let (genuine, foreign) = (visitors::read(&genuine)?, visitors::read(&foreign)?);
             forge::run(target, genuine, foreign, count, seed)
@@ -216,6 +239,7 @@ pub fn run(command: Command, target: SocketAddr, seed: u64) -> Result<Value, Fai
         Command::History { cookies, visits, first } => {
             history::run(target, visitors::read(&cookies)?, (first, visits), seed)
         }
+        Command::Log { file, laps } => log::run(target, &file, laps, seed),
         Command::Browse { receiver, out, rate } => browse::run(target, receiver, &out, rate, seed),
         Command::Alerts { receiver, crossings, first, rate } => {
             let leads = alerts::Leads { first, count: crossings };
