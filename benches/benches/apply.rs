@@ -1,89 +1,75 @@
 //! A hit in the engine: decided, encoded as for the journal, applied. Guards the engine's share of
-//! a hit; `./measure engine` says what it comes to with millions of visitors.
+//! a hit; `growth.rs` and `./measure engine` say what it comes to with millions of visitors.
 
-use std::hint::black_box;
-
-use benches::{Bytes, EARNING, START, Site, hit, identify, mixed, path};
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use benches::rounds::Rounds;
+use benches::{
+    Bytes, EARNING, MORE_RULES, START, Site, alone, first_and_second, hit, path, people,
+};
+use criterion::{Criterion, criterion_group};
 use engine::engine::Arrival;
-use engine::hit::Hit;
-use engine::record::FirstHit;
 use engine::time::Timestamp;
 
-const MORE_RULES: usize = 182;
+const VISITORS: u64 = 100_000;
+const PEOPLE: u64 = 10_000;
+/// Hits of each before everybody is again as in the beginning: a visit, and not a year of them.
+const TURNS: u64 = 4;
 
-fn at(turn: u64) -> Timestamp {
-    Timestamp(START.0 + 60_000 + turn)
+fn at(number: u64) -> Timestamp {
+    Timestamp(START.0 + 60_000 + number)
 }
 
-fn alone(hit: Hit) -> Arrival {
-    Arrival { hit, first: None }
-}
-
-/// Another page view of one of those who were here before, drawn at random.
-fn come_back(criterion: &mut Criterion, name: &str, site: &Site, visitors: u64) {
-    let (mut turn, mut bytes) = (3, Bytes::new());
-    criterion.bench_function(name, |bencher| {
-        bencher.iter(|| {
-            turn += 1;
-            let number = mixed(turn) % visitors;
-            let hit = hit(number, turn, path(number, turn), at(turn));
-            black_box(site.ingest(alone(hit), &mut bytes))
-        });
+/// So many hits, each of them made beforehand, on a site that is made when it is wanted.
+fn hits(
+    criterion: &mut Criterion,
+    name: &str,
+    count: u64,
+    site: impl Fn() -> Site,
+    make: impl Fn(u64) -> Arrival,
+) {
+    let mut rounds = None;
+    criterion.bench_function(&format!("hit/{name}"), |bencher| {
+        let rounds = rounds.get_or_insert_with(|| Rounds::new(site(), count, &make));
+        bencher.iter_custom(|hits| rounds.time(hits));
     });
+}
+
+fn visitors(more_rules: usize) -> Site {
+    let site = Site::new(more_rules).expect("the shipped rules are sound");
+    site.admit(0, VISITORS, &mut Bytes::new());
+    site
+}
+
+/// Another page view of one of `count` who were here before.
+fn come_back(count: u64) -> impl Fn(u64) -> Arrival {
+    move |number| {
+        let (who, turn) = (number % count, 3 + number / count);
+        alone(hit(who, turn, path(who, turn), at(number)))
+    }
 }
 
 fn returning(criterion: &mut Criterion) {
-    const VISITORS: u64 = 100_000;
-    let site = Site::new(MORE_RULES).expect("the shipped rules are sound");
-    site.admit(0, VISITORS, &mut Bytes::new());
-    come_back(criterion, "returning_visitor", &site, VISITORS);
+    let many = VISITORS * TURNS;
+    let make = come_back(VISITORS);
+    hits(criterion, "returning_visitor", many, || visitors(MORE_RULES), &make);
+    hits(criterion, "returning_visitor_shipped_rules", many, || visitors(0), &make);
 }
 
-/// Somebody comes back for the first time, and is kept from then on.
+/// Somebody comes back for the first time, and is kept from then on, among as many others.
 fn new(criterion: &mut Criterion) {
-    let site = Site::new(MORE_RULES).expect("the shipped rules are sound");
-    let (mut bytes, mut number) = (Bytes::new(), 0);
-    criterion.bench_function("new_visitor", |bencher| {
-        bencher.iter(|| {
-            number += 1;
-            site.admit(number, number + 1, &mut bytes);
-        });
-    });
+    let make = |number| first_and_second(VISITORS + number, EARNING, at(number));
+    hits(criterion, "new_visitor", VISITORS, || visitors(MORE_RULES), make);
 }
 
 /// The same of people who said who they are.
 fn identified(criterion: &mut Criterion) {
-    const PEOPLE: u64 = 10_000;
-    let site = Site::new(MORE_RULES).expect("the shipped rules are sound");
-    let mut bytes = Bytes::new();
-    site.admit(0, PEOPLE, &mut bytes);
-    for number in 0..PEOPLE {
-        site.ingest(alone(identify(number, 2, at(0))), &mut bytes);
-    }
-    come_back(criterion, "identified_lead", &site, PEOPLE);
+    let (site, make) = (|| people(PEOPLE), come_back(PEOPLE));
+    hits(criterion, "identified_lead", PEOPLE * TURNS, site, make);
 }
 
 /// The page view that makes a lead hot.
 fn crossing(criterion: &mut Criterion) {
-    let site = Site::new(MORE_RULES).expect("the shipped rules are sound");
-    let mut number = 0;
-    criterion.bench_function("crossing", |bencher| {
-        bencher.iter_batched_ref(
-            || {
-                number += 1;
-                let mut bytes = Bytes::new();
-                let first = hit(number, 0, EARNING, START);
-                let first = FirstHit { position: engine::id::Position::new(0, 1), hit: first };
-                let second = identify(number, 1, at(0));
-                site.ingest(Arrival { hit: second, first: Some(first) }, &mut bytes);
-                (hit(number, 2, "/thanks/contact/ok", at(1)), bytes)
-            },
-            |(hit, bytes)| black_box(site.ingest(alone(std::mem::take(hit)), bytes)),
-            BatchSize::SmallInput,
-        );
-    });
+    let make = |number| alone(hit(number, 3, "/thanks/contact/ok", at(number)));
+    hits(criterion, "crossing", PEOPLE, || people(PEOPLE), make);
 }
 
 criterion_group!(group, returning, new, identified, crossing);
-criterion_main!(group);

@@ -2,17 +2,24 @@
 //! asked, visitors who came before, and hits from a seed. Records are encoded as for the journal,
 //! and given positions; no disk takes part.
 
+pub mod matching;
+pub mod rounds;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use collector::config::{
     Around, DEFAULT_SCORING, NameKind as ConfiguredKind, ScoringFile, Surroundings,
 };
+use engine::attribute::Attributes;
+use engine::catalog::Catalog;
 use engine::engine::{Arrival, Engine, Ingested, SHARDS_DEFAULT};
 use engine::hit::{Claim, Hit, HitKind, Named};
-use engine::id::{LeadId, Position, SiteId, VisitorId};
+use engine::id::{LeadId, Position, SiteId, Slot, VisitorId};
 use engine::identity::{Assurance, IdentityKind};
+use engine::lead::Unseal;
 use engine::record::{FirstHit, NameKind, Published, Record};
 use engine::scoring::Scoring;
+use engine::snapshot::{SavedSlot, SlotReader};
 use engine::time::Timestamp;
 
 /// When the site is at its beginning: 1 December 2026, 0:00 in Japan.
@@ -91,6 +98,9 @@ pub fn publish_file(
     Ok((scoring, Published { names, terms, text: text.as_bytes().to_vec() }))
 }
 
+/// With the shipped ones this makes 200.
+pub const MORE_RULES: usize = 182;
+
 /// The engine and what it decides by.
 pub struct Site {
     /// All in memory.
@@ -98,6 +108,26 @@ pub struct Site {
     /// The rules in force.
     pub scoring: Scoring,
     pushed: AtomicU64,
+    kept: Kept,
+    unseal: Box<Unseal<'static>>,
+}
+
+/// What was in memory at a moment, as a snapshot has it.
+#[derive(Default)]
+struct Kept {
+    catalog: Catalog,
+    slots: Vec<SavedSlot>,
+    sizes: (usize, usize),
+}
+
+impl Kept {
+    fn of(engine: &Engine) -> Kept {
+        let ids = engine.ids(|| {});
+        // At that moment nobody has expired.
+        let save = |slot| engine.save_slot(Slot(slot), &ids, Timestamp(0));
+        let slots = (0..Slot::COUNT as u16).map(|slot| save(slot).expect("a slot is small"));
+        Kept { catalog: engine.catalog(), slots: slots.collect(), sizes: engine.sizes() }
+    }
 }
 
 /// Room that a thread encodes records in.
@@ -111,7 +141,45 @@ impl Site {
         let (scoring, published) = publish_file(&engine, &text, Timestamp(START.0 - 1))?;
         let pushed = AtomicU64::new(0);
         engine.publish(published, Timestamp(START.0 - 1), &mut |_| next(&pushed));
-        Ok(Site { engine, scoring, pushed })
+        let unseal = Box::new(|_: LeadId, _: &[u8]| Attributes::default());
+        Ok(Site { engine, scoring, pushed, kept: Kept::default(), unseal })
+    }
+
+    /// What is in another engine, whose last record stands at `pushed`; with so many rules more
+    /// than the shipped ones, published at `now`.
+    pub fn of(
+        other: &Engine,
+        more_rules: usize,
+        (now, pushed): (Timestamp, Position),
+        unseal: Box<Unseal<'static>>,
+    ) -> Result<Site, String> {
+        let (scoring, published) = publish_file(other, &rules_text(more_rules), now)?;
+        let pushed = AtomicU64::new(pushed.ordinal());
+        other.publish(published, now, &mut |_| next(&pushed));
+        let kept = Kept::of(other);
+        let engine = Engine::new(SHARDS_DEFAULT);
+        let mut site = Site { engine, scoring, pushed, kept, unseal };
+        site.begin_anew();
+        Ok(site)
+    }
+
+    /// Keeps what is in memory, for [`Site::begin_anew`].
+    pub fn keep(&mut self) {
+        if self.kept.slots.is_empty() {
+            self.kept = Kept::of(&self.engine);
+        }
+    }
+
+    /// Everybody is as they were when they were kept.
+    pub fn begin_anew(&mut self) {
+        let kept = &self.kept;
+        self.engine = Engine::with_room(SHARDS_DEFAULT, kept.sizes);
+        self.engine.restore_catalog(kept.catalog.clone());
+        for saved in &kept.slots {
+            let slot = SlotReader::open(&saved.bytes).expect("it was just written");
+            self.engine.restore_slot(&slot, &*self.unseal).expect("it was just written");
+        }
+        self.engine.rebuild_timers(&self.scoring);
     }
 
     /// Takes a hit in, as it is taken in behind the collector: decided, encoded, applied.
@@ -123,15 +191,23 @@ impl Site {
         })
     }
 
+    /// Acts on everybody who is due by a moment; how many that changes.
+    pub fn advance(&self, now: Timestamp) -> usize {
+        let mut bytes = Bytes::new();
+        self.engine.advance(now, &self.scoring, &mut |record: &Record| {
+            bytes.clear();
+            record.encode(&mut bytes);
+            next(&self.pushed)
+        })
+    }
+
     /// Visitors `from..until`, each with two hits that earned something: the first embedded in the
     /// second, as they are admitted.
     pub fn admit(&self, from: u64, until: u64, bytes: &mut Bytes) {
         for number in from..until {
-            let first = hit(number, 0, EARNING, START);
-            let position = next(&self.pushed);
-            let second = hit(number, 1, "/column/ai", Timestamp(START.0 + 40_000));
-            let first = Some(FirstHit { position, hit: first });
-            self.ingest(Arrival { hit: second, first }, bytes);
+            // Of the first, which was recorded on its own.
+            next(&self.pushed);
+            self.ingest(first_and_second(number, EARNING, START), bytes);
         }
     }
 
@@ -143,6 +219,29 @@ impl Site {
 
 fn next(pushed: &AtomicU64) -> Position {
     Position::new(0, pushed.fetch_add(1, Ordering::Relaxed) + 1)
+}
+
+/// So many people who came twice and then said who they are, with 200 rules.
+pub fn people(count: u64) -> Site {
+    let site = Site::new(MORE_RULES).expect("the shipped rules are sound");
+    let mut bytes = Bytes::new();
+    site.admit(0, count, &mut bytes);
+    for number in 0..count {
+        site.ingest(alone(identify(number, 2, Timestamp(START.0 + 50_000))), &mut bytes);
+    }
+    site
+}
+
+/// A hit of somebody who is here already.
+pub fn alone(hit: Hit) -> Arrival {
+    Arrival { hit, first: None }
+}
+
+/// Somebody's second hit, in which the first one is embedded.
+pub fn first_and_second(number: u64, path: &str, at: Timestamp) -> Arrival {
+    let first = FirstHit { position: Position::new(0, 1), hit: hit(number, 0, path, at) };
+    let second = hit(number, 1, "/column/ai", Timestamp(at.0 + 40_000));
+    Arrival { hit: second, first: Some(first) }
 }
 
 /// Who has a number.
@@ -185,6 +284,8 @@ pub fn identify(number: u64, turn: u64, at: Timestamp) -> Hit {
 
 #[cfg(test)]
 mod tests {
+    use engine::record::Body;
+
     use super::*;
 
     #[test]
@@ -197,5 +298,41 @@ mod tests {
         let found = large.engine.visitor(visitor(3), Timestamp(START.0 + 50_000));
         assert_eq!(found.map(|it| (it.hits, it.rows.len())), Some((2, 2)));
         assert_eq!(large.pushed(), 21);
+    }
+
+    #[test]
+    fn whoever_is_kept_is_the_same_again_after_more_hits() {
+        let mut site = people(20);
+        site.keep();
+        let (now, later) = (Timestamp(START.0 + 60_000), Timestamp(START.0 + 70_000));
+        let before = site.engine.state_hash(later);
+        for number in 0..20 {
+            site.ingest(alone(hit(number, 3, EARNING, now)), &mut Bytes::new());
+        }
+        assert_ne!(site.engine.state_hash(later), before);
+        site.begin_anew();
+        assert_eq!(site.engine.state_hash(later), before);
+        assert_eq!(site.engine.sizes(), (20, 20));
+    }
+
+    #[test]
+    fn each_of_the_people_gets_hot_by_asking_for_a_quote_and_not_by_reading_on() {
+        let site = people(20);
+        let now = Timestamp(START.0 + 60_000);
+        let crossings = |number, path| {
+            let mut found = 0;
+            let arrival = alone(hit(number, 3, path, now));
+            site.engine.ingest(arrival, &site.scoring, &mut |record| {
+                if let Body::Hit(hit) = &record.body {
+                    found += hit.lead.as_ref().map_or(0, |part| part.crossings.len());
+                }
+                next(&site.pushed)
+            });
+            found
+        };
+        for number in 0..10 {
+            assert!(crossings(number, "/thanks/contact/ok") > 0);
+            assert_eq!(crossings(10 + number, "/column/dx"), 0);
+        }
     }
 }

@@ -97,7 +97,8 @@ def starved(short):
     """One processor, shared with others that come first."""
     core = str(sorted(os.sched_getaffinity(0))[-1])
     pinned = ["taskset", "-c", core]
-    others = [subprocess.Popen([*pinned, "python3", "-c", BUSY]) for _ in range(4)]
+    # Two take long enough from it; with four its start alone takes many seconds.
+    others = [subprocess.Popen([*pinned, "python3", "-c", BUSY]) for _ in range(2 if short else 4)]
     try:
         with stub() as port:
             done = ran(port, "run", "--load", "1000 for 1s" if short else "5000 for 5s", "--warm",
@@ -116,16 +117,16 @@ def crossed(folder, short, wrk):
     """The highest rate that it finds, and what wrk reaches."""
     with stub("--capacity", CAPACITY) as port:
         done = subprocess.run(
-            [wrk, "-t1", "-c64", f"-d{3 if short else 20}s", f"http://127.0.0.1:{port}/p.gif"],
+            [wrk, "-t1", "-c64", f"-d{2 if short else 20}s", f"http://127.0.0.1:{port}/p.gif"],
             capture_output=True, text=True, timeout=120)
         reached = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
         if not reached:
             raise CannotMeasure(f"wrk said nothing: {done.stderr[-300:]}")
         reached = float(reached.group(1))
-        step, warm, queue = ("2s", "500ms", 40) if short else ("10s", "1s", 100)
+        step, warm, queue = ("1500ms", "300ms", 40) if short else ("10s", "1s", 100)
         found = report(port, folder, "search", "--from", 2_500, "--max", 6_000, "--step", step,
                        "--warm", warm, "--slo", f"p99<{queue}ms", "--slo", "errors=0",
-                       "--precision", 2 if short else 1,
+                       "--precision", 4 if short else 1,
                        "--connections", 256, "--arrivals", "even", "--lag-max", "20ms",
                        valid=False)
     tried = found["steps"]
@@ -146,13 +147,12 @@ def fixed(folder, short):
             ("response p50 within 5 % of it", near(response, service, 0.05))]
 
 
-def cost(folder, short):
+def cost(folder):
     """What the generator itself takes; no goal."""
     with stub() as port:
-        found = report(port, folder, "search", "--from", 10_000, "--max",
-                       40_000 if short else 200_000, "--step", "1s" if short else "5s", "--warm",
-                       "500ms", "--threads", 1, "--slo", "p99<1s", "--precision",
-                       50 if short else 10, "--connections", 64, valid=False)
+        found = report(port, folder, "search", "--from", 10_000, "--max", 200_000, "--step", "5s",
+                       "--warm", "500ms", "--threads", 1, "--slo", "p99<1s", "--precision", 10,
+                       "--connections", 64, valid=False)
     good = [one["rate"] for one in found["steps"] if one["met"] and one["valid"]]
     print(f"figure   of itself: one thread keeps its schedule up to {max(good, default=0):,.0f} "
           "requests/s of the scenario that ships (the stub on the same machine; no goal)")
@@ -167,5 +167,7 @@ def harness(options):
         parts += starved(options.short)
         parts += fixed(folder, options.short)
         parts += crossed(folder, options.short, wrk)
-        cost(folder, options.short)
+        # It has no goal, and on a busy machine it tries many rates: not within a minute.
+        if not options.short:
+            cost(folder)
     return verdict(*parts)

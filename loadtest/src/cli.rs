@@ -65,7 +65,8 @@ pub enum Verb {
         #[command(flatten)]
         output: Output,
     },
-    /// Hold one report against another, with how sure the difference is.
+    /// Hold one report against another, with how sure the difference is. Ends with 0 whatever the
+    /// difference is, unless --fail-if-slower says how much is too much; with 3 if one is INVALID.
     Compare {
         /// What is compared with.
         before: PathBuf,
@@ -77,6 +78,10 @@ pub enum Verb {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+        /// End with 1 if a percentile is surely slower by more than this, in percent: if all of
+        /// what 95 of 100 lie in is.
+        #[arg(long, value_name = "PERCENT", value_parser = percent)]
+        fail_if_slower: Option<f64>,
     },
     /// What ./measure needs besides: little clients, a stub, receivers of webhooks.
     Probe {
@@ -265,6 +270,12 @@ pub struct Output {
     pub quiet: bool,
 }
 
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.trim_end_matches('%').trim().parse().ok();
+    let number = number.filter(|it: &f64| it.is_finite() && *it >= 0.0);
+    number.ok_or_else(|| format!("\"{text}\" is no percentage from 0 up"))
+}
+
 fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let wrong = || format!("\"{text}\" is no header: write \"Name: value\"");
     let (name, value) = text.split_once(':').ok_or_else(wrong)?;
@@ -281,6 +292,12 @@ mod tests {
     #[test]
     fn the_words_do_not_contradict_each_other() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_percentage_is_0_or_more_with_its_sign_or_without() {
+        assert_eq!((percent("5"), percent("2.5 %")), (Ok(5.0), Ok(2.5)));
+        assert!(percent("-1").is_err() && percent("much").is_err() && percent("inf").is_err());
     }
 
     #[test]

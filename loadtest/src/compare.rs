@@ -42,10 +42,20 @@ impl Row {
             Some(_) => "faster",
         }
     }
+
+    /// Whether it is slower by more than so much, and that is more than chance.
+    fn is_slower_by(&self, percent: f64) -> bool {
+        self.interval.is_some_and(|(from, _)| from > 1.0 + percent / 100.0)
+    }
 }
 
 /// `compare`.
-pub fn run(before: &Path, after: &Path, seed: u64, as_json: bool) -> Result<Outcome, String> {
+pub fn run(
+    (before, after): (&Path, &Path),
+    seed: u64,
+    as_json: bool,
+    slower_max: Option<f64>,
+) -> Result<Outcome, String> {
     let (before, after) = (json::read(before)?, json::read(after)?);
     let rows = rows(&before, &after, seed);
     if as_json {
@@ -53,8 +63,25 @@ pub fn run(before: &Path, after: &Path, seed: u64, as_json: bool) -> Result<Outc
     } else {
         print!("{}", text(&before, &after, &rows));
     }
-    let valid = before.is_valid() && after.is_valid();
-    Ok(if valid { Outcome::Met } else { Outcome::Invalid })
+    if !(before.is_valid() && after.is_valid()) {
+        return Ok(Outcome::Invalid);
+    }
+    let Some(percent) = slower_max else {
+        return Ok(Outcome::Met);
+    };
+    // What nothing is known of must not pass for what is as fast.
+    if rows.iter().all(|row| row.interval.is_none()) {
+        return Err(format!(
+            "fewer than {PIECES_MIN} intervals: nothing tells whether it is slower"
+        ));
+    }
+    let slower = rows.iter().filter(|row| row.is_slower_by(percent)).map(|row| row.name.as_str());
+    let slower: Vec<&str> = slower.collect();
+    if slower.is_empty() {
+        return Ok(Outcome::Met);
+    }
+    eprintln!("slower by more than {percent} %: {}", slower.join(", "));
+    Ok(Outcome::Missed)
 }
 
 /// Which of the two times.
@@ -214,6 +241,29 @@ mod tests {
         let (from, to) = found[0].interval.unwrap();
         assert!(1.1 < from && to < 1.3, "{from} to {to}");
         assert_eq!(words(&rows(&slow, &fast, 1))[..3], ["faster"; 3]);
+        // By a fifth is more than by a twentieth, and not more than by a half.
+        assert!(found[0].is_slower_by(5.0) && !found[0].is_slower_by(50.0));
+        assert!(!rows(&slow, &fast, 1)[0].is_slower_by(0.0));
+    }
+
+    #[test]
+    fn whoever_asks_for_it_fails_where_the_second_run_is_slower_and_never_for_lack_of_knowledge() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = |name: &str, report: &Report| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, json::write(report).unwrap()).unwrap();
+            path
+        };
+        let fast = kept("fast", &about(1_000.0, 1));
+        let slow = kept("slow", &about(1_200.0, 2));
+        let short = kept("short", &report((0..100).map(|it| (it / 50, 100))));
+        let ends =
+            |before: &Path, after: &Path, slower_max| run((before, after), 1, false, slower_max);
+        assert!(matches!(ends(&fast, &slow, None), Ok(Outcome::Met)));
+        assert!(matches!(ends(&fast, &slow, Some(5.0)), Ok(Outcome::Missed)));
+        assert!(matches!(ends(&fast, &slow, Some(50.0)), Ok(Outcome::Met)));
+        assert!(matches!(ends(&slow, &fast, Some(0.0)), Ok(Outcome::Met)));
+        assert!(ends(&short, &short, Some(5.0)).is_err_and(|why| why.contains("intervals")));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::{Arc, Barrier, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use hyper::http::response;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::sync::Notify;
 use tokio::task::{LocalSet, yield_now};
@@ -174,6 +175,24 @@ async fn open(target: &Rc<Target>, count: usize) -> io::Result<Vec<Connection>> 
     Ok(connections)
 }
 
+/// Why a collector keeps nothing of a hit on purpose, as its answer says it.
+const DROPPED: [&str; 4] = ["consent", "gpc", "opt_out", "prefetch"];
+
+/// What an answer says became of the request: not all that is answered well was kept.
+fn outcome_of(head: &response::Parts) -> Outcome {
+    let (status, said) = (head.status.as_u16(), &head.headers);
+    if status >= 400 {
+        return Outcome::Refused(status);
+    }
+    if said.contains_key("mikomi-rejected") {
+        return Outcome::RejectedInPart;
+    }
+    said.get("mikomi-dropped").map_or(Outcome::Success(status), |why| {
+        let known = DROPPED.into_iter().find(|known| why == known);
+        Outcome::Dropped(known.unwrap_or("other"))
+    })
+}
+
 fn thread_cpu() -> Duration {
     let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(spent.tv_sec as u64, spent.tv_nsec as u32)
@@ -300,11 +319,7 @@ impl Worker {
         let exchanged = connection.exchange(asked.request, self.patience).await;
         let end = self.now();
         let since = |at: Instant| at.saturating_duration_since(self.start);
-        let outcome = match &exchanged.answer {
-            Ok(head) if head.status.as_u16() < 400 => Outcome::Success(head.status.as_u16()),
-            Ok(head) => Outcome::Refused(head.status.as_u16()),
-            Err(outcome) => *outcome,
-        };
+        let outcome = exchanged.answer.as_ref().map_or_else(|outcome| *outcome, outcome_of);
         let sample = Sample {
             intended,
             sent: exchanged.sent.map_or(began, since),

@@ -48,7 +48,9 @@ fn main() -> ExitCode {
         Verb::Replay(replay) => run::replay(&replay),
         Verb::Sink { listen, secrets } => sink::run(listen, &secrets),
         Verb::Merge { reports, output } => merge::run(&reports, &output),
-        Verb::Compare { before, after, seed, json } => compare::run(&before, &after, seed, json),
+        Verb::Compare { before, after, seed, json, fail_if_slower } => {
+            compare::run((&before, &after), seed, json, fail_if_slower)
+        }
         Verb::Probe { target, seed, command } => {
             let found = probe::run(command, target, seed).map_err(|failure| failure.to_string());
             found.map(|found| {

@@ -35,6 +35,10 @@ pub fn add(times: &mut Times, time: Duration) {
 pub enum Outcome {
     /// A status of 200 to 399.
     Success(u16),
+    /// The same, and the collector says that it kept nothing of it on purpose, and why.
+    Dropped(&'static str),
+    /// The same, and the collector says that some hits of it were refused.
+    RejectedInPart,
     /// Another status.
     Refused(u16),
     /// No connection could be had.
@@ -52,13 +56,20 @@ pub enum Outcome {
 impl Outcome {
     /// Whether it is one.
     pub fn is_error(self) -> bool {
-        !matches!(self, Outcome::Success(_))
+        !matches!(self, Outcome::Success(_) | Outcome::Dropped(_))
+    }
+
+    /// Whether there was a whole answer, of any kind.
+    pub fn is_answer(self) -> bool {
+        matches!(self, Outcome::Refused(_) | Outcome::RejectedInPart) || !self.is_error()
     }
 
     /// In words, short.
     pub fn name(self) -> String {
         match self {
             Outcome::Success(status) | Outcome::Refused(status) => format!("status_{status}"),
+            Outcome::Dropped(why) => format!("dropped_{why}"),
+            Outcome::RejectedInPart => "rejected_in_part".to_owned(),
             Outcome::Connect => "connect".to_owned(),
             Outcome::Timeout => "timeout".to_owned(),
             Outcome::Broken => "broken".to_owned(),
@@ -98,6 +109,10 @@ pub struct Interval {
     pub errors: BTreeMap<Outcome, u64>,
     /// The latest that the generator began with a request after it was due.
     pub lag_max: Duration,
+    /// The time that requests were on their way in it, whenever they were due, added up.
+    pub in_flight: Duration,
+    /// The same from when they were due, what waited for a connection among them.
+    pub unanswered: Duration,
 }
 
 impl Default for Interval {
@@ -109,6 +124,8 @@ impl Default for Interval {
             answered: 0,
             errors: BTreeMap::new(),
             lag_max: Duration::ZERO,
+            in_flight: Duration::ZERO,
+            unanswered: Duration::ZERO,
         }
     }
 }
@@ -199,8 +216,27 @@ impl Measured {
         }
     }
 
+    /// A stretch of time, cut up by the intervals that it lies in. What is of the warm-up is not
+    /// counted; a request of the warm-up that goes on after it is.
+    fn spread(&mut self, from: Duration, until: Duration, sum: fn(&mut Interval) -> &mut Duration) {
+        let mut from = from.max(self.warm);
+        while from < until {
+            let before = from.saturating_sub(self.warm).as_nanos() / self.every.as_nanos();
+            let next = self.warm + self.every * (before as u32 + 1);
+            let Some(interval) = self.interval(from) else {
+                return;
+            };
+            *sum(interval) += until.min(next).saturating_sub(from);
+            from = next;
+        }
+    }
+
     /// A request came to its end.
     pub fn end(&mut self, sample: &Sample) {
+        self.spread(sample.intended, sample.end, |interval| &mut interval.unanswered);
+        if sample.outcome != Outcome::Unsent {
+            self.spread(sample.sent, sample.end, |interval| &mut interval.in_flight);
+        }
         let Some(interval) = self.interval(sample.intended) else {
             return;
         };
@@ -212,7 +248,7 @@ impl Measured {
             *interval.errors.entry(sample.outcome).or_default() += 1;
         }
         *self.outcomes.entry(sample.outcome).or_default() += 1;
-        if matches!(sample.outcome, Outcome::Success(_) | Outcome::Refused(_)) {
+        if sample.outcome.is_answer() {
             add(&mut self.first_byte, sample.first_byte.saturating_sub(sample.sent));
             if let Some(interval) = self.interval(sample.end) {
                 interval.answered += 1;
@@ -231,6 +267,8 @@ impl Measured {
             mine.due += theirs.due;
             mine.answered += theirs.answered;
             mine.lag_max = mine.lag_max.max(theirs.lag_max);
+            mine.in_flight += theirs.in_flight;
+            mine.unanswered += theirs.unanswered;
             for (outcome, count) in &theirs.errors {
                 *mine.errors.entry(*outcome).or_default() += count;
             }
@@ -322,6 +360,33 @@ mod tests {
         assert_eq!((measured.errors(), measured.ended()), (2, 3));
         assert_eq!((measured.response().len(), measured.service().len()), (3, 2));
         assert_eq!(measured.intervals[0].errors.len(), 2);
+    }
+
+    #[test]
+    fn a_request_is_in_flight_while_it_is_sent_and_unanswered_since_it_was_due() {
+        let mut measured = Measured::new(Duration::from_secs(1), Duration::from_secs(10));
+        // Due in the warm-up, and answered after it.
+        measured.end(&sample(500, 900, 1_250, Outcome::Success(200)));
+        // Over three intervals, of the first of which it waits for half.
+        measured.end(&sample(1_250, 1_750, 3_500, Outcome::Timeout));
+        // Never sent.
+        measured.end(&sample(3_000, 3_000, 4_000, Outcome::Unsent));
+        let ms = |pick: fn(&Interval) -> Duration| -> Vec<u128> {
+            measured.intervals.iter().map(|it| pick(it).as_millis()).collect()
+        };
+        assert_eq!(ms(|it| it.in_flight), [500, 1_000, 500]);
+        assert_eq!(ms(|it| it.unanswered), [1_000, 1_000, 1_500]);
+    }
+
+    #[test]
+    fn what_was_refused_in_part_is_an_error_and_what_was_dropped_on_purpose_is_none() {
+        let mut measured = Measured::new(Duration::ZERO, Duration::from_secs(10));
+        for outcome in [Outcome::RejectedInPart, Outcome::Dropped("consent")] {
+            measured.end(&sample(0, 0, 1, outcome));
+        }
+        let names: Vec<String> = measured.outcomes.keys().map(|it| it.name()).collect();
+        assert_eq!(names, ["dropped_consent", "rejected_in_part"]);
+        assert_eq!((measured.errors(), measured.intervals[0].answered), (1, 2));
     }
 
     #[test]

@@ -93,6 +93,8 @@ fn add_interval(sum: &mut Interval, other: &Interval) -> Result<(), String> {
     sum.target_per_s += other.target_per_s;
     sum.due += other.due;
     sum.answered += other.answered;
+    sum.in_flight += other.in_flight;
+    sum.unanswered += other.unanswered;
     add_counts(&mut sum.errors, &other.errors);
     sum.lag_max_us = sum.lag_max_us.max(other.lag_max_us);
     add_times(&mut sum.response, &other.response)?;

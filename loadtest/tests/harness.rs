@@ -127,6 +127,27 @@ fn a_missed_objective_ends_with_1() {
 }
 
 #[test]
+fn hits_refused_in_an_answer_of_204_are_errors_and_dropped_ones_are_shown_by_name() {
+    fn some_refused(number: usize) -> String {
+        let said = match number % 10 {
+            9 => "Mikomi-Rejected: 1 malformed_field=1\r\n",
+            8 => "Mikomi-Dropped: gpc\r\n",
+            7 => "Mikomi-Dropped: of-another-version\r\n",
+            _ => "",
+        };
+        format!("HTTP/1.1 204 No Content\r\n{said}\r\n")
+    }
+    let (address, _) = server(some_refused);
+    let done = run(address, &["--load", "100 for 1s", "--arrivals", "even", "--slo", "errors<5%"]);
+    let said = text(&done.stdout);
+    assert_eq!(done.status.code(), Some(1), "{said}");
+    assert!(said.starts_with("MISSED    errors<5%: 10.0000 %"), "{said}");
+    assert!(said.contains("errors    rejected_in_part 10\n"), "{said}");
+    let counts = "answers   dropped_gpc 10, dropped_other 10, status_204 70\n";
+    assert!(said.contains(counts), "{said}");
+}
+
+#[test]
 fn a_generator_that_lags_ends_with_3_and_says_so_first() {
     let (address, _) = server(friendly);
     // No generator is never late at all.

@@ -9,6 +9,8 @@ use crate::measured::Times;
 const PAGE: &str = include_str!("page.html");
 /// Points of a percentile spectrum, at equal distances of its logarithmic axis.
 const SPECTRUM_POINTS: u32 = 120;
+/// Rows of the map of response times: so many for each power of ten.
+const ROWS_PER_DECADE: u32 = 12;
 
 /// As text.
 pub fn write(report: &Report) -> Result<String, String> {
@@ -18,6 +20,7 @@ pub fn write(report: &Report) -> Result<String, String> {
         "response": spectrum(&report.response.histogram),
         "service": spectrum(&report.service.histogram),
     });
+    shown["heat"] = heat(report);
     // In a script element only an end tag or the start of a comment could be taken for another
     // thing; without any "<" there is neither.
     let shown = shown.to_string().replace('<', "\\u003c");
@@ -50,6 +53,27 @@ fn spectrum(times: &Times) -> Vec<(f64, u64)> {
         (rest, times.value_at_quantile(1.0 - 1.0 / rest))
     });
     if times.is_empty() { Vec::new() } else { points.collect() }
+}
+
+/// How many requests of each interval took about so long: counts by row, from the row of the
+/// shortest time on. Row `r` holds times from `10^(r / ROWS_PER_DECADE)` microseconds.
+fn heat(report: &Report) -> Value {
+    let row = |us: u64| (us.max(1) as f64).log10() * f64::from(ROWS_PER_DECADE);
+    let times = &report.response.histogram;
+    let first = if times.is_empty() { 0 } else { row(times.min()) as usize };
+    let counts = report.intervals.iter().map(|interval| {
+        let mut counts = Vec::new();
+        for value in interval.response.histogram.iter_recorded() {
+            let at = (row(value.value_iterated_to()) as usize).saturating_sub(first);
+            if counts.len() <= at {
+                counts.resize(at + 1, 0);
+            }
+            counts[at] += value.count_at_value();
+        }
+        counts
+    });
+    let counts: Vec<Vec<u64>> = counts.collect();
+    json!({ "per_decade": ROWS_PER_DECADE, "first": first, "counts": counts })
 }
 
 fn escape(text: &str) -> String {

@@ -167,6 +167,12 @@ pub struct Interval {
     pub errors: BTreeMap<String, u64>,
     /// The generator's longest lag.
     pub lag_max_us: u64,
+    /// Requests on their way, on average.
+    #[serde(default)]
+    pub in_flight: f64,
+    /// Requests due and not yet answered, on average; what waited for a connection among them.
+    #[serde(default)]
+    pub unanswered: f64,
     /// Of requests due in it.
     pub response: Summary,
     /// Of the same.
@@ -337,6 +343,7 @@ fn intervals(measured: &Measured, timetable: &Timetable) -> Vec<Interval> {
         let from = measured.warm + at;
         let until = (from + measured.every).min(timetable.length()).max(from);
         let errors = interval.errors.iter();
+        let on_average = |sum: Duration| sum.as_secs_f64() / measured.every.as_secs_f64();
         Interval {
             at_s: at.as_secs_f64(),
             target_per_s: if until > from { timetable.rate_between(from, until) } else { 0.0 },
@@ -344,6 +351,8 @@ fn intervals(measured: &Measured, timetable: &Timetable) -> Vec<Interval> {
             answered: interval.answered,
             errors: errors.map(|(outcome, count)| (outcome.name(), *count)).collect(),
             lag_max_us: interval.lag_max.as_micros() as u64,
+            in_flight: on_average(interval.in_flight),
+            unanswered: on_average(interval.unanswered),
             response: Summary::of(interval.response.clone()),
             service: Summary::of(interval.service.clone()),
         }
@@ -500,6 +509,10 @@ pub mod tests {
         assert_eq!(data["response"]["p99_us"], report.response.p99_us);
         assert_eq!(data["spectrum"]["service"].as_array().unwrap().len(), 121);
         assert!(data["response"].get("histogram").is_none());
+        // Every request is somewhere on the map of response times.
+        let columns = data["heat"]["counts"].as_array().unwrap().iter();
+        let shown = columns.flat_map(|rows| rows.as_array().unwrap());
+        assert_eq!(shown.filter_map(Value::as_u64).sum::<u64>(), report.response.count);
     }
 
     #[test]

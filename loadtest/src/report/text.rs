@@ -96,7 +96,7 @@ fn counts(report: &Report, good: bool) -> String {
 
 /// Whether an outcome of this name is none of the errors.
 fn is_good(name: &str) -> bool {
-    ["status_1", "status_2", "status_3"].iter().any(|good| name.starts_with(good))
+    ["status_1", "status_2", "status_3", "dropped_"].iter().any(|good| name.starts_with(good))
 }
 
 /// A table of rates.
