@@ -314,8 +314,7 @@ impl Collector {
     fn sender(&self, headers: &HeaderMap, peer: Peer, bytes: usize) -> Sender {
         let app = &self.app;
         let (name, keys) = (app.settings.cookie.name.as_str(), &app.install.cookie);
-        let mut sender =
-            Sender { address: peer.address, trusted: false, bytes, ..Sender::trusted() };
+        let mut sender = Sender { bytes, ..Sender::at(peer.address) };
         let mut agent = None;
         // One walk over all of them: a request has ten, and nine may matter here.
         for (header, value) in headers {

@@ -29,13 +29,13 @@ use collector::journal::committer::Now;
 use collector::journal::disk::{Disk, DiskFile, RealDisk};
 use collector::journal::segment::{HEADER_BYTES, decode_frame};
 use collector::journal::{Hooks, Journal, OpenError, Options};
+use collector::lately::Lately;
 use collector::link::scanners::Scanners;
 use collector::link::uses::LinkUses;
 use collector::metrics::Metrics;
 use collector::outbox::entry::{Digest, Entry, Queued};
 use collector::outbox::{Log, Outbox, Replayed, messages};
 use collector::patience::Stalled;
-use collector::privacy::{ROBOTS, Robots};
 use collector::retention::Figures as Retained;
 use collector::seal::Sealer;
 use collector::serve::{name_sites, publish_first};
@@ -494,7 +494,7 @@ impl Life {
             install,
             clock: Clock::test(*now),
             ids,
-            robots: Robots::new(ROBOTS),
+            lately: Lately::default(),
             link_uses: LinkUses::default(),
             scanners: Scanners::default(),
             rates: Rates { address: None, site: None, claims: Vec::new() },

@@ -9,6 +9,7 @@ mod disk;
 use std::sync::Arc;
 
 use collector::journal::EVOLVE;
+use collector::journal::disk::Disk as _;
 use collector::snapshots::Store;
 use collector::snapshots::file::{End, Fault, Head, Kind, Writing, file_name};
 use engine::engine::Engine;

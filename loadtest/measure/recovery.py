@@ -180,6 +180,9 @@ def page_views(server, folder, rate, seconds, seed):
 def snapshot(options):
     """what taking snapshots costs whoever sends hits meanwhile, at half of the full load"""
     visitors, rounds, seconds = (200_000, 2, 5) if options.short else (5_000_000, 5, 20)
+    # All of a snapshot is to lie within: whom to write, the writing, what followers know, the
+    # reading back.
+    longer = seconds * 2
     build("benches", "collector", "loadtest")
     found, taken = {"without": [], "with": []}, []
     with work_folder() as folder:
@@ -192,12 +195,14 @@ def snapshot(options):
             full = load(server.port, "hits", "--cookies", cookies, "--connections", 64,
                         "--warm-ms", 1_000, "--count-ms", 4_000, core=1)["hits_per_s"]
             rate = int(full / 2)
+            # The first one of a folder replays the whole journal for those who follow it.
+            take(server)
             print(f"         {visitors:,} visitors; full load {full:,.0f} hits/s, half is {rate:,}")
             for number in range(rounds):
                 found["without"].append(page_views(server, folder, rate, seconds, SEED + 2 * number))
                 with Taking(server) as taking:
                     found["with"].append(
-                        page_views(server, folder, rate, seconds, SEED + 2 * number + 1))
+                        page_views(server, folder, rate, longer, SEED + 2 * number + 1))
                 taken += taking.taken
     for name, runs in found.items():
         shown = {it: statistics.median(each["response"][f"{it}_us"] for each in runs) / 1000

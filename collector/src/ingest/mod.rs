@@ -67,13 +67,18 @@ pub struct Sender {
 impl Sender {
     /// Our own admin side.
     pub fn trusted() -> Sender {
+        Sender { trusted: true, ..Sender::at(IpAddr::V4(Ipv4Addr::LOCALHOST)) }
+    }
+
+    /// Somebody of whom nothing but the address is known.
+    pub fn at(address: IpAddr) -> Sender {
         Sender {
-            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            address,
             cookie: None,
             origin: None,
             agent: String::new(),
             bearer: None,
-            trusted: true,
+            trusted: false,
             gpc: false,
             opted_out: false,
             prefetch: false,

@@ -116,6 +116,7 @@ fn server_settings(
             header: times.header,
             request: times.request,
             idle: times.idle,
+            rest: Timeouts::default().rest,
             write: times.write,
             linger: times.linger,
         },

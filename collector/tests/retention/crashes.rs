@@ -18,11 +18,11 @@ use collector::install::Install;
 use collector::journal::committer::Now;
 use collector::journal::disk::Disk;
 use collector::journal::{Hooks, Journal, Options};
+use collector::lately::Lately;
 use collector::link::scanners::Scanners;
 use collector::link::uses::LinkUses;
 use collector::metrics::Metrics;
 use collector::patience::Stalled;
-use collector::privacy::{ROBOTS, Robots};
 use collector::retention;
 use collector::seal::Sealer;
 use collector::serve::{self, name_sites, publish_first};
@@ -108,7 +108,7 @@ fn open_at(
         install,
         clock: Clock::test(now),
         ids,
-        robots: Robots::new(ROBOTS),
+        lately: Lately::default(),
         link_uses: LinkUses::default(),
         scanners: Scanners::default(),
         rates: Rates { address: None, site: None, claims: Vec::new() },
