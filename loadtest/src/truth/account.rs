@@ -25,6 +25,9 @@ struct Hit {
 const ACKNOWLEDGED: u16 = 1;
 /// The server may have it.
 const MAYBE: u16 = 2;
+/// Hits of a browser that the server remembers, to tell one that comes again: beyond them nothing
+/// is promised.
+const REMEMBERED: usize = 64;
 /// How often it was sent without a cookie, from here on.
 const WITHOUT_COOKIE: u16 = 4;
 
@@ -266,14 +269,26 @@ impl Account {
         }
         // What a browser sends before it has its cookie is nobody's yet, and may come twice.
         let cookie = self.cookie_of[who];
-        let (mut before, mut after) = (0, 0);
+        let (mut after, mut before) = (Vec::new(), 0);
         for (position, _) in self.records(place) {
-            let counts = if cookie > 0 && position > cookie { &mut after } else { &mut before };
-            *counts += 1;
+            if cookie > 0 && position > cookie {
+                after.push(position);
+            } else {
+                before += 1;
+            }
         }
-        if after > 1 || before > hit.flags / WITHOUT_COOKIE {
-            findings.note(Sort::Doubled, || format!("{}: {} records", name(), after + before));
+        let again = after.windows(2).any(|two| self.between(who, two[0], two[1]) < REMEMBERED);
+        if again || before > hit.flags / WITHOUT_COOKIE {
+            let records = after.len() + usize::from(before);
+            findings.note(Sort::Doubled, || format!("{}: {records} records", name()));
         }
+    }
+
+    /// How many records of a browser stand between two positions.
+    fn between(&self, who: usize, from: u64, until: u64) -> usize {
+        let own = self.first_of[who]..self.first_of[who + 1];
+        let records = own.flat_map(|place| self.records(place));
+        records.filter(|(position, _)| (from + 1..until).contains(position)).count()
     }
 
     /// The position that an answer names is that of the last record of its hits, and those are

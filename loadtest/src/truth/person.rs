@@ -56,7 +56,7 @@ impl Site {
         }
     }
 
-    /// What the server must call a hit: its event and its path.
+    /// What the server must call a hit: its event and its path, of which a last slash is none.
     pub fn what(&self, did: Did, place: u16) -> (String, String) {
         let event = match did {
             Did::View | Did::Robot => "page_view",
@@ -64,7 +64,9 @@ impl Site {
             Did::Event(event) => &self.events[usize::from(event)],
             Did::Identify(_) => "identify",
         };
-        (event.to_owned(), self.path(place).to_owned())
+        let path = self.path(place);
+        let shorter = path.strip_suffix('/').filter(|path| !path.is_empty());
+        (event.to_owned(), shorter.unwrap_or(path).to_owned())
     }
 }
 

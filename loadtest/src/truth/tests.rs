@@ -187,6 +187,36 @@ fn a_hit_recorded_twice_is_doubled_and_so_is_a_cause_told_under_two_ids() {
 }
 
 #[test]
+fn a_hit_that_comes_again_after_64_others_of_its_browser_is_not_promised_to_be_one() {
+    for (others, doubled) in [(63, 1), (64, 0)] {
+        let mut log = log();
+        for number in 4..4 + others {
+            let mut hit = log.hits[0];
+            (hit.number, hit.did) = (number, Did::View);
+            log.note(0, true, std::iter::once(hit));
+            log.requests.last_mut().unwrap().answer = Answer::Unknown;
+        }
+        let (world, mut findings) = (world(), Findings::default());
+        let mut account = Account::of(vec![log]);
+        let record = |position: u64, number| Recorded {
+            position,
+            hit: Some((0, number)),
+            received: BEGAN + position * 1_000,
+            when: BEGAN + position * 1_000,
+            ..world.records[0].clone()
+        };
+        let more = (4..4 + others).map(|number| record(u64::from(number) + 1, number));
+        let last = u64::from(others) + 5;
+        let again = Recorded { position: last, ..world.records[3].clone() };
+        for record in world.records.iter().cloned().chain(more).chain([again]) {
+            account.record(&record, &|did, place| world.site.what(did, place), &mut findings);
+        }
+        account.check(&mut findings);
+        assert_eq!((findings.count(Sort::Doubled), findings.total()), (doubled, doubled));
+    }
+}
+
+#[test]
 fn another_score_other_points_and_another_order_are_wrong() {
     let changes: [fn(&mut World); 8] = [
         |it| it.seen.as_mut().unwrap().exact += 1,
