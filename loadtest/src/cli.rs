@@ -112,6 +112,32 @@ pub struct Run {
     /// What comes of it.
     #[command(flatten)]
     pub output: Output,
+    /// What it is held against.
+    #[command(flatten)]
+    pub truth: Truth,
+}
+
+/// What a run is held against.
+#[derive(Args)]
+pub struct Truth {
+    /// Remember every hit with its answer, take the server's messages, and hold every score and
+    /// message against a model of these rules, the server's own scoring.toml. The report then
+    /// has lost, invented, missing, doubled and wrong, and objectives may ask for them. Needs
+    /// --sink-secret, --load-token-file, --admin and its token.
+    #[arg(long = "truth", value_name = "RULES", requires = "load_token_file")]
+    pub rules: Option<PathBuf>,
+    /// Where the server's messages arrive.
+    #[arg(long, default_value = "127.0.0.1:8090")]
+    pub sink: SocketAddr,
+    /// A secret they may be signed with, `whsec_...`; several may be given.
+    #[arg(long = "sink-secret", env = "MIKOMI_LOADTEST_SECRET", hide_env_values = true)]
+    pub sink_secrets: Vec<String>,
+    /// A file with the server's load token: answers then say where hits stand in the journal.
+    #[arg(long)]
+    pub load_token_file: Option<PathBuf>,
+    /// A file with the site's identity secret: forms are signed as the scenario says.
+    #[arg(long)]
+    pub identity_secret_file: Option<PathBuf>,
 }
 
 /// Of `search`.
@@ -246,8 +272,8 @@ pub struct Sending {
 /// What comes of it.
 #[derive(Clone, Args)]
 pub struct Output {
-    /// An objective, as p99<10ms, service.p50<2ms, errors=0, errors<0.1% or rate>4900; several may
-    /// be given.
+    /// An objective, as p99<10ms, service.p50<2ms, errors=0, errors<0.1% or rate>4900, and with
+    /// --truth lost=0, wrong=0 or alert.p99<50ms; several may be given.
     #[arg(long = "slo")]
     pub slos: Vec<Slo>,
     /// The longest lag of the generator at its 99th percentile; beyond it the run is INVALID.

@@ -20,6 +20,7 @@ use crate::measured::{Measured, Outcome, Sample};
 use crate::random::Random;
 use crate::schedule::Timetable;
 use crate::source::Source;
+use crate::truth::sent::Log;
 
 /// Nearer than this the thread looks at the clock instead of sleeping: waking takes about as long.
 const NEAR: Duration = Duration::from_micros(60);
@@ -74,6 +75,8 @@ pub struct Loaded {
     pub busy: f64,
     /// When the first request was due, in milliseconds since 1970.
     pub started_ms: u64,
+    /// What each thread sent, where that was logged.
+    pub logs: Vec<Log>,
 }
 
 /// Sends it all. Each source has its thread, and its part of what is due.
@@ -81,7 +84,7 @@ pub fn run(load: &Load, sources: Vec<Source>, ticks: &mpsc::Sender<Tick>) -> io:
     let threads = sources.len();
     let barrier = Arc::new(Barrier::new(threads + 1));
     let started_ms = Cell::new(0);
-    let parts: io::Result<Vec<(Measured, f64)>> = thread::scope(|scope| {
+    let parts: io::Result<Vec<(Measured, f64, Option<Log>)>> = thread::scope(|scope| {
         let spawned: Vec<_> = sources
             .into_iter()
             .enumerate()
@@ -98,12 +101,13 @@ pub fn run(load: &Load, sources: Vec<Source>, ticks: &mpsc::Sender<Tick>) -> io:
         joined.collect()
     });
     let mut measured = Measured::new(load.warm, load.timetable.length());
-    let mut busy = 0_f64;
-    for (part, share) in parts? {
+    let (mut busy, mut logs) = (0_f64, Vec::new());
+    for (part, share, log) in parts? {
         measured.merge(&part);
         busy = busy.max(share);
+        logs.extend(log);
     }
-    Ok(Loaded { measured, busy, started_ms: started_ms.get() })
+    Ok(Loaded { measured, busy, started_ms: started_ms.get(), logs })
 }
 
 /// One thread's part.
@@ -113,7 +117,7 @@ fn work(
     source: Source,
     barrier: &Barrier,
     ticks: mpsc::Sender<Tick>,
-) -> io::Result<(Measured, f64)> {
+) -> io::Result<(Measured, f64, Option<Log>)> {
     if !load.cores.is_empty() {
         let mut cores = CpuSet::new();
         cores.set(load.cores[number % load.cores.len()]);
@@ -162,7 +166,7 @@ fn work(
     let busy = thread_cpu().saturating_sub(spent_before).as_secs_f64() / ran.max(1e-9);
     drop(local);
     let worker = Rc::into_inner(worker).ok_or_else(|| io::Error::other("a task is left"))?;
-    Ok((worker.measured.into_inner(), busy))
+    Ok((worker.measured.into_inner(), busy, worker.source.into_inner().into_log()))
 }
 
 async fn open(target: &Rc<Target>, count: usize) -> io::Result<Vec<Connection>> {
@@ -331,7 +335,8 @@ impl Worker {
         measured.end(&sample);
         measured.connections += connection.take_opened();
         drop(measured);
-        self.source.borrow_mut().hear(asked.ticket, exchanged.answer.as_ref());
+        let sent = exchanged.sent;
+        self.source.borrow_mut().hear(asked.ticket, exchanged.answer.as_ref(), sent);
     }
 
     /// Waits for what is still to be answered, as long as for any answer.

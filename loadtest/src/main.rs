@@ -8,9 +8,11 @@ mod measured;
 mod slo;
 mod cookies;
 mod scenario;
+mod sign;
 mod source;
 mod requests;
 mod people;
+mod truth;
 
 mod connection;
 mod load;

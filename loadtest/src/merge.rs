@@ -81,6 +81,8 @@ fn add(sum: &mut Report, other: &Report) -> Result<(), String> {
             None => sum.intervals.push(interval.clone()),
         }
     }
+    // The truth is of one server and all that was sent to it: no machine alone knows it.
+    sum.truth = None;
     // The rates of one machine's steps are no rates of all.
     sum.steps.clear();
     if sum.server.is_empty() {

@@ -1,8 +1,9 @@
 //! Visitors with browsers that keep cookies, and what they do next: pages one after another, how
-//! long they stay, events, and now and then a form that says who they are.
+//! long they stay, events, and now and then a form that says who they are. Where a log is kept,
+//! each hit is remembered with its answer, and can be told by its title.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -15,7 +16,9 @@ use crate::cookies::Cookies;
 use crate::measured::Outcome;
 use crate::random::{Random, Zipf};
 use crate::scenario::Scenario;
+use crate::sign::Signer;
 use crate::source::{Asked, NOBODY};
+use crate::truth::sent::{self, Did, Log, SentHit};
 
 /// Says the truth about itself.
 const ROBOT: &str = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)";
@@ -47,6 +50,8 @@ struct Visitor {
     hits: u32,
     /// Page views so far.
     views: u32,
+    /// They said who they are.
+    known: bool,
     last: Option<Hit>,
 }
 
@@ -84,7 +89,8 @@ enum What {
     View,
     Stay(u32),
     Event(u16),
-    Identify,
+    /// Whether a server signs it.
+    Identify(bool),
 }
 
 /// Some of the visitors, those of one thread.
@@ -101,6 +107,10 @@ pub struct People {
     run: u16,
     host: HeaderValue,
     headers: Vec<(HeaderName, HeaderValue)>,
+    signer: Option<Signer>,
+    log: Option<Log>,
+    /// Of robots, where each is told from the others.
+    robots: u32,
 }
 
 impl People {
@@ -133,7 +143,25 @@ impl People {
             scenario: scenario.clone(),
             host,
             headers,
+            signer: None,
+            log: None,
+            robots: 0,
         }
+    }
+
+    /// The same, with a server that signs who some of them are.
+    pub fn signed(self, signer: Option<Signer>) -> People {
+        People { signer, ..self }
+    }
+
+    /// The same, with a log of what they send.
+    pub fn logged(self, log: Option<Log>) -> People {
+        People { log, ..self }
+    }
+
+    /// The log, at the end.
+    pub fn into_log(self) -> Option<Log> {
+        self.log
     }
 
     /// The next request, of whoever comes next.
@@ -141,36 +169,80 @@ impl People {
         if self.random.happens(self.scenario.noise.robots) {
             return self.robot();
         }
-        let mut who = self.law.draw(&mut self.random);
-        for _ in 0..DRAWS {
-            if !self.visitors[who].waits {
-                break;
-            }
-            who = self.law.draw(&mut self.random);
-        }
+        let who = self.draw();
+        // Where each hit is accounted for, a browser sends one page view until it has its cookie.
+        let first = self.log.is_some() && self.visitors[who].cookies.is_empty();
         let carried = self.random.share();
         let shares = &self.scenario.requests;
         let (pixel, single) = (shares.pixel, shares.pixel + shares.beacon);
         let [from, to] = shares.batch_hits;
-        let count = if carried < single { 1 } else { self.between(from, to) };
+        let count = if carried < single || first { 1 } else { self.between(from, to) };
         let mut hits = Vec::with_capacity(count as usize);
         let repeated =
             self.visitors[who].last.filter(|_| self.random.happens(self.scenario.noise.duplicates));
         hits.extend(repeated);
         while hits.len() < count as usize {
+            if first {
+                self.visitors[who].next = Next::View;
+            }
             hits.push(self.hit(who));
         }
         let visitor = &mut self.visitors[who];
         visitor.last = hits.last().copied();
         visitor.waits = visitor.cookies.is_empty();
         let by_pixel = carried < pixel && matches!(hits[0].what, What::View | What::Event(_));
+        // The pixel cannot say that it is late.
+        let by_pixel = by_pixel && (self.log.is_none() || hits[0].ago_ms == 0);
         let request = if by_pixel { self.pixel(who, hits[0]) } else { self.beacon(who, &hits) };
-        Asked { request, ticket: who as u64 }
+        Asked { request, ticket: self.note(who, &hits) }
+    }
+
+    /// Who comes next.
+    fn draw(&mut self) -> usize {
+        let mut who = self.law.draw(&mut self.random);
+        for _ in 0..DRAWS {
+            if !self.visitors[who].waits {
+                return who;
+            }
+            who = self.law.draw(&mut self.random);
+        }
+        if self.log.is_some() {
+            // Two first hits at once would be two browsers; whoever is next does not wait.
+            let after = (who..self.visitors.len()).chain(0..who);
+            return after.into_iter().find(|who| !self.visitors[*who].waits).unwrap_or(who);
+        }
+        who
+    }
+
+    fn note(&mut self, who: usize, hits: &[Hit]) -> u64 {
+        let (number, cookie) = (self.number(who) as u32, !self.visitors[who].cookies.is_empty());
+        match &mut self.log {
+            None => who as u64,
+            Some(log) => log.note(number, cookie, hits.iter().map(|hit| hit.sent(number))),
+        }
     }
 
     /// Takes an answer to a visitor's request.
-    pub fn hear(&mut self, ticket: u64, answer: Result<&response::Parts, &Outcome>) {
-        let Some(visitor) = self.visitors.get_mut(ticket as usize) else {
+    pub fn hear(
+        &mut self,
+        ticket: u64,
+        answer: Result<&response::Parts, &Outcome>,
+        sent: Option<Instant>,
+    ) {
+        let place = match &mut self.log {
+            None => ticket as usize,
+            Some(log) => match log.hear(ticket, answer, sent) {
+                // Robots stand behind the browsers, and keep nothing.
+                Some(number)
+                    if number as usize % self.numbers.1 == self.numbers.0
+                        && (number as usize) < self.scenario.visitors.count =>
+                {
+                    number as usize / self.numbers.1
+                }
+                _ => return,
+            },
+        };
+        let Some(visitor) = self.visitors.get_mut(place) else {
             return;
         };
         visitor.waits = false;
@@ -217,8 +289,10 @@ impl People {
                 (Place::Thanks, What::View)
             }
             Next::Identify => {
-                self.visitors[who].next = Next::View;
-                (Place::Thanks, What::Identify)
+                let signed = self.is_signed(who);
+                let visitor = &mut self.visitors[who];
+                (visitor.next, visitor.known) = (Next::View, true);
+                (Place::Thanks, What::Identify(signed))
             }
             Next::View => self.view(who),
         }
@@ -268,6 +342,27 @@ impl People {
         self.numbers.0 + who * self.numbers.1
     }
 
+    /// Whose browser it is, by the number of their first one.
+    fn person(&self, who: usize) -> usize {
+        person(self.number(who) as u32, self.scenario.form.second_browsers) as usize
+    }
+
+    /// Whether a server says who they are: of half of them from the first time on.
+    fn is_signed(&self, who: usize) -> bool {
+        let mut chance = Random::new(self.person(who) as u64 ^ 0x51_69ed);
+        let proved = chance.happens(self.scenario.form.proved);
+        let at_once = chance.happens(0.5);
+        self.signer.is_some() && proved && (at_once || self.visitors[who].known)
+    }
+
+    /// What a hit calls its page.
+    fn title(&self, who: usize, hit: Hit) -> String {
+        match self.log {
+            None => "A page".to_owned(),
+            Some(_) => sent::title(self.number(who) as u32, hit.number),
+        }
+    }
+
     fn id(&self, who: usize, number: u32) -> String {
         format!("{:04x}{:06x}{number:06x}", self.run, self.number(who))
     }
@@ -277,7 +372,7 @@ impl People {
         let (site, origin) = (&self.scenario.site, &self.scenario.origin);
         let event = match hit.what {
             What::Event(event) => Some(&self.scenario.visits.event_names[event as usize]),
-            What::View | What::Stay(_) | What::Identify => None,
+            What::View | What::Stay(_) | What::Identify(_) => None,
         };
         let mut query = form_urlencoded::Serializer::new(&mut target);
         query.append_pair("s", site);
@@ -288,6 +383,9 @@ impl People {
         query.append_pair("r", "https://search.example/");
         query.append_pair("i", &self.id(who, hit.number));
         query.append_pair("n", &self.nonce(who, hit));
+        if self.log.is_some() {
+            query.append_pair("t", &self.title(who, hit));
+        }
         let target = format!("/p.gif?{target}");
         self.request(Some(who), Method::GET, &target, Bytes::new())
     }
@@ -321,17 +419,20 @@ impl People {
             What::View => ("page_view", "\"r\":\"https://search.example/\"".to_owned()),
             What::Stay(ms) => ("engagement", format!("\"ms\":{ms},\"sc\":80")),
             What::Event(event) => (visits.event_names[event as usize].as_str(), "\"p\":{}".into()),
-            What::Identify => {
-                let mail = format!("v{}@{}", self.number(who), form.domain);
-                ("identify", format!("\"id\":{{\"email\":\"{mail}\"}}"))
+            What::Identify(signed) => {
+                let mail = mail(self.person(who) as u32, &form.domain);
+                let proof = self.signer.as_ref().filter(|_| signed);
+                let proof = proof.map(|it| it.email(&mail, now.as_secs())).unwrap_or_default();
+                ("identify", format!("\"id\":{{\"email\":\"{mail}\"{proof}}}"))
             }
         };
         // Every text in it is checked with the scenario, or our own.
         let _ = write!(
             body,
-            "{{\"s\":\"{site}\",\"e\":\"{event}\",\"u\":\"{origin}{}\",\"t\":\"A page\",{more},\
+            "{{\"s\":\"{site}\",\"e\":\"{event}\",\"u\":\"{origin}{}\",\"t\":\"{}\",{more},\
              \"i\":\"{}\",\"n\":\"{}\",\"at\":{at},\"st\":{sent}}}",
             self.path(hit.page),
+            self.title(who, hit),
             self.id(who, hit.number),
             self.nonce(who, hit),
         );
@@ -345,9 +446,23 @@ impl People {
             "u",
             &format!("{}{}", self.scenario.origin, self.scenario.pages[page].path),
         );
+        let ticket = match &mut self.log {
+            None => NOBODY,
+            Some(log) => {
+                // After all browsers.
+                let who =
+                    (self.scenario.visitors.count.max(self.numbers.1) + self.numbers.0) as u32;
+                let (number, did) = (self.robots, Did::Robot);
+                self.robots += 1;
+                query.append_pair("t", &sent::title(who, number));
+                let (place, view, ago_ms, request) = (page as u16, 0, 0, sent::NONE);
+                let hit = SentHit { who, number, did, place, view, ago_ms, request };
+                log.note(who, false, std::iter::once(hit))
+            }
+        };
         let target = format!("/p.gif?{}", query.finish());
         let request = self.request(None, Method::GET, &target, Bytes::new());
-        Asked { request, ticket: NOBODY }
+        Asked { request, ticket }
     }
 
     /// As a browser sends it, or a robot.
@@ -383,6 +498,43 @@ impl People {
         *request.headers_mut() = headers;
         request
     }
+}
+
+impl Hit {
+    /// As it is remembered.
+    fn sent(&self, who: u32) -> SentHit {
+        SentHit {
+            who,
+            number: self.number,
+            did: match self.what {
+                What::View => Did::View,
+                What::Stay(ms) => Did::Stay(ms),
+                What::Event(event) => Did::Event(event),
+                What::Identify(signed) => Did::Identify(signed),
+            },
+            place: match self.page {
+                Place::Page(page) => page,
+                Place::Form => sent::FORM,
+                Place::Thanks => sent::THANKS,
+            },
+            view: self.view,
+            ago_ms: self.ago_ms,
+            request: sent::NONE,
+        }
+    }
+}
+
+/// Whose browser is which: every so many is the second one of whoever has the one before.
+pub fn person(browser: u32, second_browsers: f64) -> u32 {
+    // Only of each second one is it asked, so that nobody has three.
+    let second = browser % 2 == 1
+        && Random::new(u64::from(browser) ^ 0x02_4d).happens(2.0 * second_browsers);
+    if second { browser - 1 } else { browser }
+}
+
+/// The mail address of a person.
+pub fn mail(person: u32, domain: &str) -> String {
+    format!("v{person}@{domain}")
 }
 
 #[cfg(test)]
@@ -430,7 +582,7 @@ mod tests {
             let mut head = response::Builder::new().body(()).unwrap().into_parts().0;
             let cookie = format!("mikomi={value}; Path=/; HttpOnly");
             head.headers.insert("set-cookie", cookie.parse().unwrap());
-            people.hear(asked.ticket, Ok(&head));
+            people.hear(asked.ticket, Ok(&head), None);
             let next = people.next();
             assert_eq!(next.request.headers()[COOKIE], format!("mikomi={value}"));
         }

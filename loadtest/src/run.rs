@@ -13,7 +13,7 @@ use hyper::{Method, Uri};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::Outcome;
-use crate::cli::{Content, Output, Replay, Run, Sending};
+use crate::cli::{self, Content, Output, Replay, Run, Sending};
 use crate::clock::since_1970;
 use crate::connection::Target;
 use crate::load::{self, Load};
@@ -24,8 +24,10 @@ use crate::requests::{self, Line, Requests};
 use crate::scenario::Scenario;
 use crate::schedule::{Shape, Timetable};
 use crate::server::Watch;
+use crate::sign::Signer;
 use crate::slo::milliseconds;
 use crate::source::Source;
+use crate::truth::{self, Truth};
 
 /// Connections at most: a machine has so many ports for one address.
 const CONNECTIONS_MAX: usize = 60_000;
@@ -63,11 +65,14 @@ pub struct Plan<'a> {
     threads: usize,
     seed: u64,
     words: String,
+    token: Option<String>,
+    signer: Option<Signer>,
+    truth: Option<Truth>,
 }
 
 /// `run`.
 pub fn run(run: &Run) -> Result<Outcome, String> {
-    let plan = Plan::new(&run.content, &run.sending, &run.output)?;
+    let plan = Plan::new(&run.content, &run.sending, &run.output)?.held_against(&run.truth)?;
     let report = plan.play(&run.load, 0)?;
     print!("{}", text::write(&report));
     plan.keep(&report)
@@ -169,9 +174,44 @@ impl<'a> Plan<'a> {
                     .to_owned(),
             );
         }
-        let watch = Watch::new(sending.admin.as_deref(), token, sending.server_pid)?;
+        let watch = Watch::new(sending.admin.as_deref(), token.clone(), sending.server_pid)?;
         room_for(sending.connections as u64 + OTHER_FILES);
-        Ok(Plan { kind, headers, sending, output, target, watch, threads, seed, words })
+        let (signer, truth) = (None, None);
+        Ok(Plan {
+            kind,
+            headers,
+            sending,
+            output,
+            target,
+            watch,
+            threads,
+            seed,
+            words,
+            token,
+            signer,
+            truth,
+        })
+    }
+
+    /// The same, held against a model of some rules, if there are any.
+    fn held_against(mut self, words: &cli::Truth) -> Result<Plan<'a>, String> {
+        let Kind::People(scenario) = &self.kind else {
+            let none = words.rules.is_none();
+            return none.then_some(self).ok_or("--truth is about a scenario's people".to_owned());
+        };
+        if let Some(path) = &words.identity_secret_file {
+            self.signer = Some(Signer::new(&truth::secret(path)?, &scenario.site_id));
+        }
+        if let Some(path) = &words.load_token_file {
+            let token = truth::secret(path)?.parse();
+            let token = token.map_err(|_| format!("{} has no token", path.display()))?;
+            self.headers.push((HeaderName::from_static("mikomi-load-token"), token));
+        }
+        if let Some(rules) = &words.rules {
+            let admin = (self.sending.admin.as_deref(), self.token.as_deref());
+            self.truth = Some(Truth::open(words, rules, scenario, admin)?);
+        }
+        Ok(self)
     }
 
     /// Plays a schedule; `number` says which one of several it is.
@@ -221,7 +261,9 @@ impl<'a> Plan<'a> {
         drop(ticks);
         // It only shows.
         drop(shown.join());
-        let loaded = loaded.map_err(|error| format!("{}: {error}", self.target.origin))?;
+        let mut loaded = loaded.map_err(|error| format!("{}: {error}", self.target.origin))?;
+        let logs = std::mem::take(&mut loaded.logs);
+        let found = self.truth.as_ref().map(|truth| truth.judge(logs)).transpose()?;
         let asked = Asked {
             target: self.target.origin.clone(),
             requests: self.words.clone(),
@@ -236,7 +278,10 @@ impl<'a> Plan<'a> {
         let name = self.output.name.clone();
         let name = name.unwrap_or_else(|| format!("{} at {}", asked.schedule, asked.target));
         let slos = &self.output.slos;
-        Ok(Report::new((name, asked), &loaded, timetable, slos, looks))
+        let mut report = Report::new((name, asked), &loaded, timetable, slos, looks);
+        report.truth = found;
+        report.judge(slos);
+        Ok(report)
     }
 
     fn sources(&self, seed: u64) -> Result<Vec<Source>, String> {
@@ -247,7 +292,9 @@ impl<'a> Plan<'a> {
                 ((number, self.threads), host.clone(), self.headers.clone());
             match &self.kind {
                 Kind::People(scenario) => {
-                    Source::People(Box::new(People::new(scenario, numbers, seed, host, headers)))
+                    let people = People::new(scenario, numbers, seed, host, headers);
+                    let log = self.truth.as_ref().map(Truth::log);
+                    Source::People(Box::new(people.signed(self.signer.clone()).logged(log)))
                 }
                 Kind::Lines(lines) => {
                     Source::Requests(Requests::new(Arc::clone(lines), numbers, host, headers))

@@ -18,6 +18,8 @@ const BATCH_HITS_MAX: u32 = 500;
 pub struct Scenario {
     /// The site's key.
     pub site: String,
+    /// The site's id, which signatures are made for.
+    pub site_id: String,
     /// Of the pages.
     pub origin: String,
     /// Who comes.
@@ -101,6 +103,10 @@ pub struct Form {
     pub thanks: String,
     /// Of the mail addresses.
     pub domain: String,
+    /// The share of people whose forms are signed.
+    pub proved: f64,
+    /// The share of browsers that are the second one of somebody.
+    pub second_browsers: f64,
 }
 
 /// A page.
@@ -159,6 +165,8 @@ impl Scenario {
             ("noise.duplicates", self.noise.duplicates),
             ("noise.late", self.noise.late),
             ("noise.robots", self.noise.robots),
+            ("form.proved", self.form.proved),
+            ("form.second_browsers", self.form.second_browsers),
         ];
         for (name, share) in shares {
             if !(0.0..=1.0).contains(&share) {

@@ -37,9 +37,12 @@ struct Counts {
 
 /// Why a message is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refusal {
+pub enum Refusal {
+    /// It has none, or not all that belongs to one.
     NoSignature,
+    /// It is of another time.
     Stale,
+    /// It is not right.
     WrongSignature,
 }
 
@@ -66,7 +69,8 @@ pub fn run(listen: SocketAddr, secrets: &[String]) -> Result<Outcome, String> {
     Ok(if refused == 0 { Outcome::Met } else { Outcome::Missed })
 }
 
-fn key(secret: &str) -> Result<hmac::Key, String> {
+/// Of a secret's text.
+pub fn key(secret: &str) -> Result<hmac::Key, String> {
     // The text itself is never shown.
     let encoded = secret.trim().strip_prefix("whsec_").ok_or("a secret begins with whsec_")?;
     let bytes = STANDARD.decode(encoded).map_err(|_| "a secret is base64 after whsec_")?;
@@ -114,7 +118,8 @@ impl Counts {
 }
 
 /// The id of a message that one of the keys signed lately.
-fn verify(head: &[u8], body: &[u8], keys: &[hmac::Key], now_s: u64) -> Result<String, Refusal> {
+/// The id of a message, if one of its signatures is right.
+pub fn verify(head: &[u8], body: &[u8], keys: &[hmac::Key], now_s: u64) -> Result<String, Refusal> {
     let text = |name| http::header(head, name).and_then(|value| std::str::from_utf8(value).ok());
     let (Some(id), Some(timestamp), Some(signatures)) =
         (text("webhook-id"), text("webhook-timestamp"), text("webhook-signature"))

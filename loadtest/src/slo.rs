@@ -1,10 +1,13 @@
-//! What a run has to keep: `p99<10ms`, `service.p50<2ms`, `errors=0`, `errors<0.1%`, `rate>4900`.
+//! What a run has to keep: `p99<10ms`, `service.p50<2ms`, `errors=0`, `errors<0.1%`, `rate>4900`,
+//! and where it is held against the truth `lost=0`, `invented=0`, `missing=0`, `doubled=0`,
+//! `wrong=0` and `alert.p99<50ms`, which is from a click to its message.
 //! Judged on the whole run without its warm-up, and on response time unless it says otherwise.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::measured::Times;
+use crate::report::truth::Truth;
 use crate::schedule;
 
 /// An objective.
@@ -25,12 +28,15 @@ enum Figure {
     Errors,
     ErrorShare,
     Rate,
+    /// One of the counts of the truth, by its place.
+    Untrue(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Response,
     Service,
+    Alert,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +69,8 @@ pub struct Seen<'a> {
     pub errors: u64,
     /// Answers a second.
     pub rate: f64,
+    /// What was found of the truth, where that was looked for.
+    pub truth: Option<&'a Truth>,
 }
 
 /// Whether an objective was met, and by what.
@@ -77,9 +85,13 @@ pub struct Verdict {
 impl Slo {
     /// Judges it. Where nothing came to an end nothing was kept.
     pub fn judge(&self, seen: &Seen<'_>) -> Verdict {
+        let times = |side: Side| side.of(seen).filter(|times| !times.is_empty());
         let value = match self.figure {
-            Figure::Quantile(side, quantile) => side.of(seen).value_at_quantile(quantile) as f64,
-            Figure::Mean(side) => side.of(seen).mean(),
+            Figure::Quantile(side, quantile) => {
+                times(side).map_or(0.0, |times| times.value_at_quantile(quantile) as f64)
+            }
+            Figure::Mean(side) => times(side).map_or(0.0, Times::mean),
+            Figure::Untrue(place) => seen.truth.map_or(0.0, |it| it.counters()[place].1 as f64),
             Figure::Errors => seen.errors as f64,
             Figure::ErrorShare => seen.errors as f64 / seen.ended.max(1) as f64,
             Figure::Rate => seen.rate,
@@ -92,12 +104,13 @@ impl Slo {
             Order::Above => value > self.bound,
         };
         let empty = match self.figure {
-            Figure::Quantile(side, _) | Figure::Mean(side) => side.of(seen).is_empty(),
+            Figure::Quantile(side, _) | Figure::Mean(side) => times(side).is_none(),
+            Figure::Untrue(_) => seen.truth.is_none(),
             Figure::Errors | Figure::ErrorShare | Figure::Rate => seen.ended == 0,
         };
         let words = match self.figure {
             Figure::Quantile(..) | Figure::Mean(_) => milliseconds(value),
-            Figure::Errors => format!("{value}"),
+            Figure::Errors | Figure::Untrue(_) => format!("{value}"),
             Figure::ErrorShare => format!("{:.4} %", value * 100.0),
             Figure::Rate => format!("{value:.1}/s"),
         };
@@ -106,10 +119,11 @@ impl Slo {
 }
 
 impl Side {
-    fn of<'a>(self, seen: &Seen<'a>) -> &'a Times {
+    fn of<'a>(self, seen: &Seen<'a>) -> Option<&'a Times> {
         match self {
-            Side::Response => seen.response,
-            Side::Service => seen.service,
+            Side::Response => Some(seen.response),
+            Side::Service => Some(seen.service),
+            Side::Alert => seen.truth.map(|truth| &truth.click_to_alert.histogram),
         }
     }
 }
@@ -140,7 +154,7 @@ impl FromStr for Slo {
         let wrong = || {
             format!(
                 "\"{text}\" is no objective: write p99<10ms, service.p50<2ms, max<1s, mean<5ms, \
-                 errors=0, errors<0.1% or rate>4900"
+                 errors=0, errors<0.1%, rate>4900, lost=0, wrong=0 or alert.p99<50ms"
             )
         };
         let (name, order, bound) = found.ok_or_else(wrong)?;
@@ -151,6 +165,9 @@ impl FromStr for Slo {
                 None => (Figure::Errors, number(bound)),
             },
             "rate" => (Figure::Rate, number(bound.trim_end_matches("/s"))),
+            name if untrue(name).is_some() => {
+                (Figure::Untrue(untrue(name).unwrap_or_default()), number(bound))
+            }
             _ => {
                 let time = schedule::seconds(bound)?;
                 (time_of(name).ok_or_else(wrong)?, Some(time * 1e6))
@@ -161,10 +178,16 @@ impl FromStr for Slo {
     }
 }
 
+/// Which of the counts of the truth has a name.
+fn untrue(name: &str) -> Option<usize> {
+    Truth::default().counters().iter().position(|(known, _)| *known == name)
+}
+
 fn time_of(name: &str) -> Option<Figure> {
     let (side, name) = match name.split_once('.') {
         Some(("service", name)) => (Side::Service, name),
         Some(("response", name)) => (Side::Response, name),
+        Some(("alert", name)) => (Side::Alert, name),
         // As in p99.9.
         _ => (Side::Response, name),
     };
@@ -191,7 +214,7 @@ mod tests {
             add(&mut service, Duration::from_millis(2));
         }
         let (response, service) = (&response, &service);
-        let seen = Seen { response, service, ended: 1_000, errors: 3, rate: 100.0 };
+        let seen = Seen { response, service, ended: 1_000, errors: 3, rate: 100.0, truth: None };
         text.parse::<Slo>().unwrap().judge(&seen).met
     }
 
@@ -213,10 +236,25 @@ mod tests {
     #[test]
     fn where_nothing_ended_no_objective_is_met() {
         let none = times();
-        let seen = Seen { response: &none, service: &none, ended: 0, errors: 0, rate: 0.0 };
-        for text in ["p99<1s", "errors=0", "service.max<1s", "rate>=0"] {
+        let (response, service) = (&none, &none);
+        let seen = Seen { response, service, ended: 0, errors: 0, rate: 0.0, truth: None };
+        for text in ["p99<1s", "errors=0", "service.max<1s", "rate>=0", "lost=0", "alert.p99<1s"] {
             assert!(!text.parse::<Slo>().unwrap().judge(&seen).met, "{text}");
         }
+    }
+
+    #[test]
+    fn the_truth_is_an_objective_where_it_was_looked_for() {
+        let none = times();
+        let mut found = Truth { wrong: 2, ..Truth::default() };
+        add(&mut found.click_to_alert.histogram, Duration::from_millis(20));
+        let (response, service, truth) = (&none, &none, Some(&found));
+        let seen = Seen { response, service, ended: 1, errors: 0, rate: 0.0, truth };
+        let met = |text: &str| text.parse::<Slo>().unwrap().judge(&seen).met;
+        for text in ["lost=0", "invented=0", "missing=0", "doubled=0", "alert.p99<50ms"] {
+            assert!(met(text), "{text}");
+        }
+        assert!(!met("wrong=0") && met("wrong<3") && !met("alert.p50<19ms"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What is sent: hits of people who use a site, one request again and again, or requests out of a
 //! file.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -11,6 +11,7 @@ use hyper::http::response;
 use crate::measured::Outcome;
 use crate::people::People;
 use crate::requests::Requests;
+use crate::truth::sent::Log;
 
 /// The ticket of a request whose answer is nobody's.
 pub const NOBODY: u64 = u64::MAX;
@@ -40,10 +41,23 @@ impl Source {
         }
     }
 
-    /// Takes what came of one.
-    pub fn hear(&mut self, ticket: u64, answer: Result<&response::Parts, &Outcome>) {
+    /// The log of what was sent, if one was kept.
+    pub fn into_log(self) -> Option<Log> {
         match self {
-            Source::People(people) => people.hear(ticket, answer),
+            Source::People(people) => people.into_log(),
+            Source::Requests(_) => None,
+        }
+    }
+
+    /// Takes what came of one, and when it was sent.
+    pub fn hear(
+        &mut self,
+        ticket: u64,
+        answer: Result<&response::Parts, &Outcome>,
+        sent: Option<Instant>,
+    ) {
+        match self {
+            Source::People(people) => people.hear(ticket, answer, sent),
             Source::Requests(_) => {}
         }
     }

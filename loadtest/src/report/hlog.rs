@@ -1,5 +1,6 @@
 //! A report as an interval log of HdrHistogram, which its own tools and plotters open: a line an
-//! interval and side, tagged `response` and `service`, in microseconds.
+//! interval and side, tagged `response` and `service`, in microseconds; and of the whole run, where
+//! messages were heard, `click_to_alert` and `due_to_alert`.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -26,6 +27,15 @@ pub fn write(report: &Report) -> Result<Vec<u8>, String> {
         let at = Duration::from_secs_f64(interval.at_s);
         for (name, summary) in [("response", &interval.response), ("service", &interval.service)] {
             log.write_histogram(&summary.histogram, at, every, Tag::new(name))
+                .map_err(|error| format!("{error:?}"))?;
+        }
+    }
+    let whole = Duration::from_secs_f64(report.seconds);
+    if let Some(truth) = &report.truth {
+        for (name, summary) in
+            [("click_to_alert", &truth.click_to_alert), ("due_to_alert", &truth.due_to_alert)]
+        {
+            log.write_histogram(&summary.histogram, Duration::ZERO, whole, Tag::new(name))
                 .map_err(|error| format!("{error:?}"))?;
         }
     }

@@ -23,6 +23,10 @@ pub fn write(report: &Report) -> Result<String, String> {
     shown["heat"] = heat(report);
     // In a script element only an end tag or the start of a comment could be taken for another
     // thing; without any "<" there is neither.
+    if let Some(truth) = &report.truth {
+        shown["spectrum"]["click_to_alert"] = json!(spectrum(&truth.click_to_alert.histogram));
+        shown["spectrum"]["due_to_alert"] = json!(spectrum(&truth.due_to_alert.histogram));
+    }
     let shown = shown.to_string().replace('<', "\\u003c");
     let title = escape(&format!("{} - mikomi-loadtest", report.name));
     // Cut up first: what is put in is not looked at again.

@@ -4,11 +4,14 @@ pub mod hlog;
 pub mod html;
 pub mod json;
 pub mod text;
+pub mod truth;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use self::truth::Truth;
 
 use crate::load::Loaded;
 use crate::measured::{Measured, Times, sum, times};
@@ -42,6 +45,9 @@ pub struct Report {
     pub verdicts: Vec<Judged>,
     /// Why nothing follows from it; empty where something does.
     pub invalid: Vec<String>,
+    /// Whether the server's word is true, where that was looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truth: Option<Truth>,
     /// Requests.
     pub requests: Requests,
     /// By what became of them.
@@ -244,6 +250,7 @@ impl Report {
             interval_s: measured.every.as_secs_f64(),
             verdicts: Vec::new(),
             invalid: Vec::new(),
+            truth: None,
             requests: requests(measured, &intervals, seconds),
             outcomes: measured.outcomes.iter().map(named).collect(),
             response: Summary::of(measured.response()),
@@ -272,6 +279,7 @@ impl Report {
             ended: self.requests.ended,
             errors: self.requests.errors,
             rate: self.requests.answered_per_s,
+            truth: self.truth.as_ref(),
         };
         let judged = slos.iter().map(|slo| {
             let verdict = slo.judge(&seen);
@@ -426,7 +434,8 @@ pub mod tests {
             let outcome = if failed { Outcome::Refused(503) } else { Outcome::Success(204) };
             measured.end(&Sample { intended, sent, first_byte: end, end, outcome });
         }
-        let loaded = Loaded { measured, busy: 0.25, started_ms: 1_700_000_000_000 };
+        let loaded =
+            Loaded { measured, busy: 0.25, started_ms: 1_700_000_000_000, logs: Vec::new() };
         let shape = Shape::constant(10.0, seconds as f64).unwrap();
         let asked = Asked { lag_max_us: 5_000, ..Asked::default() };
         let timetable = Timetable::Rates(shape, Arrivals::Even);

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use super::truth::Truth;
 use super::{Report, Step, Summary};
 use crate::slo::milliseconds;
 
@@ -25,12 +26,64 @@ fn verdicts(text: &mut String, report: &Report) -> std::fmt::Result {
     for why in &report.invalid {
         writeln!(text, "{INVALID}   {why}: what follows says nothing of the server")?;
     }
+    if let Some(truth) = &report.truth {
+        truths(text, truth)?;
+    }
     for verdict in &report.verdicts {
         let word = if verdict.met { "met      " } else { "MISSED   " };
         writeln!(text, "{word} {}: {}", verdict.slo, verdict.seen)?;
     }
     if report.verdicts.is_empty() && report.is_valid() {
         writeln!(text, "valid     no objective was given (--slo 'p99<10ms')")?;
+    }
+    Ok(())
+}
+
+/// What must be 0 comes first, whatever objectives there are.
+fn truths(text: &mut String, truth: &Truth) -> std::fmt::Result {
+    let counters = truth.counters();
+    let all = counters.map(|(name, count)| format!("{name} {count}")).join(", ");
+    let word =
+        if counters.iter().all(|(_, count)| *count == 0) { "true     " } else { "UNTRUE   " };
+    writeln!(text, "{word} {all}")?;
+    for example in &truth.examples {
+        writeln!(text, "          {example}")?;
+    }
+    let (hits, messages) = (&truth.hits, &truth.messages);
+    writeln!(
+        text,
+        "          {} hits sent, {} of them again; {} acknowledged; {} never answered, of which \
+         the server has {}; {} recorded; {} requests refused",
+        hits.sent,
+        hits.sent_again,
+        hits.acknowledged,
+        hits.unanswered,
+        hits.unanswered_recorded,
+        hits.recorded,
+        hits.refused_requests
+    )?;
+    writeln!(
+        text,
+        "          {} people with {} rows compared; {} messages expected, {} came, {} of them \
+         again, {} without a good signature; judged in {:.1} s",
+        truth.leads,
+        truth.rows,
+        messages.expected,
+        messages.heard,
+        messages.repeated,
+        messages.refused,
+        truth.judged_s
+    )?;
+    for (name, times) in [("click", &truth.click_to_alert), ("due", &truth.due_to_alert)] {
+        writeln!(
+            text,
+            "          {name} to alert: p50 {}, p99 {}, p99.9 {}, max {} of {}",
+            milliseconds(times.p50_us as f64),
+            milliseconds(times.p99_us as f64),
+            milliseconds(times.p999_us as f64),
+            milliseconds(times.max_us as f64),
+            times.count
+        )?;
     }
     Ok(())
 }
