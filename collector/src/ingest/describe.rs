@@ -2,6 +2,7 @@
 //! person was there.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use engine::hit::{AREAS_MAX, Exclusion, Hit, HitKind, TEXT_BYTES_MAX};
@@ -27,15 +28,8 @@ impl Batch<'_> {
     ) -> Result<(Hit, Option<SignedLink>), Reject> {
         let privacy = &self.app.settings.privacy;
         let (lately, nowhere) = (&self.app.lately, Page::default());
-        let read;
-        let page = match raw.url.as_str() {
-            "" if by_server || clicked.is_some() => &nowhere,
-            "" => return Err(Reject::MissingField("u")),
-            url => {
-                read = lately.page(url, privacy);
-                read.as_ref().as_ref().ok_or(Reject::MalformedField("u"))?
-            }
-        };
+        let read = self.page(raw, by_server || clicked.is_some())?;
+        let page = read.as_ref().as_ref().unwrap_or(&nowhere);
         let (kind, event) = kind(raw)?;
         let address = match raw.ip.as_str() {
             _ if !by_server => Some(self.sender.address),
@@ -93,6 +87,18 @@ impl Batch<'_> {
         // The script sends the page's address with every hit of its view: the first one names.
         let names = hit.kind == HitKind::PageView;
         Ok((hit, link.filter(|link| names || link.kind != Kind::Landing)))
+    }
+
+    /// The page that a hit is on; none if it names none, and need not.
+    fn page(&self, raw: &RawHit, nowhere: bool) -> Result<Arc<Option<Page>>, Reject> {
+        match raw.url.as_str() {
+            "" if nowhere => Ok(Arc::default()),
+            "" => Err(Reject::MissingField("u")),
+            url => {
+                let page = self.app.lately.page(url, &self.app.settings.privacy);
+                if page.is_some() { Ok(page) } else { Err(Reject::MalformedField("u")) }
+            }
+        }
     }
 
     /// The client's time, corrected by when it says it sent the hit, and believed within limits.

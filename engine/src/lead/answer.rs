@@ -35,14 +35,14 @@ impl Lead {
             return Err(Unheard::TooMany);
         }
         let mut draft = Draft::new(self, scoring);
-        draft.let_time_pass(now);
+        let acted = draft.let_time_pass(now);
         let stage = draft.stage();
         let after = stage.after(feedback.kind).ok_or(Unheard::NotHere(stage))?;
         let asked = draft.asked;
         let feedback = scoring.sales.effect(Feedback { stage: after, ..feedback }, asked, now);
         let vouches = draft.vouched_by(&feedback);
         let feedback = Feedback { vouches, ..feedback };
-        let before = draft.standing(now);
+        let before = draft.standing(acted);
         let rows = draft.rows_of(&feedback, now);
         draft.part.lead = id;
         draft.part.origin = feedback.origin;
@@ -50,7 +50,7 @@ impl Lead {
         draft.know();
         let surer = feedback.kind.proves().then_some(Timestamp(0));
         draft.settle(&rows, surer);
-        draft.reconsider(None, &before, now, Cause::Answer);
+        draft.reconsider(None, &before, acted, Cause::Answer);
         Ok((feedback, draft.part))
     }
 }

@@ -184,7 +184,12 @@ impl<'a> Draft<'a> {
 
     /// Acts on every moment since the lead was last settled, each at its exact instant, and on
     /// every version of the scoring that came into force meanwhile.
-    pub(super) fn let_time_pass(&mut self, now: Timestamp) {
+    ///
+    /// Two requests of one person may get their turns in another order than they came in, and the
+    /// timers may have acted in between: what was acted on until a later moment stands. Says until
+    /// which moment it is acted on now; what follows is as of that one.
+    pub(super) fn let_time_pass(&mut self, now: Timestamp) -> Timestamp {
+        let now = now.max(self.lead.settled);
         let mut from = self.lead.acted_until(&self.scoring.versions);
         let known = self.lead.version.max(self.lead.rescored);
         if self.lead.is_whole() {
@@ -204,6 +209,7 @@ impl<'a> Draft<'a> {
             self.under(now);
         }
         self.by_time = self.part.crossings.len();
+        now
     }
 
     /// As of a moment, whatever versions came into force until then.

@@ -190,13 +190,13 @@ impl Lead {
             return Receipt::Refused(Review { question, lead: id, other: None });
         }
         let mut draft = Draft::new(self, scoring);
-        draft.let_time_pass(now);
-        let before = draft.standing_before(event, now);
+        let acted = draft.let_time_pass(now);
+        let before = draft.standing_before(event, acted);
         let (news, since) = draft.take_event(id, event, record, now);
         let rows: Vec<_> = event.carried.iter().chain(&event.rows).copied().collect();
         let earned = draft.settle(&rows, since);
         let news = earned.map_or(news, |earned| earned.min(news));
-        draft.reconsider(Some(news), &before, now, Cause::Hit(record));
+        draft.reconsider(Some(news), &before, acted, Cause::Hit(record));
         Receipt::Part(Box::new(draft.part))
     }
 

@@ -85,8 +85,8 @@ impl Lead {
         after.receive_parcel(parcel, of);
         after.put_together();
         let mut draft = Draft::new(self, scoring);
-        draft.let_time_pass(now);
-        let before = draft.standing(now);
+        let acted = draft.let_time_pass(now);
+        let before = draft.standing(acted);
         draft.content = after.content;
         draft.whole = true;
         draft.know();
@@ -96,7 +96,7 @@ impl Lead {
         draft.part.lead = id;
         draft.part.origin = id;
         draft.settle(&[], Some(Timestamp(0)));
-        draft.reconsider(None, &before, now, Cause::News);
+        draft.reconsider(None, &before, acted, Cause::News);
         if parcel.joint.is_some() {
             draft.tell_of_names(AlertKind::Merged, Some(parcel.from), now);
         }
@@ -106,8 +106,8 @@ impl Lead {
     /// What is one name's own leaves.
     pub fn split(&self, id: LeadId, out: LeadId, scoring: &Scoring, now: Timestamp) -> LeadPart {
         let mut draft = Draft::new(self, scoring);
-        draft.let_time_pass(now);
-        let before = draft.standing(now);
+        let acted = draft.let_time_pass(now);
+        let before = draft.standing(acted);
         let names = draft.content.subtree(out);
         draft.content.split(out);
         draft.know();
@@ -115,7 +115,7 @@ impl Lead {
         draft.part.lead = id;
         draft.part.origin = id;
         draft.settle(&[], Some(Timestamp(0)));
-        draft.reconsider(None, &before, now, Cause::Undo);
+        draft.reconsider(None, &before, acted, Cause::Undo);
         draft.tell_of_names(AlertKind::Unmerged, Some(out), now);
         draft.part
     }
@@ -129,14 +129,14 @@ impl Lead {
         now: Timestamp,
     ) -> LeadPart {
         let mut draft = Draft::new(self, scoring);
-        draft.let_time_pass(now);
-        let before = draft.standing(now);
+        let acted = draft.let_time_pass(now);
+        let before = draft.standing(acted);
         withdraw(&mut draft.content.rows, &mut draft.content.seen, withdrawn);
         draft.know();
         draft.part.lead = id;
         draft.part.origin = id;
         draft.settle(&[], Some(Timestamp(0)));
-        draft.reconsider(None, &before, now, Cause::Undo);
+        draft.reconsider(None, &before, acted, Cause::Undo);
         draft.part
     }
 
@@ -150,8 +150,8 @@ impl Lead {
         now: Timestamp,
     ) -> (Vec<Row>, LeadPart) {
         let mut draft = Draft::new(self, scoring);
-        draft.let_time_pass(now);
-        let before = draft.standing(now);
+        let acted = draft.let_time_pass(now);
+        let before = draft.standing(acted);
         let mut rows: Vec<Row> =
             self.content.rows.iter().filter(|row| stays(row, barrier)).copied().collect();
         // What was earned before the person was erased stays forgotten.
@@ -160,14 +160,14 @@ impl Lead {
         }
         draft.content.rows = rows;
         draft.rescored = version;
-        draft.under(now);
+        draft.under(acted);
         draft.part.lead = id;
         draft.part.origin = id;
         draft.settle(&[], Some(Timestamp(0)));
         // The whole ledger is recorded as it is now.
         draft.part.regrants.clear();
         draft.part.fold = None;
-        draft.reconsider(None, &before, now, Cause::Rules);
+        draft.reconsider(None, &before, acted, Cause::Rules);
         (draft.content.rows, draft.part)
     }
 
@@ -202,11 +202,11 @@ impl Lead {
         cause: Cause<'_>,
     ) -> LeadPart {
         let mut draft = Draft::new(self, scoring);
-        draft.let_time_pass(now);
-        let before = draft.standing(now);
+        let acted = draft.let_time_pass(now);
+        let before = draft.standing(acted);
         draft.take(part, None, now);
         draft.settle(rows, Some(Timestamp(0)));
-        draft.reconsider(None, &before, now, cause);
+        draft.reconsider(None, &before, acted, cause);
         draft.part
     }
 

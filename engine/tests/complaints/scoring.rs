@@ -57,6 +57,20 @@ fn the_log_explains_every_point_that_is_shown_at_any_moment() {
     assert_eq!(logged, rows);
 }
 
+/// Two requests of one person at once: the one that came first waits longer for its turn.
+#[test]
+fn a_hit_that_another_overtook_by_a_millisecond_takes_nobody_out_again() {
+    let mut world = monday();
+    world.on(1).identify(ANNA).form(ANNA, "/thanks/contact");
+    let (now, before) = (world.now(), world.messages().len());
+    assert_eq!((world.stage(ANNA), before), (Stage::Hot, 1));
+    let hit = Hit { visitor: Some(browser(1)), path: "/column/dx".into(), ..Hit::default() };
+    let received = now.minus(Duration::from_millis(1));
+    world.ingest(Hit { received, when: received, ..hit });
+    assert_eq!((world.stage(ANNA), world.messages().len()), (Stage::Hot, before));
+    assert_eq!(world.crossings().iter().filter(|it| it.1.threshold == HOT).count(), 1);
+}
+
 /// mautic/mautic#5188
 #[test]
 fn a_form_with_a_company_field_counts_once() {
