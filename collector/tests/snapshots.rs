@@ -112,6 +112,21 @@ fn a_snapshot_written_over_an_old_one_is_whole_wherever_the_power_went() {
 }
 
 #[test]
+fn a_full_disk_gets_the_spare_file_back() {
+    let disk = SimDisk::new();
+    let store = Store::new(Arc::new(disk.clone()), INSTALL);
+    for from in 1..=3 {
+        write(&disk, from).unwrap();
+    }
+    store.tidy().unwrap();
+    let before = disk.used();
+    store.give_back().unwrap();
+    assert!(disk.used() < before && store.names().unwrap().len() == 2);
+    store.give_back().unwrap();
+    assert!(write(&disk, 4).is_ok(), "and the next one needs none");
+}
+
+#[test]
 fn every_changed_or_missing_byte_of_a_snapshot_is_found() {
     let disk = SimDisk::new();
     write(&disk, 1).unwrap();

@@ -158,7 +158,7 @@ impl Store {
     }
 
     /// Gives the disk the space of the spare file, if there is one.
-    fn give_back(&self) -> Result<(), Fault> {
+    pub fn give_back(&self) -> Result<(), Fault> {
         match self.disk.remove(SPARE) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(()),
