@@ -188,6 +188,8 @@ def snapshot(options):
     with work_folder() as folder:
         # The server on one processor, whoever loads it on the other: what is slow is the server.
         server = Server(folder, BY_HAND, core=0)
+        # The first start replays the whole journal on that one processor.
+        server.patience_s = 600
         seed(server.data, visitors)
         cookies = folder / "cookies"
         with server:
