@@ -179,9 +179,9 @@ pub fn agent_class(agent: &str) -> String {
     name.take(NAME_CHARS_MAX).collect()
 }
 
-/// Whether the browser says, by this header, that it fetched this ahead of anybody seeing it. A page
-/// that is prerendered says so too, but the script waits until it is shown, and what it sends then
-/// counts.
+/// Whether the browser says, by this header, that it fetched this ahead of anybody seeing it. A
+/// page that is prerendered says so too, but the script waits until it is shown, and what it sends
+/// then counts.
 pub fn is_prefetch(header: &HeaderName, value: &[u8]) -> bool {
     let wanted: &[&[u8]] = match header.as_str() {
         "sec-purpose" => &[b"prefetch", b"prefetch;anonymous-client-ip"],
