@@ -127,10 +127,13 @@ where
             let (shared, progress) = (Arc::clone(shared), Arc::clone(&progress));
             async move { Ok::<_, Infallible>(answer(request, peer, &shared, &progress).await) }
         });
-        // In a box of its own, which goes while the connection rests.
-        let mut hyper = Box::new(shared.builder.serve_connection(TokioIo::new(gate), service));
-        let end = drive(&mut hyper, &progress, &shared.stop).await;
-        gate = hyper.into_parts().io.into_inner();
+        let (end, back) = {
+            // In a box of its own, which goes before the connection rests.
+            let mut hyper = Box::new(shared.builder.serve_connection(TokioIo::new(gate), service));
+            let end = drive(&mut hyper, &progress, &shared.stop).await;
+            (end, hyper.into_parts().io.into_inner())
+        };
+        gate = back;
         match end {
             End::Rests(until) => {
                 if let Some(end) = rest(&mut gate, until, &shared.stop).await {
