@@ -1,6 +1,5 @@
 //! What was read lately: of pages, of where browsers came from, and of what they call themselves.
-//! Reading an address takes longer than all that the engine decides about its hit, and most hits
-//! are on pages, and from browsers, that others have just been on.
+//! Most hits are on pages, and from browsers, that others have just been on.
 //!
 //! An address with anything beyond its path may name somebody: it is read, and not remembered.
 

@@ -210,8 +210,6 @@ fn settings(change: impl FnOnce(&mut Timeouts)) -> ServerSettings {
         header: long,
         request: long,
         idle: long,
-        // At once: every connection of these tests rests whenever it can.
-        rest: Duration::ZERO,
         write: long,
         linger: Duration::from_secs(2),
     };
@@ -258,29 +256,6 @@ async fn an_idle_connection_is_closed_and_a_line_end_does_not_keep_it_open() {
     client.write_all(b"\r\n").await.unwrap();
     assert_eq!(rest(&mut client).await, "");
     assert_eq!((server.count("timed_out_idle"), server.count("timed_out_header")), (1, 0));
-}
-
-#[tokio::test]
-async fn a_connection_that_rested_goes_on_where_it_was() {
-    let server = Server::start(settings(|it| it.rest = Duration::from_millis(1)));
-    let mut client = server.connect().await;
-    for turn in 0..20 {
-        // The client's next words may come before, while and after the connection goes to rest.
-        tokio::time::sleep(Duration::from_micros(turn * 200)).await;
-        assert!(ask(&mut client, GET).await.starts_with("HTTP/1.1 200 "), "turn {turn}");
-        for piece in [&GET[..7], &GET[7..20], &GET[20..]] {
-            client.write_all(piece.as_bytes()).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        assert!(one_answer(&mut client).await.starts_with("HTTP/1.1 200 "), "turn {turn}");
-    }
-    let both = format!("\r\n{GET}{GET}");
-    client.write_all(both.as_bytes()).await.unwrap();
-    assert!(one_answer(&mut client).await.starts_with("HTTP/1.1 200 "));
-    assert!(one_answer(&mut client).await.starts_with("HTTP/1.1 200 "));
-    client.shutdown().await.unwrap();
-    assert_eq!(rest(&mut client).await, "");
-    assert_eq!((server.count("accepted"), server.count("requests")), (1, 42));
 }
 
 #[tokio::test]

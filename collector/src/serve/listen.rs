@@ -116,7 +116,6 @@ fn server_settings(
             header: times.header,
             request: times.request,
             idle: times.idle,
-            rest: Timeouts::default().rest,
             write: times.write,
             linger: times.linger,
         },

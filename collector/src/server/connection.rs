@@ -108,8 +108,6 @@ enum End {
     Malformed,
     /// A deadline passed in this stage.
     TimedOut(Stage),
-    /// Nothing is under way, and has not been for a while. Until then it may stay.
-    Rests(Instant),
 }
 
 async fn talk<S, H, F>(socket: S, peer: Peer, shared: &Arc<Shared<H>>)
@@ -120,32 +118,18 @@ where
 {
     let counters = &shared.counters;
     let progress = Arc::new(Progress::new(shared.settings.timeouts));
-    let mut gate =
+    let gate =
         Gate::new(socket, Arc::clone(&shared.limits), Arc::clone(&progress), Arc::clone(counters));
-    let end = loop {
-        let service = service_fn(|request| {
-            let (shared, progress) = (Arc::clone(shared), Arc::clone(&progress));
-            async move { Ok::<_, Infallible>(answer(request, peer, &shared, &progress).await) }
-        });
-        let (end, back) = {
-            // In a box of its own, which goes before the connection rests.
-            let mut hyper = Box::new(shared.builder.serve_connection(TokioIo::new(gate), service));
-            let end = drive(&mut hyper, &progress, &shared.stop).await;
-            (end, hyper.into_parts().io.into_inner())
-        };
-        gate = back;
-        match end {
-            End::Rests(until) => {
-                if let Some(end) = rest(&mut gate, until, &shared.stop).await {
-                    break end;
-                }
-            }
-            end => break end,
-        }
-    };
+    let service = service_fn(|request| {
+        let (shared, progress) = (Arc::clone(shared), Arc::clone(&progress));
+        async move { Ok::<_, Infallible>(answer(request, peer, &shared, &progress).await) }
+    });
+    let mut hyper = shared.builder.serve_connection(TokioIo::new(gate), service);
+    let end = drive(&mut hyper, &progress, &shared.stop).await;
+    let gate = hyper.into_parts().io.into_inner();
     let timeouts = shared.settings.timeouts;
     let (refusal, must_linger) = match end {
-        End::Closed | End::Rests(_) => (gate.refusal(), gate.has_unread()),
+        End::Closed => (gate.refusal(), gate.has_unread()),
         End::Malformed => {
             counters.malformed.up();
             (None, true)
@@ -215,36 +199,11 @@ where
             match progress.stage() {
                 // The request's own future gives the answer, when hyper is polled again.
                 Stage::Handling => progress.expire_request(),
-                Stage::Idle => match progress.may_rest() {
-                    Some(_) if progress.owes() => {}
-                    Some(until) => return Poll::Ready(End::Rests(until)),
-                    None => return Poll::Ready(End::TimedOut(Stage::Idle)),
-                },
                 stage => return Poll::Ready(End::TimedOut(stage)),
             }
         }
     })
     .await
-}
-
-/// Waits for the next byte with nothing but the socket: hyper's buffers for a connection take more
-/// than everything else of it. Says how the connection ends, unless something came.
-async fn rest<S: AsyncRead + Unpin>(
-    gate: &mut Gate<S>,
-    until: Instant,
-    stop: &Stop,
-) -> Option<End> {
-    let mut stop_begins = pin!(stop.wake.notified());
-    stop_begins.as_mut().enable();
-    if stop.begun() {
-        return Some(End::Closed);
-    }
-    tokio::select! {
-        biased;
-        () = poll_fn(|cx| gate.poll_first(cx)) => None,
-        () = stop_begins => Some(End::Closed),
-        () = sleep_until(until) => Some(End::TimedOut(Stage::Idle)),
-    }
 }
 
 /// The handler's answer; ours if it panics or takes too long.

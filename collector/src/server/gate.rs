@@ -47,8 +47,6 @@ pub struct Timeouts {
     pub request: Duration,
     /// Between two requests of one connection.
     pub idle: Duration,
-    /// Idle for so long, a connection keeps nothing but its socket.
-    pub rest: Duration,
     /// While the client takes nothing of its answer.
     pub write: Duration,
     /// After a refusal: how long we still read, so that the client gets to see why.
@@ -62,7 +60,6 @@ impl Default for Timeouts {
             header: Duration::from_secs(5),
             request: Duration::from_secs(15),
             idle: Duration::from_secs(30),
-            rest: Duration::from_secs(1),
             write: Duration::from_secs(10),
             linger: Duration::from_millis(500),
         }
@@ -81,22 +78,12 @@ struct Now {
     stage: Stage,
     deadline: Option<Instant>,
     request_expired: bool,
-    /// The socket has not taken all of an answer yet.
-    owes: bool,
-    /// When an idle connection is closed.
-    idle_until: Instant,
 }
 
 impl Progress {
     pub(super) fn new(timeouts: Timeouts) -> Progress {
-        let idle_until = Instant::now();
-        let now = Now {
-            stage: Stage::Silent,
-            deadline: Some(idle_until + timeouts.first_byte),
-            request_expired: false,
-            owes: false,
-            idle_until,
-        };
+        let deadline = Some(Instant::now() + timeouts.first_byte);
+        let now = Now { stage: Stage::Silent, deadline, request_expired: false };
         Progress { timeouts, now: Mutex::new(now) }
     }
 
@@ -137,43 +124,22 @@ impl Progress {
 
     fn head_complete(&self) {
         self.with(|now| {
-            now.deadline = Some(Instant::now() + self.timeouts.request);
-            (now.stage, now.request_expired) = (Stage::Handling, false);
+            let deadline = Some(Instant::now() + self.timeouts.request);
+            *now = Now { stage: Stage::Handling, deadline, request_expired: false };
         });
     }
 
     fn waits_for_a_request(&self) {
         self.with(|now| {
             if matches!(now.stage, Stage::Handling | Stage::Writing) {
-                let begins = Instant::now();
-                now.idle_until = begins + self.timeouts.idle;
-                let rests = begins + self.timeouts.rest.min(self.timeouts.idle);
-                (now.stage, now.deadline) = (Stage::Idle, Some(rests));
+                let deadline = Some(Instant::now() + self.timeouts.idle);
+                (now.stage, now.deadline) = (Stage::Idle, deadline);
             }
         });
     }
 
-    /// A deadline of an idle connection came: whether it may rest, until when. One that has not
-    /// taken all of its answer waits as it is.
-    pub(super) fn may_rest(&self) -> Option<Instant> {
+    fn wrote(&self, something: bool) {
         self.with(|now| {
-            let is_over = now.idle_until <= Instant::now();
-            if now.owes && !is_over {
-                now.deadline = Some(now.idle_until);
-            }
-            (!is_over).then_some(now.idle_until)
-        })
-    }
-
-    /// Whether the socket has not taken all of an answer yet.
-    pub(super) fn owes(&self) -> bool {
-        self.with(|now| now.owes)
-    }
-
-    /// The socket took something, and all that there was to take, or neither.
-    fn wrote(&self, something: bool, all: bool) {
-        self.with(|now| {
-            now.owes = !all;
             if now.stage != Stage::Writing {
                 return;
             }
@@ -315,32 +281,6 @@ impl<S> Gate<S> {
     }
 }
 
-/// Whether so many bytes were all taken.
-fn has_taken(polled: &Poll<io::Result<usize>>, bytes: usize) -> bool {
-    matches!(polled, Poll::Ready(Ok(taken)) if *taken == bytes)
-}
-
-impl<S: AsyncRead + Unpin> Gate<S> {
-    /// Ready when there is something to judge, or nothing will come any more. Until then nothing of
-    /// the heap is held.
-    pub(super) fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.ended || (!self.held.is_empty() && !self.judged) {
-            return Poll::Ready(());
-        }
-        let mut piece = [0; PIECE_BYTES];
-        let mut piece = ReadBuf::new(&mut piece);
-        match ready!(Pin::new(&mut self.socket).poll_read(cx, &mut piece)) {
-            Ok(()) if !piece.filled().is_empty() => {
-                self.held.extend_from_slice(piece.filled());
-                self.judged = false;
-            }
-            // After an error nothing comes either.
-            Ok(()) | Err(_) => self.end(),
-        }
-        Poll::Ready(())
-    }
-}
-
 impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -412,7 +352,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gate<S> {
     ) -> Poll<io::Result<usize>> {
         let gate = self.get_mut();
         let polled = Pin::new(&mut gate.socket).poll_write(cx, bytes);
-        gate.progress.wrote(polled.is_ready(), has_taken(&polled, bytes.len()));
+        gate.progress.wrote(polled.is_ready());
         polled
     }
 
@@ -423,8 +363,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gate<S> {
     ) -> Poll<io::Result<usize>> {
         let gate = self.get_mut();
         let polled = Pin::new(&mut gate.socket).poll_write_vectored(cx, bytes);
-        let all = bytes.iter().map(|it| it.len()).sum();
-        gate.progress.wrote(polled.is_ready(), has_taken(&polled, all));
+        gate.progress.wrote(polled.is_ready());
         polled
     }
 
@@ -436,7 +375,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gate<S> {
         let gate = self.get_mut();
         let polled = Pin::new(&mut gate.socket).poll_flush(cx);
         // TLS takes bytes at once, and may then wait for the socket here.
-        gate.progress.wrote(polled.is_ready(), polled.is_ready());
+        gate.progress.wrote(polled.is_ready());
         polled
     }
 
