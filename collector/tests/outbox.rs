@@ -637,6 +637,8 @@ impl Delivery {
 /// A browser that sends each hit until it is acknowledged.
 #[derive(Default)]
 struct Browser {
+    /// Which person's.
+    person: u32,
     cookie: Option<VisitorCookie>,
     acknowledged: usize,
     /// Whether the hit that crosses the line was ever sent.
@@ -662,7 +664,8 @@ impl Browser {
             ..RawHit::default()
         };
         if event == "identify" {
-            hit.identities = vec![(IdentityKind::Email, "tanaka@sample-seiki.example".into())];
+            let email = format!("tanaka{}@sample-seiki.example", self.person);
+            hit.identities = vec![(IdentityKind::Email, email)];
             hit.attributes = vec![("name".into(), "田中 恵".into())];
         }
         let sender = Sender {
@@ -789,6 +792,29 @@ fn an_outbox_that_has_done_all_it_can_tells_nobody_while_a_sync_waits() {
     delivery.next("the gate let both through").unwrap();
     assert_told_after_both_syncs(&machine, &life, hit);
     machine.gate.open();
+    running.stop();
+}
+
+#[test]
+fn what_was_due_when_a_life_ended_is_queued_in_the_order_of_the_journal() {
+    let world = World::with_one_endpoint();
+    let machine = world.machine(64 * 1024);
+    machine.gate.begin(None);
+    let life = Life::start(&machine).unwrap();
+    for person in 0..8 {
+        assert!(Browser { person, ..Browser::default() }.send_all(&life.app));
+    }
+    life.app.journal.stop().unwrap();
+    drop(life);
+
+    let mut life = Life::start(&machine).unwrap();
+    let due = life.recovery.due.clone();
+    assert_eq!(due.len(), 8, "nobody followed the journal");
+    let (commands, mut delivery) = Delivery::new(&machine);
+    let running = life.outbox(life.follow_from, &commands);
+    let next = |_| delivery.next("all of them are due").unwrap();
+    let told: Vec<Position> = (0..8).map(next).map(|it| due[it.id.as_str()]).collect();
+    assert!(told.is_sorted(), "{told:?}");
     running.stop();
 }
 

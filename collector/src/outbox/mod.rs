@@ -75,7 +75,7 @@ pub struct Outbox {
     commands: mpsc::Sender<Command>,
     log: Arc<Log>,
     lists: Arc<Lists>,
-    due: BTreeMap<AlertId, Due>,
+    due: BTreeMap<Due, AlertId>,
     plan: Plan,
     meetings: Meetings,
     gathered: Gathered,
@@ -103,7 +103,7 @@ impl Outbox {
         let over = || stop.load(Ordering::Acquire) || app.journal.has_ended();
         self.rewrite(|lead| app.engine.erasure(lead).is_some());
         let overdue = std::mem::take(&mut self.due);
-        for (id, due) in overdue {
+        for (due, id) in overdue {
             let read = || match timeline::read(&app, due.position) {
                 Err(error @ ReadError::Disk(_)) => Err(error),
                 // Others are told all the same.

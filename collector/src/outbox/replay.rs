@@ -35,8 +35,9 @@ pub type Unseal<'a> = dyn Fn(LeadId, &[u8]) -> Option<Vec<u8>> + 'a;
 /// What replay leaves for the outbox.
 #[derive(Default)]
 pub struct Replayed {
-    /// Messages decided on that are not queued yet, by alert.
-    pub(super) due: BTreeMap<AlertId, Due>,
+    /// Messages decided on that are not queued yet, in the order they have to be: of one lead they
+    /// are told in the order of their numbers.
+    pub(super) due: BTreeMap<Due, AlertId>,
     /// What was sent today, and what is kept for digests.
     pub(super) plan: Plan,
     /// Who is to be met.
@@ -50,7 +51,7 @@ pub struct Replayed {
 }
 
 /// A message whose body is to be made: its record, and its place there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Due {
     /// The record.
     pub position: Position,
@@ -111,7 +112,7 @@ impl Replayed {
         }
         if let Some(part) = record.lead_part() {
             for (id, message) in messages(part, place, alert_id) {
-                self.due.insert(id, Due { position: place.0, place: message.place });
+                self.due.insert(Due { position: place.0, place: message.place }, id);
             }
         }
         let Body::Outbox(bytes) = &record.body else {
@@ -119,7 +120,7 @@ impl Replayed {
         };
         match Entry::decode(bytes) {
             Some(Entry::Queued(queued)) => {
-                self.due.retain(|id, _| id.as_str() != queued.alert);
+                self.due.retain(|_, id| id.as_str() != queued.alert);
                 let erased = queued.lead_id().and_then(|lead| self.erased.get(&lead));
                 let is_void = erased.is_some_and(|erased| queued.cause() < *erased);
                 if !is_void {
@@ -166,9 +167,7 @@ impl Replayed {
         is_endpoint: &dyn Fn(&str) -> bool,
         can_be_told: &dyn Fn(Due) -> bool,
     ) -> Option<Position> {
-        let mut due: Vec<Due> = self.due.values().copied().collect();
-        due.sort_unstable_by_key(|due| due.position);
-        let due = due.into_iter().find(|due| can_be_told(*due)).map(|due| due.position);
+        let due = self.due.keys().find(|due| can_be_told(**due)).map(|due| due.position);
         self.plan.needs(now, is_endpoint).chain(due).min()
     }
 

@@ -27,7 +27,7 @@ pub struct SavedReplayed {
 impl Replayed {
     /// Its saved form.
     pub fn save(&self) -> SavedReplayed {
-        let due = |(id, due): (&AlertId, &Due)| (id.as_str().to_owned(), due.position.0, due.place);
+        let due = |(due, id): (&Due, &AlertId)| (id.as_str().to_owned(), due.position.0, due.place);
         let disabled = self.disabled.iter().map(|(name, print)| (name.clone(), *print));
         SavedReplayed {
             due: self.due.iter().map(due).collect(),
@@ -46,7 +46,7 @@ impl Replayed {
         let mut due = BTreeMap::new();
         for (id, position, place) in saved.due {
             let id = AlertId::parse(&id).ok_or(Unfit::Entry)?;
-            due.insert(id, Due { position: Position(position), place });
+            due.insert(Due { position: Position(position), place }, id);
         }
         let meetings = saved.meetings.into_iter().map(|(lead, at)| (LeadId(lead), Timestamp(at)));
         Ok(Replayed {
