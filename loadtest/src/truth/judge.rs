@@ -1,6 +1,6 @@
 //! Holds what the server has and what was heard against the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::findings::{Findings, Sort};
 use super::heard::Heard;
@@ -61,14 +61,13 @@ pub fn judge(
     heard: &[&Heard],
     until: u64,
 ) -> Judged {
-    let mut times: BTreeMap<&Key, u64> = BTreeMap::new();
-    for heard in heard {
-        times.extend(heard.message.key.as_ref().map(|key| (key, heard.message.at)));
-    }
-    let stated = |key: &Key| times.get(key).copied();
+    let mut heard = heard.to_vec();
+    heard.sort_by_key(|it| it.message.sequence);
+    let told = by_key(&heard);
+    let stated = |key: &Key, nth: usize| Some(told.get(key)?.get(nth)?.message.at);
     let held = |before: &[u64]| {
         let lead = life.play(site, &stated, before, until);
-        let judged = hold(&lead, email, seen, heard, until);
+        let judged = hold(&lead, email, seen, &heard, until);
         (judged, lead.doubtful)
     };
     let (first, doubtful) = held(&[]);
@@ -88,6 +87,18 @@ pub fn judge(
         }
     }
     best
+}
+
+/// What was told, by what it is, each in the order of their numbers: two forms of a person may be
+/// received within a millisecond.
+fn by_key<'a>(heard: &[&'a Heard]) -> BTreeMap<&'a Key, VecDeque<&'a Heard>> {
+    let mut by_key: BTreeMap<&Key, VecDeque<&Heard>> = BTreeMap::new();
+    for heard in heard {
+        if let Some(key) = &heard.message.key {
+            by_key.entry(key).or_default().push_back(heard);
+        }
+    }
+    by_key
 }
 
 fn hold(
@@ -133,45 +144,37 @@ fn hold_score(lead: &Lead<'_>, email: &str, seen: &SeenLead, findings: &mut Find
 
 fn hold_messages(lead: &Lead<'_>, email: &str, heard: &[&Heard], until: u64, judged: &mut Judged) {
     let findings = &mut judged.findings;
-    let mut by_key: BTreeMap<&Key, Vec<&Heard>> = BTreeMap::new();
-    for heard in heard {
-        match &heard.message.key {
-            Some(key) => by_key.entry(key).or_default().push(heard),
-            None => findings.note(Sort::Invented, || {
-                format!("{email}: {} {} was told", heard.id, heard.message.kind)
-            }),
-        }
+    for heard in heard.iter().filter(|it| it.message.key.is_none()) {
+        findings.note(Sort::Invented, || {
+            format!("{email}: {} {} was told", heard.id, heard.message.kind)
+        });
     }
-    let mut sequences = Vec::new();
+    let (mut by_key, mut sequences) = (by_key(heard), Vec::new());
     for expected in lead.told.iter().filter(|it| it.at <= until) {
         judged.expected += 1;
-        let Some(told) = by_key.remove(&expected.key) else {
+        let Some(told) = by_key.get_mut(&expected.key).and_then(VecDeque::pop_front) else {
             findings.note(Sort::Missing, || format!("{email}: {expected:?}"));
             continue;
         };
-        for twin in &told[1..] {
-            let ids = (&told[0].id, &twin.id);
-            findings.note(Sort::Doubled, || format!("{email}: {ids:?} tell {:?}", expected.key));
-        }
-        hold_message(expected, told[0], email, findings);
-        sequences.push(told[0].message.sequence);
-        let read = told[0].read.as_micros() as u64;
-        let read_at = told[0].read_at.as_micros() as u64;
+        hold_message(expected, told, email, findings);
+        sequences.push(told.message.sequence);
+        let read = told.read.as_micros() as u64;
+        let read_at = told.read_at.as_micros() as u64;
         judged.took.push(match expected.cause {
             Some(position) => Took::Hit(position, read),
             None => Took::Time(read_at.saturating_sub(expected.at * 1_000)),
         });
     }
     for told in by_key.into_values().flatten().filter(|it| it.message.at <= until) {
-        findings.note(Sort::Invented, || format!("{email}: {} tells {:?}", told.id, told.message));
+        let same = |it: &Expected| Some(&it.key) == told.message.key.as_ref();
+        let sort = if lead.told.iter().any(same) { Sort::Doubled } else { Sort::Invented };
+        findings.note(sort, || format!("{email}: {} tells {:?}", told.id, told.message));
     }
     if !sequences.iter().copied().eq(1..=sequences.len() as u64) {
         findings.note(Sort::Wrong, || format!("{email}: told in the order {sequences:?}"));
     }
     // Of one lead they come one after another.
-    let mut places: Vec<(u64, u64)> =
-        heard.iter().map(|it| (it.message.sequence, it.place)).collect();
-    places.sort_unstable();
+    let places: Vec<(u64, u64)> = heard.iter().map(|it| (it.message.sequence, it.place)).collect();
     if !places.is_sorted_by_key(|(_, place)| *place) {
         findings.note(Sort::Wrong, || format!("{email}: (number, arrival) {places:?}"));
     }
@@ -195,5 +198,64 @@ fn hold_message(expected: &Expected, heard: &Heard, email: &str, findings: &mut 
         findings.note(Sort::Wrong, || {
             format!("{email}: {} says {message:?}, to be {expected:?}", heard.id)
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rules::{Rules, tests::TEXT};
+    use super::super::tests::heard;
+    use super::*;
+
+    /// How many are missing, doubled and wrong where two forms told within a millisecond.
+    fn found(change: impl FnOnce(&mut Vec<Heard>)) -> [u64; 3] {
+        let rules = Rules::parse(TEXT).unwrap();
+        let mut lead = Lead::new(&rules, &|_, _| None, &[]);
+        let form = |exact| Expected {
+            key: Key {
+                kind: Kind::Action,
+                audience: "sales".to_owned(),
+                line: None,
+                rule: Some(("contact".to_owned(), 1_000)),
+            },
+            at: 1_000,
+            exact,
+            also: false,
+            because: Some(("contact".to_owned(), exact)),
+            waited: false,
+            cause: Some(1),
+        };
+        lead.told = vec![form(60_000), form(40_000)];
+        let mut told: Vec<Heard> =
+            lead.told.iter().enumerate().map(|(place, told)| heard(place, told)).collect();
+        for told in &mut told {
+            told.message.direction = String::new();
+        }
+        change(&mut told);
+        let mut judged = Judged { findings: Findings::default(), expected: 0, took: Vec::new() };
+        let told: Vec<&Heard> = told.iter().collect();
+        hold_messages(&lead, "v0@buyer.example", &told, 1_000, &mut judged);
+        [Sort::Missing, Sort::Doubled, Sort::Wrong].map(|sort| judged.findings.count(sort))
+    }
+
+    #[test]
+    fn two_forms_within_a_millisecond_are_two_messages_in_the_order_of_their_numbers() {
+        assert_eq!(found(|_| ()), [0, 0, 0]);
+        assert_eq!(found(|told| drop(told.pop())), [1, 0, 0]);
+        assert_eq!(found(|told| told.push(heard(2, &told_again(told)))), [0, 1, 0]);
+        assert_eq!(found(|told| told.swap(0, 1)), [0, 0, 4]);
+    }
+
+    fn told_again(told: &[Heard]) -> Expected {
+        let message = &told[0].message;
+        Expected {
+            key: message.key.clone().unwrap(),
+            at: message.at,
+            exact: message.exact,
+            also: false,
+            because: message.because.clone(),
+            waited: false,
+            cause: None,
+        }
     }
 }

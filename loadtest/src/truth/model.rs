@@ -130,8 +130,8 @@ enum Turn {
     Release,
 }
 
-/// What the server said of the times of its messages, by what they are.
-pub type Stated<'a> = &'a dyn Fn(&Key) -> Option<u64>;
+/// What the server said of the times of its messages, by what they are and which of them it is.
+pub type Stated<'a> = &'a dyn Fn(&Key, usize) -> Option<u64>;
 
 /// A person.
 pub struct Lead<'a> {
@@ -365,7 +365,8 @@ impl<'a> Lead<'a> {
 
     /// The moment that a message of a hit speaks of: the server's word for it, within bounds.
     fn stated(&mut self, key: &Key, at: u64) -> u64 {
-        let stated = (self.stated)(key).filter(|it| (at..=at + SLACK_MS).contains(it));
+        let nth = self.told.iter().filter(|it| it.key == *key).count();
+        let stated = (self.stated)(key, nth).filter(|it| (at..=at + SLACK_MS).contains(it));
         let at = stated.unwrap_or(at);
         self.settled = self.settled.max(at);
         at
@@ -548,7 +549,7 @@ mod tests {
 
     impl<'a> Play<'a> {
         fn new(rules: &'a Rules) -> Play<'a> {
-            Play { lead: Lead::new(rules, &|_| None, &[]), rules, position: 0 }
+            Play { lead: Lead::new(rules, &|_, _| None, &[]), rules, position: 0 }
         }
 
         fn hit(&mut self, received: u64, when: u64, rule: &str, proves: bool) {

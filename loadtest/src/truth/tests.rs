@@ -73,7 +73,7 @@ fn world() -> World {
         account.record(record, &|did, place| world.site.what(did, place), &mut none);
     }
     let life = Life::of(&account, &[0]).unwrap();
-    let lead = life.play(&world.site, &|_| None, &[], UNTIL);
+    let lead = life.play(&world.site, &|_, _| None, &[], UNTIL);
     let row = |row: &super::model::Row| SeenRow {
         key: (row.when, row.position, row.order),
         rule: lead.rule(row).id.clone(),
@@ -86,7 +86,8 @@ fn world() -> World {
     world
 }
 
-fn heard(place: usize, told: &Expected) -> Heard {
+/// A message that says what it has to, as the one of that place.
+pub(super) fn heard(place: usize, told: &Expected) -> Heard {
     let message = Message {
         email: EMAIL.to_owned(),
         key: Some(told.key.clone()),
