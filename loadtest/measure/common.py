@@ -36,11 +36,14 @@ class CannotMeasure(Exception):
 
 
 def build(*packages):
+    """Packages, or `package/program` where one of its programs is enough: each is linked alone."""
     # One by one: the features of one package then never change what another is built from.
-    for package in packages:
-        command = ["cargo", "build", "--release", "--quiet", "-p", package]
+    for name in packages:
+        package, _, program = name.partition("/")
+        one = ["--bin", program] if program else []
+        command = ["cargo", "build", "--release", "--quiet", "-p", package, *one]
         if subprocess.run(command, cwd=ROOT).returncode != 0:
-            raise CannotMeasure(f"cargo could not build {package}")
+            raise CannotMeasure(f"cargo could not build {name}")
 
 
 def binary(name):

@@ -22,7 +22,7 @@ def hits(visitors, threads, more_rules, seconds):
 def engine(options):
     """hits a second of the engine alone, of visitors who come back, with and without 200 rules"""
     visitors, seconds, rounds = (500_000, 2, 1) if options.short else (20_000_000, 5, 3)
-    build("benches")
+    build("benches/hits")
     cases = {"200 rules": (visitors, 1, MORE_RULES), "shipped rules": (visitors, 1, 0),
              "200 rules, 2 threads": (visitors, 2, MORE_RULES),
              "200 rules, 10,000 visitors": (10_000, 1, MORE_RULES)}
@@ -55,7 +55,7 @@ def memory(options):
     # A table of 2^k places is full at seven of eight; one visitor more in each shard doubles it.
     places = 2 ** 20 if options.short else 2 ** 24
     full, doubled = int(places * 7 / 8 * 0.97), int(places * 7 / 8 * 1.1)
-    build("benches")
+    build("benches/hits")
     found = {visitors: hits(visitors, 1, 0, 1)["memory_bytes"] for visitors in (full, doubled)}
     for visitors, bytes_each in found.items():
         print(f"figure   {visitors:,} visitors: {bytes_each:.0f} bytes each, by resident memory")

@@ -35,7 +35,7 @@ def growth(options):
     pieces, piece_s = (2, 5) if options.short else (6, 300)
     goals = Goals()
     need("taskset", "util-linux", options.install)
-    build("benches", "collector", "loadtest")
+    build("benches/seed", "collector", "loadtest")
     with work_folder() as folder:
         small, _ = known("few", folder / "few", few)
         large, made = known("many", folder / "many", many)
