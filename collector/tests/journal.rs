@@ -861,20 +861,50 @@ fn a_thousand_tasks_wait_and_all_are_answered_well_or_all_badly() {
     }
 }
 
+/// Whether syncs are held, and how many are.
+#[derive(Default)]
+struct Hold(Mutex<(bool, usize)>, Condvar);
+
+impl Hold {
+    fn set(&self, held: bool) {
+        self.0.lock().unwrap().0 = held;
+        self.1.notify_all();
+    }
+
+    /// Comes back when a sync is held.
+    fn wait_for_one(&self) {
+        let state = self.0.lock().unwrap();
+        drop(self.1.wait_while(state, |(_, held)| *held == 0).unwrap());
+    }
+
+    fn pass(&self) {
+        let mut state = self.0.lock().unwrap();
+        state.1 += 1;
+        self.1.notify_all();
+        let mut state = self.1.wait_while(state, |(held, _)| *held).unwrap();
+        state.1 -= 1;
+    }
+}
+
 /// A disk whose syncs wait until they are let go on.
 struct SlowDisk {
     sim: SimDisk,
-    held: Arc<(Mutex<bool>, Condvar)>,
+    hold: Arc<Hold>,
 }
 
 struct SlowFile {
     file: Arc<dyn DiskFile>,
-    held: Arc<(Mutex<bool>, Condvar)>,
+    hold: Arc<Hold>,
 }
 
 impl SlowDisk {
+    fn new() -> (Arc<dyn Disk>, Arc<Hold>) {
+        let (sim, hold) = (SimDisk::new(), Arc::<Hold>::default());
+        (Arc::new(SlowDisk { sim, hold: Arc::clone(&hold) }), hold)
+    }
+
     fn slow(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(SlowFile { file, held: Arc::clone(&self.held) })
+        Arc::new(SlowFile { file, hold: Arc::clone(&self.hold) })
     }
 }
 
@@ -922,8 +952,7 @@ impl DiskFile for SlowFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let (held, moved) = &*self.held;
-        drop(moved.wait_while(held.lock().unwrap(), |held| *held).unwrap());
+        self.hold.pass();
         self.file.sync()
     }
 
@@ -939,13 +968,12 @@ impl DiskFile for SlowFile {
 /// D7.
 #[test]
 fn a_slow_disk_takes_no_more_than_may_wait_refuses_the_rest_and_loses_nothing() {
-    let (sim, held) = (SimDisk::new(), Arc::new((Mutex::new(false), Condvar::new())));
-    let disk: Arc<dyn Disk> = Arc::new(SlowDisk { sim, held: Arc::clone(&held) });
+    let (disk, hold) = SlowDisk::new();
     let most = 100_000;
     let limits = Options { pending_bytes_max: most, record_bytes_max: 1_000, ..options() };
     let (journal, _) = open(&disk, &limits).unwrap();
     // given a sync that takes as long as it likes
-    *held.0.lock().unwrap() = true;
+    hold.set(true);
     let mut last = at(0);
     let full = loop {
         match journal.reserve(1, 500) {
@@ -958,10 +986,42 @@ fn a_slow_disk_takes_no_more_than_may_wait_refuses_the_rest_and_loses_nothing() 
     assert_eq!((full, journal.durable()), (Full::Busy, at(0)));
     assert!(last.ordinal() > 100, "it takes what it may");
     // and when it ends, everything that was taken is there
-    *held.0.lock().unwrap() = false;
-    held.1.notify_all();
+    hold.set(false);
     journal.wait_blocking(last).unwrap();
     assert_eq!(journal.stop(), Ok(last));
+}
+
+/// The numbers are the tail's: four senders at a time are many, a group of 128 gathers no longer.
+#[test]
+fn who_sends_at_once_shares_a_commit_and_who_sends_alone_waits_for_nobody() {
+    let (disk, hold) = SlowDisk::new();
+    let for_ever = Options { gather: Duration::from_hours(1), ..options() };
+    let (journal, _) = open(&disk, &for_ever).unwrap();
+    // given somebody alone, who sends much at once
+    for _ in 0..2 {
+        let mut reserved = journal.reserve(100, 10_000).unwrap();
+        let last = (0..100).map(|_| reserved.push(b"batch")).last().unwrap();
+        journal.wait_blocking(last).unwrap();
+    }
+    // and then four who send while one is committed
+    hold.set(true);
+    push(&journal, b"alone");
+    hold.wait_for_one();
+    let four = [(); 4].map(|()| push(&journal, b"fast"))[3];
+    hold.set(false);
+    journal.wait_blocking(four).unwrap();
+    let commits = journal.figures().commits;
+    // then those that follow gather until they are many
+    for _ in 0..127 {
+        push(&journal, b"many");
+    }
+    assert_eq!(journal.durable(), four);
+    let last = push(&journal, b"last");
+    journal.wait_blocking(last).unwrap();
+    assert_eq!(journal.figures().commits, commits + 1);
+    // and a stop waits for no more
+    let gathering = push(&journal, b"gathering");
+    assert_eq!(journal.stop(), Ok(gathering));
 }
 
 #[test]

@@ -64,6 +64,8 @@ pub struct Options {
     pub record_bytes_max: usize,
     /// Bytes of the newest batches kept in memory for readers.
     pub recent_bytes_max: usize,
+    /// How long a group of records gathers while many send at once.
+    pub gather: Duration,
     /// Acknowledge at push, before anything is durable. Loses what a crash takes.
     pub lossy: bool,
     /// Go on without records that are damaged, instead of refusing to start.
@@ -86,6 +88,7 @@ impl Options {
             reserve_bytes: 0,
             pending_bytes_max: 64 * 1024 * 1024,
             record_bytes_max: 4 * 1024 * 1024,
+            gather: tail::GATHER,
             recent_bytes_max: 8 * 1024 * 1024,
             lossy: false,
             accept_loss: false,

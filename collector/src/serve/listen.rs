@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::runtime::Builder;
 use tokio::sync::watch;
 
 use super::{Options, StartError};
@@ -54,24 +55,43 @@ pub(super) async fn listen(
         // The sender goes only with the process, which is a stop too.
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
-    let first = tokio::spawn(server::run(
-        collector,
-        shutdown(stopped.clone()),
-        handler,
-        collector_settings,
-        Arc::clone(&admin.collector_counters),
-    ));
+    let mut servers = Vec::new();
+    let collector = collector.into_std().map_err(StartError::System)?;
+    for _ in 0..workers(settings) {
+        let listener = collector.try_clone().map_err(StartError::System)?;
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(StartError::System)?;
+        let (handler, settings) = (handler.clone(), collector_settings.clone());
+        let (stop, counters) = (shutdown(stopped.clone()), Arc::clone(&admin.collector_counters));
+        let serving = async move {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => server::run(listener, stop, handler, settings, counters).await,
+                Err(error) => {
+                    tracing::error!(%error, "one of the threads that take hits cannot listen");
+                    0
+                }
+            }
+        };
+        servers.push(tokio::task::spawn_blocking(move || runtime.block_on(serving)));
+    }
     let counters = Arc::clone(&admin.admin_counters);
     let answering = admin.clone();
     let handler = move |request, peer| answering.clone().handle(request, peer);
-    let second = tokio::spawn(server::run(
+    servers.push(tokio::spawn(server::run(
         admin_listener,
         shutdown(stopped.clone()),
         handler,
         admin_settings,
         counters,
-    ));
-    Ok(Listening { collector: addresses.0, admin: addresses.1, servers: vec![first, second] })
+    )));
+    Ok(Listening { collector: addresses.0, admin: addresses.1, servers })
+}
+
+/// Threads that take hits: each has a runtime of its own, so that no connection is ever handed
+/// from one to another, and all of them accept from the one queue of the kernel.
+fn workers(settings: &Settings) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    settings.collector.workers.unwrap_or_else(cores)
 }
 
 fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {

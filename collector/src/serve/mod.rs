@@ -343,7 +343,7 @@ fn launch(
     options: &Options,
     (data, folder, found): (PathBuf, File, Found),
 ) -> Result<Running, StartError> {
-    let runtime = runtime(&app.settings).map_err(StartError::System)?;
+    let runtime = runtime().map_err(StartError::System)?;
     let (stop, stopped) = watch::channel(false);
     let stopping = Arc::new(AtomicBool::new(false));
     let (commands, received) = mpsc::channel(COMMANDS_MAX);
@@ -400,10 +400,9 @@ fn launch(
     })
 }
 
-fn runtime(settings: &Settings) -> std::io::Result<tokio::runtime::Runtime> {
-    let cores = || thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let workers = settings.collector.workers.unwrap_or_else(cores);
-    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()
+/// For all but the hits, which have threads of their own: the admin side and delivery.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
 /// What the threads take with them.
