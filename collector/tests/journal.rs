@@ -898,7 +898,7 @@ struct SlowFile {
 }
 
 impl SlowDisk {
-    fn new() -> (Arc<dyn Disk>, Arc<Hold>) {
+    fn with_a_hold() -> (Arc<dyn Disk>, Arc<Hold>) {
         let (sim, hold) = (SimDisk::new(), Arc::<Hold>::default());
         (Arc::new(SlowDisk { sim, hold: Arc::clone(&hold) }), hold)
     }
@@ -968,7 +968,7 @@ impl DiskFile for SlowFile {
 /// D7.
 #[test]
 fn a_slow_disk_takes_no_more_than_may_wait_refuses_the_rest_and_loses_nothing() {
-    let (disk, hold) = SlowDisk::new();
+    let (disk, hold) = SlowDisk::with_a_hold();
     let most = 100_000;
     let limits = Options { pending_bytes_max: most, record_bytes_max: 1_000, ..options() };
     let (journal, _) = open(&disk, &limits).unwrap();
@@ -994,7 +994,7 @@ fn a_slow_disk_takes_no_more_than_may_wait_refuses_the_rest_and_loses_nothing() 
 /// The numbers are the tail's: four senders at a time are many, a group of 128 gathers no longer.
 #[test]
 fn who_sends_at_once_shares_a_commit_and_who_sends_alone_waits_for_nobody() {
-    let (disk, hold) = SlowDisk::new();
+    let (disk, hold) = SlowDisk::with_a_hold();
     let for_ever = Options { gather: Duration::from_hours(1), ..options() };
     let (journal, _) = open(&disk, &for_ever).unwrap();
     // given somebody alone, who sends much at once

@@ -316,6 +316,11 @@ impl Journal {
         self.shared.library.firsts()
     }
 
+    /// Bytes of the segments that begin after a position.
+    pub fn bytes_after(&self, position: Position) -> u64 {
+        self.shared.library.bytes_after(position)
+    }
+
     /// Removes complete segments that only hold records before `position`, the oldest first, and
     /// says how many. What somebody follows has yet to come to stays. The caller has snapshots
     /// that cover them.

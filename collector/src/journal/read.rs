@@ -139,6 +139,13 @@ impl Library {
         (bytes, catalog.segments.len(), first.unwrap_or_default())
     }
 
+    /// Bytes of the segments that begin after a position.
+    pub(super) fn bytes_after(&self, position: Position) -> u64 {
+        let catalog = self.catalog();
+        let after = catalog.segments.iter().filter(|meta| meta.first > position);
+        after.map(|meta| u64::from(meta.end)).sum()
+    }
+
     /// The first positions of all segments.
     pub(super) fn firsts(&self) -> Vec<Position> {
         self.catalog().segments.iter().map(|meta| meta.first).collect()

@@ -307,13 +307,20 @@ pub fn run(
     // waits for two that cover what goes.
     let newest = store.names().unwrap_or_default().into_iter().find_map(|it| store.open(&it).ok());
     let position = newest.map_or(Position::NONE, |newest| newest.head.from);
-    let mut last = Last { at_ms: app.clock.boot_ms(), written: 0, position };
+    let mut last = Last {
+        at_ms: app.clock.boot_ms(),
+        // Whoever is stopped again and again must not have more to replay each time.
+        replayed: app.journal.bytes_after(position),
+        written: 0,
+        position,
+    };
     while !stop.load(Ordering::Acquire) && !app.journal.has_ended() {
         let wanted = app.snapshots.wanted.swap(false, Ordering::AcqRel);
         let due = wanted || last.is_over(app, settings);
         if due {
             last = Last {
                 at_ms: app.clock.boot_ms(),
+                replayed: 0,
                 written: app.journal.figures().written_bytes,
                 position: app.journal.pushed(),
             };
@@ -329,9 +336,11 @@ pub fn run(
     }
 }
 
-/// When the last snapshot was begun, and what had been written then.
+/// When the last snapshot was begun, what had been written then, and what of the journal after it
+/// this process found.
 struct Last {
     at_ms: u64,
+    replayed: u64,
     written: u64,
     position: Position,
 }
@@ -344,7 +353,7 @@ impl Last {
         let every_ms = settings.every.as_millis() as u64;
         let late = app.clock.boot_ms().saturating_sub(self.at_ms) >= every_ms;
         let written = app.journal.figures().written_bytes.saturating_sub(self.written);
-        late || written >= settings.every_bytes
+        late || self.replayed + written >= settings.every_bytes
     }
 }
 

@@ -1,12 +1,13 @@
 //! What is in memory, kept beside the journal: a start reads it and replays what came after, and
 //! whatever is wrong with it costs time only.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::support::browser::Browser;
+use crate::support::browser::{Browser, server_call};
 use crate::support::receiver::Receiver;
 use crate::support::server::Server;
 use crate::support::story::{TANAKA, story_one};
@@ -86,6 +87,28 @@ fn a_start_restores_the_snapshot_and_replays_what_came_after() {
     server.stop();
     let (said, fine) = server.command(&["replay", "--now", &now.to_string()]);
     assert!(fine && said.contains(live.as_str().unwrap()), "the journal alone: {said}");
+}
+
+#[test]
+fn what_a_start_had_to_replay_counts_for_the_next_snapshot() {
+    let (mut server, _receiver) = lived();
+    let long = "x".repeat(500);
+    let properties: BTreeMap<String, &str> =
+        (0..32).map(|number| (format!("p{number}"), long.as_str())).collect();
+    let hit = json!({ "s": "www", "e": "seen", "d": "device", "p": properties });
+    for _ in 0..4 {
+        assert_eq!(server_call(&server, &json!(vec![&hit; 25])).status, 204);
+    }
+    assert_eq!(server.figure("mikomi_snapshots_taken_total"), 0);
+    server.kill();
+    // A megabyte; there are one and a half.
+    let settings = server.config().join("mikomi.toml");
+    let text = fs::read_to_string(&settings).unwrap();
+    fs::write(&settings, format!("{text}\n[snapshots]\nevery_bytes = 1048576\n")).unwrap();
+    server.restart();
+    wait_for("a snapshot of what was replayed", || {
+        (server.figure("mikomi_snapshots_taken_total") == 1).then_some(())
+    });
 }
 
 #[test]
