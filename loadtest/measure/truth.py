@@ -39,7 +39,7 @@ def truth(options):
     build("collector", "loadtest")
     reader = reads_histograms(options.install)
     # Requests a second, seconds, visitors, kills.
-    size = (250, 25, 900, 2) if options.short else (1_350, 680, 120_000, 20)
+    size = (250, 25, 900, 2) if options.short else (1_350, 800, 120_000, 20)
     with work_folder() as folder:
         report, errors = played(folder, *size)
         hlog = check_hlog(reader, folder / "report.hlog", report)
