@@ -200,12 +200,13 @@ def snapshot(options):
             # The first one of a folder replays the whole journal for those who follow it.
             take(server)
             print(f"         {visitors:,} visitors; full load {full:,.0f} hits/s, half is {rate:,}")
-            set_aside = 0
+            runs, set_aside = [], 0
             while len(found["with"]) < rounds and set_aside <= 2 * rounds:
                 number = len(found["with"]) + set_aside
                 calm = page_views(server, folder, rate, seconds, SEED + 2 * number)
                 with Taking(server) as taking:
                     busy = page_views(server, folder, rate, longer, SEED + 2 * number + 1)
+                runs += [calm, busy]
                 # Where the client itself was late, nobody knows whose the wait was.
                 if calm["invalid"] or busy["invalid"]:
                     set_aside += 1
@@ -229,7 +230,6 @@ def snapshot(options):
     print(f"figure   {len(taken)} snapshots of {taken[0]['bytes'] / GB:.3f} GB in "
           f"{statistics.median(it['took_ms'] for it in taken) / 1000:.1f} s each; p99.9 with / "
           f"without: {ratio:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
-    runs = found["without"] + found["with"]
     return verdict(
         ("every hit was acknowledged", all(it["requests"]["errors"] == 0 for it in runs)),
         ("snapshots were taken meanwhile", len(taken) >= rounds),

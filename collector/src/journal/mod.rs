@@ -88,8 +88,8 @@ impl Options {
             reserve_bytes: 0,
             pending_bytes_max: 64 * 1024 * 1024,
             record_bytes_max: 4 * 1024 * 1024,
-            gather: tail::GATHER,
             recent_bytes_max: 8 * 1024 * 1024,
+            gather: tail::GATHER,
             lossy: false,
             accept_loss: false,
             new_incarnation: false,
@@ -316,7 +316,7 @@ impl Journal {
         self.shared.library.firsts()
     }
 
-    /// Bytes of the segments that begin after a position.
+    /// Bytes of the segments that begin after a position; the rest of its own segment is left out.
     pub fn bytes_after(&self, position: Position) -> u64 {
         self.shared.library.bytes_after(position)
     }

@@ -139,7 +139,7 @@ impl Library {
         (bytes, catalog.segments.len(), first.unwrap_or_default())
     }
 
-    /// Bytes of the segments that begin after a position.
+    /// Bytes of the segments that begin after a position; the rest of its own segment is left out.
     pub(super) fn bytes_after(&self, position: Position) -> u64 {
         let catalog = self.catalog();
         let after = catalog.segments.iter().filter(|meta| meta.first > position);
