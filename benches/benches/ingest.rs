@@ -73,7 +73,7 @@ impl Server {
             ..Sender::trusted()
         };
         let read = beacon::parse(body.as_bytes(), &LIMITS).expect("it is JSON");
-        let taken = take(app, &sender, read).expect("there is room");
+        let taken = take(app, &sender, &read).expect("there is room");
         assert_eq!(taken.kept, hits, "{:?}", taken.rejected);
         taken.position.expect("something was recorded")
     }

@@ -12,7 +12,7 @@ use collector::config::{
 };
 use engine::attribute::Attributes;
 use engine::catalog::Catalog;
-use engine::engine::{Arrival, Engine, Ingested, SHARDS_DEFAULT};
+use engine::engine::{Arrival, Engine, Ingested, SHARDS_DEFAULT, Turn};
 use engine::hit::{Claim, Hit, HitKind, Named};
 use engine::id::{LeadId, Position, SiteId, Slot, VisitorId};
 use engine::identity::{Assurance, IdentityKind};
@@ -184,7 +184,12 @@ impl Site {
 
     /// Takes a hit in, as it is taken in behind the collector: decided, encoded, applied.
     pub fn ingest(&self, arrival: Arrival, bytes: &mut Bytes) -> Ingested {
-        self.engine.ingest(arrival, &self.scoring, &mut |record: &Record| {
+        self.ingest_in(&mut self.engine.turn(), arrival, bytes)
+    }
+
+    /// The same of one of the hits of a request.
+    pub fn ingest_in(&self, turn: &mut Turn<'_>, arrival: Arrival, bytes: &mut Bytes) -> Ingested {
+        turn.ingest(arrival, &self.scoring, &mut |record: &Record| {
             bytes.clear();
             record.encode(bytes);
             next(&self.pushed)

@@ -1,13 +1,15 @@
 //! What was read lately: of pages, of where browsers came from, and of what they call themselves.
 //! Most hits are on pages, and from browsers, that others have just been on.
 //!
-//! An address with anything beyond its path may name somebody: it is read, and not remembered.
+//! An address that may name somebody is read, and not remembered: one with anything beyond its
+//! path, but for a query of which the site keeps every name, in clear, with every hit.
 
 use std::sync::Arc;
 
 use engine::memo::Memo;
 
 use crate::config::Privacy;
+use crate::link::QUERY_NAME;
 use crate::privacy::{Page, ROBOTS, Referrer, Robots, agent_class};
 
 /// Addresses remembered, of pages and of where browsers came from.
@@ -48,7 +50,16 @@ impl Lately {
     /// The page of an address; nothing if it is none of a web page.
     pub fn page(&self, address: &str, privacy: &Privacy) -> Arc<Option<Page>> {
         let read = |address: &str| Page::parse(address, privacy);
-        if is_plain(address) { self.pages.of(address, read) } else { Arc::new(read(address)) }
+        let (path, query) = address.split_once('?').unwrap_or((address, ""));
+        let kept = |pair: &str| {
+            let name = pair.split('=').next().unwrap_or_default();
+            name != QUERY_NAME && !name.contains('+') && privacy.keeps_query(name)
+        };
+        let names_nobody = is_plain(path)
+            && (query.is_empty() || {
+                !query.contains(['?', '#', '@', '%']) && query.split('&').all(kept)
+            });
+        if names_nobody { self.pages.of(address, read) } else { Arc::new(read(address)) }
     }
 
     /// Where a browser came from.
@@ -104,8 +115,11 @@ mod tests {
             Arc::ptr_eq(&first, &lately.page(address, &privacy()))
         };
         assert!(twice("https://a.example/pricing"));
+        assert!(twice("https://a.example/pricing?utm_source=x&utm_medium=y"));
         for address in [
-            "https://a.example/pricing?utm_source=x",
+            "https://a.example/pricing?utm_source=x&user=tanaka",
+            "https://a.example/pricing?utm_source=tanaka@b.example",
+            "https://a.example/pricing?utm_source=x&m%6b=token",
             "https://a.example/?mk=token",
             "https://a.example/u/tanaka@b.example",
             "https://a.example/u/tanaka%40b.example",
@@ -114,5 +128,13 @@ mod tests {
         ] {
             assert!(!twice(address), "{address}");
         }
+    }
+
+    #[test]
+    fn the_token_of_a_link_is_not_remembered_where_every_name_is_kept() {
+        let (lately, privacy) =
+            (Lately::default(), Privacy { query_names: vec!["*".into()], ..privacy() });
+        let read = || lately.page("https://a.example/?mk=token", &privacy);
+        assert!(!Arc::ptr_eq(&read(), &read()));
     }
 }

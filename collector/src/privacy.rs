@@ -42,14 +42,9 @@ impl Page {
             return None;
         }
         let host = url.host_str()?.to_owned();
-        let campaign = campaign(&url);
-        let token = url.query_pairs().find(|(name, _)| name == QUERY_NAME);
-        let token = token.map(|(_, token)| token.into_owned());
-        let kept: Vec<(String, String)> = url
-            .query_pairs()
-            .filter(|(name, _)| name != QUERY_NAME && privacy.keeps_query(name))
-            .map(|(name, value)| (name.into_owned(), value.into_owned()))
-            .collect();
+        let Query { source, medium, token, kept } = Query::read(&url, privacy);
+        let medium = medium.as_deref().unwrap_or("campaign");
+        let campaign = source.map(|source| format!("{source} / {medium}"));
         url.set_query(None);
         url.set_fragment(None);
         // Credentials in an address are nobody's business; both calls succeed for http.
@@ -69,14 +64,39 @@ impl Page {
     }
 }
 
-fn campaign(url: &Url) -> Option<String> {
-    let find = |wanted: &str| {
-        let (_, value) =
-            url.query_pairs().find(|(name, value)| name == wanted && !value.is_empty())?;
-        Some(cut(&value, 100))
-    };
-    let source = find("utm_source")?;
-    Some(format!("{source} / {}", find("utm_medium").unwrap_or_else(|| "campaign".into())))
+/// What an address's query says; of what is said twice, what was said first.
+#[derive(Default)]
+struct Query {
+    source: Option<String>,
+    medium: Option<String>,
+    token: Option<String>,
+    /// Names and values that the site keeps.
+    kept: Vec<(String, String)>,
+}
+
+impl Query {
+    fn read(url: &Url, privacy: &Privacy) -> Query {
+        const CAMPAIGN_BYTES_MAX: usize = 100;
+        let mut query = Query::default();
+        for (name, value) in url.query_pairs() {
+            if name == QUERY_NAME {
+                query.token.get_or_insert_with(|| value.into_owned());
+                continue;
+            }
+            let campaign = match &*name {
+                "utm_source" => Some(&mut query.source),
+                "utm_medium" => Some(&mut query.medium),
+                _ => None,
+            };
+            if let Some(said) = campaign.filter(|_| !value.is_empty()) {
+                said.get_or_insert_with(|| cut(&value, CAMPAIGN_BYTES_MAX));
+            }
+            if privacy.keeps_query(&name) {
+                query.kept.push((name.into_owned(), value.into_owned()));
+            }
+        }
+        query
+    }
 }
 
 /// Where a browser came from.
@@ -201,6 +221,9 @@ pub fn wants_no_tracking(header: &HeaderName, value: &[u8]) -> bool {
 /// nobody but by what it says of who somebody is.
 pub fn without_addresses(text: &str) -> String {
     const LEFT_OUT: &str = "(address)";
+    if !text.bytes().any(|byte| matches!(byte, b'@' | b'%')) {
+        return text.to_owned();
+    }
     let (mut kept, mut rest) = (String::with_capacity(text.len()), text);
     let marked = |text: &str| match (text.find('@'), text.find("%40")) {
         (Some(at), Some(coded)) if coded < at => Some((coded, 3)),

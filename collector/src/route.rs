@@ -1,5 +1,7 @@
 //! The collector's paths: method and path to handler, one match.
 
+use std::future::{Future, ready};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
@@ -42,6 +44,27 @@ enum LoadWish {
     Receipt,
 }
 
+/// A request whose hits were taken and are not answered: all that is kept of it while it waits for
+/// the disk. What waits is moved, and there is one for every connection.
+struct Asked {
+    form: Form,
+    peer: Peer,
+    origin: Option<String>,
+    wish: LoadWish,
+    started_ns: u64,
+    taken: Result<Taken, Reject>,
+}
+
+impl Asked {
+    /// Of a sender who wants to be told nothing.
+    fn of(form: Form, peer: Peer, taken: Result<Taken, Reject>) -> Asked {
+        Asked { form, peer, origin: None, wish: LoadWish::Nothing, started_ns: 0, taken }
+    }
+}
+
+/// What becomes a request's answer.
+type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
 /// What the collector's handler holds.
 #[derive(Clone)]
 pub struct Collector {
@@ -54,12 +77,20 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Answers one request.
-    pub async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    /// Answers one request. What can be done at once is done before there is a future: what waits
+    /// is small, and holds nothing of the request.
+    pub fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Answering {
         let path = request.uri().path();
-        match (request.method(), path) {
-            (&Method::GET | &Method::HEAD, "/p.gif") => self.pixel(&request, peer).await,
-            (&Method::POST, "/b") => self.beacon(request, peer).await,
+        let answer = match (request.method(), path) {
+            (&Method::GET, "/p.gif") => {
+                let asked = self.pixel(&request, peer);
+                return Box::pin(self.answer(asked));
+            }
+            (&Method::POST, "/b") => {
+                return Box::pin(self.beacon(request, peer));
+            }
+            // What a GET would be answered, and nobody has seen anything.
+            (&Method::HEAD, "/p.gif") => response::answer(Form::Pixel, Ok(&Taken::default())),
             (&Method::OPTIONS, "/b" | "/p.gif") => {
                 let origin = text(request.headers(), ORIGIN.as_str());
                 let listed = origin.as_deref().is_some_and(|it| self.app.sites.allow(it));
@@ -70,25 +101,24 @@ impl Collector {
             (&Method::GET | &Method::HEAD, "/readyz") => self.readiness(),
             (&Method::GET | &Method::HEAD, "/optout") => opt_out_page(),
             (&Method::POST, "/optout") => self.opt_out(&peer),
-            (&Method::POST, "/s/feedback") => self.feedback(request).await,
-            (method, path) if path.starts_with("/f/") => {
-                let acts = method == Method::POST;
-                let looks = method == Method::GET || method == Method::HEAD;
-                if acts || looks {
-                    return self.tap(request, acts).await;
-                }
-                self.refuse(Form::Beacon, Reject::Method)
+            (&Method::POST, "/s/feedback") => {
+                return Box::pin(self.feedback(request));
+            }
+            (&Method::POST | &Method::GET | &Method::HEAD, path) if path.starts_with("/f/") => {
+                return Box::pin(self.tap(request));
             }
             (_, "/p.gif" | "/b" | "/m.js" | "/healthz" | "/readyz" | "/optout" | "/s/feedback") => {
                 self.refuse(Form::Beacon, Reject::Method)
             }
+            (_, path) if path.starts_with("/f/") => self.refuse(Form::Beacon, Reject::Method),
             (&Method::GET | &Method::HEAD, _) => self.link(&request, peer),
             _ => self.refuse(Form::Beacon, Reject::UnknownPath),
-        }
+        };
+        Box::pin(ready(answer))
     }
 
     /// What the sales system answers.
-    async fn feedback(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn feedback(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let body = match self.short_body(body).await {
             Ok(body) => body,
@@ -100,8 +130,9 @@ impl Collector {
     }
 
     /// A link by which somebody answers with one tap: looked at, or acted on.
-    async fn tap(&self, request: Request<Incoming>, acts: bool) -> Response<Body> {
+    async fn tap(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let (parts, body) = request.into_parts();
+        let acts = parts.method == Method::POST;
         let body = match self.short_body(body).await {
             Ok(body) => body,
             Err(error) => return error.answer(),
@@ -160,26 +191,25 @@ impl Collector {
         response::set_cookie(response, &header);
     }
 
-    async fn pixel(&self, request: &Request<Incoming>, peer: Peer) -> Response<Body> {
+    fn pixel(&self, request: &Request<Incoming>, peer: Peer) -> Asked {
         let query = request.uri().query().unwrap_or_default();
-        let hits = vec![pixel::parse(query)];
-        // A HEAD asks what a GET would say, and nobody has seen anything.
-        if request.method() == Method::HEAD {
-            return response::answer(Form::Pixel, Ok(&Taken::default()));
-        }
+        let hit = pixel::parse(query);
         let sender = self.sender(request.headers(), peer, query.len());
         let wish = self.load_wish(request.headers(), query);
-        self.take(Form::Pixel, (&sender, wish), hits, peer).await
+        self.take(Form::Pixel, (sender, wish), &[hit], peer)
     }
 
-    async fn beacon(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    async fn beacon(self: Arc<Self>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         let settings = &self.app.settings;
         let (parts, body) = request.into_parts();
         let timeouts =
             BodyTimeouts { pause: settings.collector.body_gap, total: settings.collector.body };
         let most = settings.limits.batch_bytes_max;
-        let body = match read_body(body, most, timeouts, &self.counters).await {
-            Ok(body) => body,
+        let asked = match read_body(body, most, timeouts, &self.counters).await {
+            Ok(body) if parts.uri.query() == Some("t=1") => {
+                return self.token(&parts.headers, &body, peer);
+            }
+            Ok(body) => self.read(&parts.headers, &body, peer),
             Err(error) => {
                 let reject = match error {
                     BodyError::TooLarge { .. } => Reject::BodyTooLarge,
@@ -195,39 +225,49 @@ impl Collector {
                 return response;
             }
         };
-        if parts.uri.query() == Some("t=1") {
-            return self.token(&parts.headers, &body, peer);
-        }
+        drop(parts);
+        self.answer(asked).await
+    }
+
+    fn read(&self, headers: &HeaderMap, body: &[u8], peer: Peer) -> Asked {
+        let most = &self.app.settings.limits;
         let limits = BeaconLimits {
-            hits_max: settings.limits.batch_hits_max,
-            hit_bytes_max: settings.limits.hit_bytes_max,
-            depth_max: settings.limits.json_depth_max,
+            hits_max: most.batch_hits_max,
+            hit_bytes_max: most.hit_bytes_max,
+            depth_max: most.json_depth_max,
         };
-        let sender = self.sender(&parts.headers, peer, body.len());
-        match beacon::parse(&body, &limits) {
+        let sender = self.sender(headers, peer, body.len());
+        match beacon::parse(body, &limits) {
             Ok(hits) => {
-                let wish = self.load_wish(&parts.headers, "");
-                self.take(Form::Beacon, (&sender, wish), hits, peer).await
+                let wish = self.load_wish(headers, "");
+                self.take(Form::Beacon, (sender, wish), &hits, peer)
             }
             Err(reject) => {
                 let line = || ingest::refused_line(&self.app, sender.address, reject, "");
                 self.app.tell(line);
-                let mut response = self.refuse(Form::Beacon, reject);
-                self.allow(&mut response, sender.origin.as_deref());
-                response
+                let origin = sender.origin;
+                Asked { origin, ..Asked::of(Form::Beacon, peer, Err(reject)) }
             }
         }
     }
 
-    async fn take(
+    fn take(
         &self,
         form: Form,
-        (sender, wish): (&Sender, LoadWish),
-        hits: Vec<Result<RawHit, Reject>>,
+        (sender, wish): (Sender, LoadWish),
+        hits: &[Result<RawHit, Reject>],
         peer: Peer,
-    ) -> Response<Body> {
+    ) -> Asked {
         let started_ns = self.app.clock.boot_ns();
-        let taken = match ingest::take(&self.app, sender, hits) {
+        let taken = ingest::take(&self.app, &sender, hits);
+        let origin = sender.origin;
+        Asked { origin, wish, started_ns, ..Asked::of(form, peer, taken) }
+    }
+
+    /// The answer, as soon as what was taken may be acknowledged.
+    async fn answer(self: Arc<Self>, asked: Asked) -> Response<Body> {
+        let Asked { form, peer, origin, wish, started_ns, taken } = asked;
+        let taken = match taken {
             Ok(taken) => ingest::acknowledge(&self.app, &taken, started_ns).await.map(|()| taken),
             Err(reject) => Err(reject),
         };
@@ -240,7 +280,7 @@ impl Collector {
             Err(reject) => self.refuse(form, *reject),
         };
         self.set_cookie(&mut response, taken.ok().and_then(|taken| taken.cookie), &peer);
-        self.allow(&mut response, sender.origin.as_deref());
+        self.allow(&mut response, origin.as_deref());
         response
     }
 

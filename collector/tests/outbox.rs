@@ -680,7 +680,7 @@ impl Browser {
             prefetch: false,
             bytes: 1_024,
         };
-        let taken = ingest::take(app, &sender, vec![Ok(hit)]).ok()?;
+        let taken = ingest::take(app, &sender, &[Ok(hit)]).ok()?;
         assert_eq!((taken.rejected, taken.dropped), (Vec::new(), None));
         self.crossed |= self.acknowledged == HITS.len() - 1;
         Some((taken.position.unwrap(), taken.cookie))

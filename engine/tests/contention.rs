@@ -66,6 +66,19 @@ impl Shared {
         }
     }
 
+    /// Takes hits in one turn.
+    fn ingest_in_turn(&self, hits: &[Hit]) {
+        let mut push = |record: &Record| self.journal.lock().unwrap().push(record);
+        let mut turn = self.engine.turn();
+        for hit in hits {
+            let mut arrival = Arrival { hit: hit.clone(), first: None };
+            while let Ingested::Stale(again) = turn.ingest(arrival, &self.scoring(), &mut push) {
+                arrival = *again;
+                thread::yield_now();
+            }
+        }
+    }
+
     fn advance(&self, now: Timestamp) {
         let mut push = |record: &Record| self.journal.lock().unwrap().push(record);
         self.engine.advance(now, &self.scoring(), &mut push);
@@ -158,6 +171,37 @@ fn small_hit(chance: &mut Chance, now: Timestamp, visitors: u64) -> Hit {
     hit
 }
 
+/// What one sender sends at once: nearly always of one browser.
+fn several(chance: &mut Chance, hit: impl Fn(&mut Chance) -> Hit) -> Vec<Hit> {
+    let count = if chance.percent(60) { 1 } else { 2 + chance.below(5) };
+    let mut hits: Vec<Hit> = (0..count).map(|_| hit(chance)).collect();
+    let browser = hits[0].visitor;
+    for hit in hits.iter_mut().filter(|hit| hit.visitor.is_some() && chance.percent(80)) {
+        hit.visitor = browser;
+    }
+    hits
+}
+
+#[test]
+fn hits_of_one_turn_are_decided_and_recorded_as_if_each_had_one_of_its_own() {
+    const SENDERS: u64 = 150;
+    for seed in seeds(24) {
+        let mut chance = Chance::new(seed);
+        let [together, alone] = [(); 2].map(|()| Shared::new(8, mixed().with_sales().build(1)));
+        let mut now = at("2026-12-01 09:00");
+        for _ in 0..SENDERS {
+            now = now.plus(Duration::from_mins(chance.below(40)));
+            let hits = several(&mut chance, |chance| random_hit(chance, now));
+            together.ingest_in_turn(&hits);
+            for hit in &hits {
+                alone.ingest(hit);
+            }
+        }
+        let [together, alone] = [&together, &alone].map(|it| it.journal.lock().unwrap());
+        assert_eq!(together.0, alone.0, "seed {seed}");
+    }
+}
+
 #[test]
 fn replay_of_what_many_threads_did_gives_the_same_state() {
     const HITS: usize = 250;
@@ -170,7 +214,8 @@ fn replay_of_what_many_threads_did_gives_the_same_state() {
             let mut chance = Chance::new(seed << 8 | number as u64);
             for step in 0..HITS {
                 let now = start.plus(Duration::from_mins(20 * step as u64));
-                shared.ingest(&small_hit(&mut chance, now, 4));
+                let hits = several(&mut chance, |chance| small_hit(chance, now, 4));
+                shared.ingest_in_turn(&hits);
                 if step % 10 == 0 {
                     shared.advance(now);
                 }
@@ -277,7 +322,7 @@ fn act(shared: &Shared, chance: &mut Chance, now: Timestamp) {
             let answer = random_answer(chance, one, now);
             let _ = shared.step(now, |engine, _, it| engine.answer(one, answer, it));
         }
-        _ => drop(shared.ingest(&random_hit(chance, now))),
+        _ => shared.ingest_in_turn(&several(chance, |chance| random_hit(chance, now))),
     }
 }
 

@@ -52,12 +52,16 @@ impl Shared {
         self.journal.lock().unwrap().push(record)
     }
 
-    fn ingest(&self, hit: Hit) {
-        let mut arrival = Arrival { hit, first: None };
+    /// Takes hits in one turn.
+    fn ingest(&self, hits: Vec<Hit>) {
         let mut push = |record: &Record| self.push(record);
-        while let Ingested::Stale(again) = self.engine.ingest(arrival, scoring(), &mut push) {
-            arrival = *again;
-            thread::yield_now();
+        let mut turn = self.engine.turn();
+        for hit in hits {
+            let mut arrival = Arrival { hit, first: None };
+            while let Ingested::Stale(again) = turn.ingest(arrival, scoring(), &mut push) {
+                arrival = *again;
+                thread::yield_now();
+            }
         }
     }
 
@@ -128,7 +132,7 @@ fn act(shared: &Shared, chance: &mut Chance, now: Timestamp) {
             shared.engine.advance(now, scoring(), &mut |record| shared.push(record));
         }
         7 => withdraw(shared, visitor, now),
-        _ => shared.ingest(hit(chance, now)),
+        _ => shared.ingest((0..=chance.below(2)).map(|_| hit(chance, now)).collect()),
     }
 }
 

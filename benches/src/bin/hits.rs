@@ -1,7 +1,7 @@
 //! What a hit costs the engine alone, in process: decided, encoded and applied, of visitors who
-//! come back, drawn at random among so many.
+//! come back, drawn at random among so many, each with so many hits in one request.
 //!
-//!     hits VISITORS THREADS MORE_RULES SECONDS
+//!     hits VISITORS THREADS MORE_RULES SECONDS BATCH
 //!
 //! Prints one line of JSON: hits a second of all threads together, and bytes of memory a visitor
 //! with two rows.
@@ -20,8 +20,18 @@ use serde_json::json;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Hits between two looks at the clock.
+/// Hits between two looks at the clock, or a few more.
 const AT_ONCE: u64 = 1_024;
+
+/// What is measured.
+struct Case {
+    visitors: u64,
+    threads: u64,
+    more_rules: usize,
+    time: Duration,
+    /// Hits of a request, all of one visitor.
+    batch: u64,
+}
 
 /// Resident memory of this process.
 fn resident_bytes() -> u64 {
@@ -31,7 +41,28 @@ fn resident_bytes() -> u64 {
     kib.unwrap_or_default() * 1_024
 }
 
-fn run(visitors: u64, threads: u64, more_rules: usize, time: Duration) -> Result<(), String> {
+/// Hits until the time is over; how many, and bytes of their records.
+fn drive(site: &Site, case: &Case, thread: u64, began: Instant) -> (u64, u64) {
+    let (mut number, mut hits, mut sum, mut bytes) = (2 + (thread << 32), 0, 0, Bytes::new());
+    while began.elapsed() < case.time {
+        for _ in 0..AT_ONCE.div_ceil(case.batch) {
+            let visitor = mixed(number) % case.visitors;
+            let at = Timestamp(START.0 + 60_000 + began.elapsed().as_millis() as u64);
+            let mut turn = site.engine.turn();
+            for _ in 0..case.batch {
+                let hit = hit(visitor, number, path(visitor, number), at);
+                site.ingest_in(&mut turn, Arrival { hit, first: None }, &mut bytes);
+                sum += bytes.len() as u64;
+                number += 1;
+            }
+            hits += case.batch;
+        }
+    }
+    (hits, sum)
+}
+
+fn run(case: &Case) -> Result<(), String> {
+    let Case { visitors, threads, more_rules, batch, .. } = *case;
     let site = Site::new(more_rules)?;
     let before = resident_bytes();
     thread::scope(|scope| {
@@ -48,18 +79,8 @@ fn run(visitors: u64, threads: u64, more_rules: usize, time: Duration) -> Result
         for thread in 0..threads {
             let (site, hits, written) = (&site, &hits, &bytes);
             scope.spawn(move || {
-                let (mut turn, mut sum, mut bytes) = (2 + (thread << 32), 0, Bytes::new());
-                while began.elapsed() < time {
-                    for _ in 0..AT_ONCE {
-                        let number = mixed(turn) % visitors;
-                        let at = Timestamp(START.0 + 60_000 + began.elapsed().as_millis() as u64);
-                        let hit = hit(number, turn, path(number, turn), at);
-                        site.ingest(Arrival { hit, first: None }, &mut bytes);
-                        sum += bytes.len() as u64;
-                        turn += 1;
-                    }
-                    hits.fetch_add(AT_ONCE, Ordering::Relaxed);
-                }
+                let (taken, sum) = drive(site, case, thread, began);
+                hits.fetch_add(taken, Ordering::Relaxed);
                 written.fetch_add(sum, Ordering::Relaxed);
             });
         }
@@ -67,7 +88,8 @@ fn run(visitors: u64, threads: u64, more_rules: usize, time: Duration) -> Result
     let took = began.elapsed().as_secs_f64();
     let hits = hits.load(Ordering::Relaxed);
     let said = json!({
-        "visitors": visitors, "threads": threads, "rules": site.scoring.rules.rules().len(),
+        "visitors": visitors, "threads": threads, "batch": batch,
+        "rules": site.scoring.rules.rules().len(),
         "hits_per_s": hits as f64 / took, "memory_bytes": memory,
         "record_bytes": bytes.load(Ordering::Relaxed) as f64 / hits.max(1) as f64,
     });
@@ -79,12 +101,19 @@ fn main() -> ExitCode {
     let numbers: Result<Vec<u64>, _> = std::env::args().skip(1).map(|it| it.parse()).collect();
     // What is no number is refused with everything else that is not as it should be.
     let numbers = numbers.unwrap_or_default();
-    let [visitors @ 1..=u64::MAX, threads @ 1..=64, more_rules, seconds @ 1..=600] = numbers[..]
+    let [
+        visitors @ 1..=u64::MAX,
+        threads @ 1..=64,
+        more_rules,
+        seconds @ 1..=600,
+        batch @ 1..=1_000,
+    ] = numbers[..]
     else {
-        eprintln!("hits VISITORS THREADS MORE_RULES SECONDS");
+        eprintln!("hits VISITORS THREADS MORE_RULES SECONDS BATCH");
         return ExitCode::FAILURE;
     };
-    match run(visitors, threads, more_rules as usize, Duration::from_secs(seconds)) {
+    let (more_rules, time) = (more_rules as usize, Duration::from_secs(seconds));
+    match run(&Case { visitors, threads, more_rules, time, batch }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("hits: {why}");

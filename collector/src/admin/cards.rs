@@ -108,7 +108,7 @@ pub(super) fn state(app: &Arc<App>, body: &[u8], import: bool) -> Result<Value, 
     };
     take_all(cards, |hits| {
         let sender = Sender { bytes: hits.len() * 1_024, ..Sender::trusted() };
-        let taken = ingest::take(app, &sender, hits)?;
+        let taken = ingest::take(app, &sender, &hits)?;
         if let Some(position) = taken.position {
             app.journal.wait_blocking(position).map_err(|_| Reject::Poisoned)?;
         }

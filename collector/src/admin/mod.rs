@@ -647,7 +647,7 @@ mod tests {
             ..RawHit::default()
         };
         let hits = vec![Ok(hit.clone()), Ok(hit.clone()), Ok(hit)];
-        let taken = ingest::take(&running.app, &Sender::trusted(), hits).unwrap();
+        let taken = ingest::take(&running.app, &Sender::trusted(), &hits).unwrap();
         let last = taken.position.unwrap();
         running.app.journal.wait_blocking(last).unwrap();
         let site = &running.app.sites.all()[0];

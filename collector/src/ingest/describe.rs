@@ -11,6 +11,7 @@ use engine::time::Timestamp;
 use super::click::{Clicked, MAIL_CLICK};
 use super::{Batch, RawHit, Reject, raw};
 use crate::app::SiteEntry;
+use crate::lately::Agent;
 use crate::link::{Kind, SignedLink};
 use crate::privacy::{Page, without_addresses};
 
@@ -26,8 +27,7 @@ impl Batch<'_> {
         by_server: bool,
         clicked: Option<Clicked>,
     ) -> Result<(Hit, Option<SignedLink>), Reject> {
-        let privacy = &self.app.settings.privacy;
-        let (lately, nowhere) = (&self.app.lately, Page::default());
+        let nowhere = Page::default();
         let read = self.page(raw, by_server || clicked.is_some())?;
         let page = read.as_ref().as_ref().unwrap_or(&nowhere);
         let (kind, event) = kind(raw)?;
@@ -36,8 +36,8 @@ impl Batch<'_> {
             "" => None,
             text => Some(text.parse().map_err(|_| Reject::MalformedField("ip"))?),
         };
-        let agent = lately.agent(if by_server { &raw.agent } else { &self.sender.agent });
-        let referrer = lately.referrer(&raw.referrer);
+        let agent = if by_server { self.app.lately.agent(&raw.agent) } else { self.agent() };
+        let referrer = self.app.lately.referrer(&raw.referrer);
         let visitor_key = &self.app.install.visitor;
         let hash = |name: &[u8], text: &str| match text {
             "" => 0,
@@ -78,7 +78,7 @@ impl Batch<'_> {
             excluded: excluded.or(scanner.then_some(Exclusion::Scanner)),
             properties: plain(&raw.properties),
             via_our_link: link.is_some(),
-            network: address.map(|it| privacy.network(it).to_string()).unwrap_or_default(),
+            network: address.map(|it| self.network(it)).unwrap_or_default(),
             agent: agent.class.clone(),
             path: page.path.clone(),
             url: page.url.clone(),
@@ -87,6 +87,21 @@ impl Batch<'_> {
         // The script sends the page's address with every hit of its view: the first one names.
         let names = hit.kind == HitKind::PageView;
         Ok((hit, link.filter(|link| names || link.kind != Kind::Landing)))
+    }
+
+    /// What the sender's user agent says.
+    fn agent(&self) -> Arc<Agent> {
+        let read = || self.app.lately.agent(&self.sender.agent);
+        Arc::clone(self.agent.get_or_init(read))
+    }
+
+    /// What is kept of an address.
+    fn network(&self, address: IpAddr) -> String {
+        let read = |address| self.app.settings.privacy.network(address).to_string();
+        if address == self.sender.address {
+            return self.network.get_or_init(|| read(address)).clone();
+        }
+        read(address)
     }
 
     /// The page that a hit is on; none if it names none, and need not.

@@ -11,13 +11,13 @@ pub mod pixel;
 pub mod raw;
 pub mod reject;
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::net::{IpAddr, Ipv4Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use engine::engine::{Arrival, Ingested};
+use engine::engine::{Arrival, Ingested, Turn};
 use engine::hit::{Exclusion, Hit};
 use engine::id::{Position, VisitorId};
 use engine::record::{Body, FirstHit, HitRecord, Record};
@@ -31,6 +31,7 @@ use crate::app::{App, InForce, SiteEntry, count};
 use crate::config::SiteConsent;
 use crate::cookie::VisitorCookie;
 use crate::journal::Reserved;
+use crate::lately::Agent;
 use crate::link::scanners::Click;
 use crate::link::{Kind, SignedLink, uses};
 use crate::timeline;
@@ -119,6 +120,10 @@ struct Batch<'a> {
     in_force: Arc<InForce>,
     now: Timestamp,
     reserved: Reserved,
+    turn: Turn<'a>,
+    /// What the sender's user agent says, and what is kept of their address: once it is asked for.
+    agent: OnceCell<Arc<Agent>>,
+    network: OnceCell<String>,
     taken: Taken,
 }
 
@@ -133,13 +138,9 @@ enum Who {
 }
 
 /// Takes hits as far as the journal's tail. The answer must wait for `Taken::position`.
-pub fn take(
-    app: &App,
-    sender: &Sender,
-    hits: Vec<Result<RawHit, Reject>>,
-) -> Result<Taken, Reject> {
+pub fn take(app: &App, sender: &Sender, hits: &[Result<RawHit, Reject>]) -> Result<Taken, Reject> {
     let mut batch = Batch::new(app, sender, hits.len(), sender.bytes)?;
-    for (place, hit) in hits.into_iter().enumerate() {
+    for (place, hit) in hits.iter().enumerate() {
         let taken = hit.as_ref().map_err(|reject| *reject).and_then(|raw| batch.take(raw));
         if let Err(reject) = taken {
             app.metrics.reject(reject);
@@ -196,6 +197,9 @@ impl<'a> Batch<'a> {
             in_force: app.scoring.load_full(),
             now,
             reserved: app.journal.reserve(hits, bytes + hits * RECORD_OVERHEAD_BYTES)?,
+            turn: app.engine.turn(),
+            agent: OnceCell::new(),
+            network: OnceCell::new(),
             taken: Taken { received: now, ..Taken::default() },
         })
     }
@@ -227,6 +231,10 @@ impl<'a> Batch<'a> {
         // A mail program's image tells nothing of a browser.
         let who = if opened { Who::Nobody } else { self.who(raw, site, by_server)? };
         let mut arrival = self.arrival(hit, site, &who)?;
+        if link.is_some() || !raw.identities.is_empty() {
+            // Who is named is worked out under no browser's lock.
+            self.turn.rest();
+        }
         // A page that never saw its answer sends the same hit again: it counts once.
         let same = |first: &mut FirstHit| arrival.hit.id != 0 && first.hit.id == arrival.hit.id;
         let again = arrival.first.take_if(same);
@@ -256,7 +264,7 @@ impl<'a> Batch<'a> {
     }
 
     /// The hit with its browser, and that browser's first hit if this one admits it.
-    fn arrival(&self, mut hit: Hit, site: &SiteEntry, who: &Who) -> Result<Arrival, Reject> {
+    fn arrival(&mut self, mut hit: Hit, site: &SiteEntry, who: &Who) -> Result<Arrival, Reject> {
         let mut first = None;
         match who {
             Who::Nobody => {}
@@ -422,11 +430,11 @@ impl<'a> Batch<'a> {
 
     /// The first hit of a visitor who comes back and is not in memory, if it can be found.
     fn admit(
-        &self,
+        &mut self,
         visitor: VisitorId,
         first: Option<Position>,
     ) -> Result<Option<FirstHit>, Reject> {
-        if self.app.engine.knows(visitor, self.now) {
+        if self.turn.knows(visitor, self.now) {
             return Ok(None);
         }
         if self.app.full.visitors.load(Ordering::Relaxed) {
@@ -480,7 +488,7 @@ impl<'a> Batch<'a> {
     }
 
     fn decide(&mut self, arrival: Arrival) -> Result<Ingested, Reject> {
-        let (engine, scoring) = (&self.app.engine, &self.in_force.scoring);
+        let (turn, scoring) = (&mut self.turn, &self.in_force.scoring);
         let reserved = &mut self.reserved;
         let mut last = None;
         let mut push = |record: &Record| {
@@ -489,11 +497,11 @@ impl<'a> Batch<'a> {
             position
         };
         // A panic while deciding harms nothing; one while applying has aborted the process.
-        let ingested =
-            catch_unwind(AssertUnwindSafe(|| engine.ingest(arrival, scoring, &mut push)));
+        let ingested = catch_unwind(AssertUnwindSafe(|| turn.ingest(arrival, scoring, &mut push)));
         // People whom a hit joins are recorded after it, and durable before the answer too.
         self.taken.position = self.taken.position.max(last);
         ingested.map_err(|_| {
+            self.turn.rest();
             count(&self.app.metrics.panics);
             Reject::Busy
         })

@@ -96,6 +96,10 @@ impl RawHit {
 
 /// The text up to a number of bytes, cut between characters and without control characters.
 pub fn cut(text: &str, bytes_max: usize) -> String {
-    let end = text.floor_char_boundary(bytes_max.min(text.len()));
-    text[..end].chars().filter(|c| !c.is_control()).collect()
+    let text = &text[..text.floor_char_boundary(bytes_max.min(text.len()))];
+    // Nearly no text has any: so the bytes are looked at, of which only these may begin one.
+    if text.bytes().any(|byte| byte < b' ' || byte == 0x7f || byte == 0xc2) {
+        return text.chars().filter(|c| !c.is_control()).collect();
+    }
+    text.to_owned()
 }

@@ -89,12 +89,24 @@ where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let peer = Peer { address, secure: shared.settings.tls.is_some() };
-    let Some(tls) = &shared.settings.tls else {
+    if shared.settings.tls.is_none() {
         return talk(socket, peer, &shared).await;
+    }
+    // In memory of its own, or each connection without TLS would have room for it too.
+    Box::pin(serve_secured(socket, peer, &shared)).await;
+}
+
+async fn serve_secured<H, F>(socket: TcpStream, peer: Peer, shared: &Arc<Shared<H>>)
+where
+    H: Fn(Request<Incoming>, Peer) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let Some(tls) = &shared.settings.tls else {
+        return;
     };
     let handshake = tls.acceptor().accept(socket);
     match timeout(shared.settings.timeouts.first_byte, handshake).await {
-        Ok(Ok(socket)) => talk(socket, peer, &shared).await,
+        Ok(Ok(socket)) => talk(socket, peer, shared).await,
         Ok(Err(_)) => shared.counters.handshake_failed.up(),
         Err(_) => shared.counters.timed_out_handshake.up(),
     }
@@ -120,10 +132,8 @@ where
     let progress = Arc::new(Progress::new(shared.settings.timeouts));
     let gate =
         Gate::new(socket, Arc::clone(&shared.limits), Arc::clone(&progress), Arc::clone(counters));
-    let service = service_fn(|request| {
-        let (shared, progress) = (Arc::clone(shared), Arc::clone(&progress));
-        async move { Ok::<_, Infallible>(answer(request, peer, &shared, &progress).await) }
-    });
+    let service =
+        service_fn(|request| answer(request, peer, Arc::clone(shared), Arc::clone(&progress)));
     let mut hyper = shared.builder.serve_connection(TokioIo::new(gate), service);
     let end = drive(&mut hyper, &progress, &shared.stop).await;
     let gate = hyper.into_parts().io.into_inner();
@@ -152,7 +162,7 @@ where
     // Whoever does not even take its refusal is not waited for.
     let told = timeout(timeouts.write, ending).await;
     if must_linger && matches!(told, Ok(Ok(()))) {
-        let _ = timeout(timeouts.linger, linger(&mut socket)).await;
+        let _ = timeout(timeouts.linger, Box::pin(linger(&mut socket))).await;
     }
 }
 
@@ -206,13 +216,14 @@ where
     .await
 }
 
-/// The handler's answer; ours if it panics or takes too long.
-async fn answer<H, F>(
+/// The handler's answer; ours if it panics or takes too long. The request is the handler's before
+/// there is a future to wait in: hyper moves that into its place, and each connection has one.
+fn answer<H, F>(
     request: Request<Incoming>,
     socket: Peer,
-    shared: &Shared<H>,
-    progress: &Progress,
-) -> Response<Body>
+    shared: Arc<Shared<H>>,
+    progress: Arc<Progress>,
+) -> impl Future<Output = Result<Response<Body>, Infallible>>
 where
     H: Fn(Request<Incoming>, Peer) -> F,
     F: Future<Output = Response<Body>>,
@@ -221,27 +232,33 @@ where
     let forwarded = net::client_address(socket.address, request.headers(), trusted);
     let peer =
         Peer { address: forwarded.address, secure: forwarded.secure.unwrap_or(socket.secure) };
-    let answer = async {
-        // An async block, so that a panic before the handler's first await is caught as well.
-        (shared.handler)(request, peer).await
-    };
-    let mut answer = pin!(answer);
-    let answer = poll_fn(|cx| {
-        if progress.request_expired() {
-            shared.counters.timed_out_request.up();
-            let mut late = closing(StatusCode::SERVICE_UNAVAILABLE, "timed out");
-            late.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-            return Poll::Ready(late);
-        }
-        // What a panic leaves half-changed is dropped with the future, unseen by anybody.
-        catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))).unwrap_or_else(|_| {
-            shared.counters.panicked.up();
-            Poll::Ready(closing(StatusCode::INTERNAL_SERVER_ERROR, "internal error"))
+    // What a panic leaves half-changed is dropped with the future, unseen by anybody.
+    let handling = catch_unwind(AssertUnwindSafe(|| (shared.handler)(request, peer)));
+    async move {
+        let Ok(handling) = handling else {
+            return Ok(panicked(&shared, &progress));
+        };
+        let mut handling = pin!(handling);
+        let answer = poll_fn(|cx| {
+            if progress.request_expired() {
+                shared.counters.timed_out_request.up();
+                let mut late = closing(StatusCode::SERVICE_UNAVAILABLE, "timed out");
+                late.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                return Poll::Ready(late);
+            }
+            catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(cx)))
+                .unwrap_or_else(|_| Poll::Ready(panicked(&shared, &progress)))
         })
-    })
-    .await;
+        .await;
+        progress.answered();
+        Ok(answer)
+    }
+}
+
+fn panicked<H>(shared: &Shared<H>, progress: &Progress) -> Response<Body> {
+    shared.counters.panicked.up();
     progress.answered();
-    answer
+    closing(StatusCode::INTERNAL_SERVER_ERROR, "internal error")
 }
 
 fn closing(status: StatusCode, text: &'static str) -> Response<Body> {

@@ -3,6 +3,7 @@
 //! two keys of one map, never a guard across a wait.
 
 mod visitors;
+mod turn;
 mod step;
 mod merge;
 mod link;
@@ -28,7 +29,7 @@ use crate::record::{
 };
 use crate::scoring::Scoring;
 use crate::time::Timestamp;
-use crate::visitor::{Known, LeadEvent, Visit, Visitor, server_event};
+use crate::visitor::{Known, LeadEvent, Visitor};
 
 pub use self::audit::{Audit, Audited, Difference, How};
 pub use self::erase::Erased;
@@ -37,6 +38,7 @@ pub use self::saving::{Ids, SlotSaving};
 use self::step::step_lead;
 pub use self::step::{Answered, Authority, StepError, Withdrawal};
 use self::timer::Timers;
+pub use self::turn::Turn;
 use self::visitors::Visitors;
 
 /// Locks each map is divided into. Eight would hold one for 29 ms while five million entries
@@ -172,65 +174,7 @@ impl Engine {
     /// Decides a hit, pushes its record and applies it, all under the locks of whom it touches.
     /// A hit without visitor and claim, or of a visitor who is not admitted, is only recorded.
     pub fn ingest(&self, arrival: Arrival, scoring: &Scoring, push: &mut Push<'_>) -> Ingested {
-        let mut means = Means { scoring, now: arrival.hit.received, push };
-        let erasures = self.erasures.count();
-        let merges;
-        let ingested = {
-            let (hit, first) = (arrival.hit, arrival.first);
-            let mut record = Box::new(HitRecord { hit, first, ..HitRecord::default() });
-            self.forget_claim(&mut record);
-            if self.is_closed(&record, None) {
-                return stale(record);
-            }
-            match record.hit.visitor {
-                None => {
-                    let decided = server_event(&record.hit, scoring, &|name| self.known(name));
-                    let (event, review) = decided.unzip();
-                    record.review = review.unwrap_or_default();
-                    merges = merging(event.as_ref());
-                    self.ingest_for_lead(None, event, record, erasures, &mut means)
-                }
-                Some(id) => {
-                    let mut visitor = self.visitors.entry(id);
-                    if self.is_closed(&record, Some(&visitor)) {
-                        return stale(record);
-                    }
-                    if visitor.is_expired(means.now) {
-                        *visitor = Visitor::default();
-                    }
-                    self.forget_before(id, &mut visitor, &mut record, &mut means);
-                    // Who is here already was admitted by another hit.
-                    record.first = record.first.filter(|_| visitor.hits == 0);
-                    let heads = |name| self.known(name);
-                    match visitor.visit(record.first.as_ref(), &record.hit, scoring, &heads) {
-                        Visit::Duplicate(position) => return Ingested::Duplicate(position),
-                        Visit::New(decided) => {
-                            record.visit = Some(decided.part);
-                            record.review = decided.review;
-                            let as_it_came = record.hit.excluded;
-                            record.hit.excluded = as_it_came.or(decided.excluded);
-                            merges = merging(decided.event.as_ref());
-                            let (event, held) = (decided.event, Some(&mut *visitor));
-                            match self.ingest_for_lead(held, event, record, erasures, &mut means) {
-                                Ingested::Stale(mut arrival) => {
-                                    arrival.hit.excluded = as_it_came;
-                                    return Ingested::Stale(arrival);
-                                }
-                                ingested => ingested,
-                            }
-                        }
-                    }
-                }
-            }
-        };
-        // The locks of visitor and lead are free again: people are joined under their own.
-        if let (Some((head, others)), Ingested::Recorded(_)) = (merges, &ingested) {
-            for other in others {
-                // Who is one already needs no joining, and nothing else is wrong with it.
-                let _ = self.merge(head, other, &Authority::proof(), &mut means);
-            }
-        }
-        ingested
+        self.turn().ingest(arrival, scoring, push)
     }
 
     fn ingest_for_lead(
@@ -534,12 +478,6 @@ const CHAIN_MAX: usize = 10_000;
 fn stale(record: Box<HitRecord>) -> Ingested {
     let HitRecord { hit, first, .. } = *record;
     Ingested::Stale(Box::new(Arrival { hit, first }))
-}
-
-/// Who is proved to be one with the event's person, for when the locks are free.
-fn merging(event: Option<&LeadEvent>) -> Option<(LeadId, Vec<LeadId>)> {
-    let event = event.filter(|event| !event.merges.is_empty())?;
-    Some((event.origin, event.merges.clone()))
 }
 
 fn written(catalog: &RwLock<Catalog>) -> RwLockWriteGuard<'_, Catalog> {

@@ -37,6 +37,11 @@ impl<'a> Awake<'a> {
         place.wake_in(id, &mut room.visitor);
         Awake { place, id, room, changed: false }
     }
+
+    /// Whose it is.
+    pub(super) fn id(&self) -> VisitorId {
+        self.id
+    }
 }
 
 impl Deref for Awake<'_> {

@@ -330,7 +330,9 @@ pub fn settle_with(
     since: Option<Timestamp>,
     basis: &Basis<'_>,
 ) -> Settled {
-    let mut rows = old.to_vec();
+    // With room for the new ones: to grow would be to copy all of them again.
+    let mut rows = Vec::with_capacity(old.len() + new.len());
+    rows.extend_from_slice(old);
     let terms = basis.versions.numbered(basis.now);
     let fold = terms.and_then(|terms| fold_for(&rows, new.len(), terms));
     if new.is_empty() && since.is_none() && fold.is_none() {

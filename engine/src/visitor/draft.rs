@@ -7,7 +7,7 @@ use crate::facts::{Seen, Source};
 use crate::hit::{Claim, Exclusion, Hit, HitKind, Named};
 use crate::id::{LeadId, Position, VisitorId};
 use crate::identity::Assurance;
-use crate::ledger::{Basis, Row, apply_fold, fold_for, settle_with};
+use crate::ledger::{Basis, Row, Settled, apply_fold, fold_for, settle_with};
 use crate::record::{
     Binding, Bound, Counted, FirstHit, History, LinkPart, Question, Review, VisitPart,
 };
@@ -261,7 +261,11 @@ impl<'a> Draft<'a> {
         scoring: &Scoring,
     ) -> Decided {
         let basis = Basis::nobody(&scoring.versions);
-        let settled = settle_with(&self.visitor.rows, &self.rows, None, &basis);
+        // What earned nothing changes nothing that was earned.
+        let settled = match self.rows.as_slice() {
+            [] => Settled::default(),
+            rows => settle_with(&self.visitor.rows, rows, None, &basis),
+        };
         let changed = self.ended || self.bound != self.visitor.bound;
         let bound = match self.bound {
             Some(binding) if changed => Some(Bound::To(binding)),
