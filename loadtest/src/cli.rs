@@ -129,6 +129,10 @@ pub struct Truth {
     /// Where the server's messages arrive.
     #[arg(long, default_value = "127.0.0.1:8090")]
     pub sink: SocketAddr,
+    /// The id of the endpoint whose messages these are: then those that wait for others are not
+    /// waited for.
+    #[arg(long)]
+    pub sink_endpoint: Option<String>,
     /// A secret they may be signed with, `whsec_...`; several may be given.
     #[arg(long = "sink-secret", env = "MIKOMI_LOADTEST_SECRET", hide_env_values = true)]
     pub sink_secrets: Vec<String>,

@@ -53,6 +53,8 @@ pub struct Truth {
     site: Site,
     scenario: Scenario,
     admin: (String, String),
+    /// The figure that says how many messages wait.
+    waiting: String,
     heard: Shared,
     began: Instant,
 }
@@ -74,6 +76,7 @@ impl Truth {
             site: Site::new(Rules::open(rules)?, scenario),
             scenario: scenario.clone(),
             admin: (admin.0.to_owned(), admin.1.to_owned()),
+            waiting: waiting(words.sink_endpoint.as_deref()),
             heard: heard::listen(words.sink, &words.sink_secrets, began)?,
             began,
         })
@@ -88,7 +91,7 @@ impl Truth {
     pub fn judge(&self, logs: Vec<Log>) -> Result<report::truth::Truth, String> {
         let until = since_1970().as_millis() as u64 + AFTER_LOAD_MS;
         let mut admin = Admin::new(&self.admin.0, &self.admin.1)?;
-        drain(&mut admin, until)?;
+        drain(&mut admin, &self.waiting, until)?;
         let judging = Instant::now();
         let mut findings = Findings::default();
         let mut account = Account::of(logs);
@@ -226,8 +229,16 @@ impl Sum {
     }
 }
 
+/// The figure that says how many messages wait: for all endpoints, or for one.
+fn waiting(endpoint: Option<&str>) -> String {
+    match endpoint {
+        Some(id) => format!("mikomi_alert_gaps{{endpoint=\"{id}\",why=\"pending\"}}"),
+        None => "mikomi_deliveries_pending".to_owned(),
+    }
+}
+
 /// Waits until everything that must have been told until a moment has been delivered.
-fn drain(admin: &mut Admin, until: u64) -> Result<(), String> {
+fn drain(admin: &mut Admin, waiting: &str, until: u64) -> Result<(), String> {
     let (patience, mut quiet) = (Instant::now() + DRAIN, 0);
     while quiet < QUIET_LOOKS {
         if Instant::now() > patience {
@@ -235,7 +246,7 @@ fn drain(admin: &mut Admin, until: u64) -> Result<(), String> {
         }
         thread::sleep(LOOK);
         let over = since_1970().as_millis() as u64 > until + SLACK_MS;
-        let none = admin.figure("mikomi_deliveries_pending")? <= 0.0;
+        let none = admin.figure(waiting)? <= 0.0;
         // Leads go on cooling meanwhile: that is not what is waited for.
         quiet = if none && over { quiet + 1 } else { quiet };
     }
