@@ -49,23 +49,13 @@ impl Default for Lately {
 impl Lately {
     /// The page of an address; nothing if it is none of a web page.
     pub fn page(&self, address: &str, privacy: &Privacy) -> Arc<Option<Page>> {
-        let read = |address: &str| Page::parse(address, privacy);
-        let (path, query) = address.split_once('?').unwrap_or((address, ""));
-        let kept = |pair: &str| {
-            let name = pair.split('=').next().unwrap_or_default();
-            name != QUERY_NAME && !name.contains('+') && privacy.keeps_query(name)
-        };
-        let names_nobody = is_plain(path)
-            && (query.is_empty() || {
-                !query.contains(['?', '#', '@', '%']) && query.split('&').all(kept)
-            });
-        if names_nobody { self.pages.of(address, read) } else { Arc::new(read(address)) }
+        let may = |address: &str| names_nobody(address, privacy);
+        self.pages.of_some(address, may, |address| Page::parse(address, privacy))
     }
 
     /// Where a browser came from.
     pub fn referrer(&self, address: &str) -> Arc<Referrer> {
-        let read = Referrer::parse;
-        if is_plain(address) { self.referrers.of(address, read) } else { Arc::new(read(address)) }
+        self.referrers.of_some(address, is_plain, Referrer::parse)
     }
 
     /// What a user agent says.
@@ -73,6 +63,16 @@ impl Lately {
         self.agents
             .of(text, |text| Agent { class: agent_class(text), robot: self.robots.knows(text) })
     }
+}
+
+/// Whether an address is a plain one, with or without a query that the site keeps whole.
+fn names_nobody(address: &str, privacy: &Privacy) -> bool {
+    let (path, query) = address.split_once('?').unwrap_or((address, ""));
+    let kept = |pair: &str| {
+        let name = pair.split('=').next().unwrap_or_default();
+        name != QUERY_NAME && !name.contains('+') && privacy.keeps_query(name)
+    };
+    is_plain(path) && is_plain(query) && (query.is_empty() || query.split('&').all(kept))
 }
 
 /// Whether an address is scheme, host and path alone, and the path has nothing of a mail address.

@@ -29,6 +29,17 @@ impl<T> Memo<T> {
 
     /// What follows from a text, from memory if it is there.
     pub fn of(&self, text: &str, work_out: impl FnOnce(&str) -> T) -> Arc<T> {
+        self.of_some(text, |_| true, work_out)
+    }
+
+    /// The same where only some texts may be remembered: those that `may` is true of. It is asked
+    /// of a text that is not there.
+    pub fn of_some(
+        &self,
+        text: &str,
+        may: impl FnOnce(&str) -> bool,
+        work_out: impl FnOnce(&str) -> T,
+    ) -> Arc<T> {
         if text.len() > TEXT_BYTES_MAX {
             return Arc::new(work_out(text));
         }
@@ -37,6 +48,11 @@ impl<T> Memo<T> {
         let mut known = self.0[place].lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = known.as_ref().filter(|known| *known.text == *text) {
             return Arc::clone(&known.follows);
+        }
+        if !may(text) {
+            // Nobody waits for what is worked out for one alone.
+            drop(known);
+            return Arc::new(work_out(text));
         }
         let follows = Arc::new(work_out(text));
         *known = Some(Known { text: text.into(), follows: Arc::clone(&follows) });

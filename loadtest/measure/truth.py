@@ -36,8 +36,8 @@ HITS_A_REQUEST = 10
 HITS = 10_000_000
 # Of the highest rate that the server keeps up with.
 SHARE = 0.7
-# So much longer than it takes without: while it is killed and starts again, hits are refused.
-LONGER = 1.35
+# So much longer than it takes without kills: while it starts again, hits are refused.
+LONGER = 2
 # Receivers beside the one that is listened to: 500 three times and then 204, no answer ever, and
 # an answer that is cut off.
 OTHERS = ("slow_to_take", "hanging", "resetting")

@@ -5,6 +5,7 @@ use std::fmt;
 
 use engine::attribute::Level;
 use engine::identity::IdentityKind;
+use memchr::memchr2;
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Number, Value};
@@ -115,9 +116,7 @@ impl Shape {
 /// Where the string ends that begins at a place; the end of the body if it does not.
 fn end_of_string(body: &[u8], from: usize) -> usize {
     let mut at = from + 1;
-    while let Some(found) =
-        body.get(at..).and_then(|rest| rest.iter().position(|byte| matches!(byte, b'"' | b'\\')))
-    {
+    while let Some(found) = body.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
         if body[at + found] == b'"' {
             return at + found;
         }
