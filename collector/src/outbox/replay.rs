@@ -120,7 +120,7 @@ impl Replayed {
         };
         match Entry::decode(bytes) {
             Some(Entry::Queued(queued)) => {
-                self.due.retain(|_, id| id.as_str() != queued.alert);
+                self.was_queued(&queued);
                 let erased = queued.lead_id().and_then(|lead| self.erased.get(&lead));
                 let is_void = erased.is_some_and(|erased| queued.cause() < *erased);
                 if !is_void {
@@ -155,6 +155,18 @@ impl Replayed {
                 self.disabled.insert(endpoint, fingerprint);
             }
             None => {}
+        }
+    }
+
+    /// A message is due no more. It is looked for where it was decided on: while the outbox is far
+    /// behind, as after a load, thousands are due.
+    fn was_queued(&mut self, queued: &Queued) {
+        let [first, last] = [0, u16::MAX].map(|place| Due { position: queued.cause(), place });
+        let is_it = |id: &AlertId| id.as_str() == queued.alert;
+        let due = self.due.range(first..=last).find(|(_, id)| is_it(id)).map(|(due, _)| *due);
+        match due {
+            Some(due) => drop(self.due.remove(&due)),
+            None => self.due.retain(|_, id| !is_it(id)),
         }
     }
 
