@@ -64,7 +64,7 @@ impl Page {
     }
 }
 
-/// What an address's query says; of what is said twice, what was said first.
+/// What an address's query says. Of a source, medium or token said twice the first counts.
 #[derive(Default)]
 struct Query {
     source: Option<String>,

@@ -189,9 +189,15 @@ fn hits_of_one_turn_are_decided_and_recorded_as_if_each_had_one_of_its_own() {
         let mut chance = Chance::new(seed);
         let [together, alone] = [(); 2].map(|()| Shared::new(8, mixed().with_sales().build(1)));
         let mut now = at("2026-12-01 09:00");
-        for _ in 0..SENDERS {
+        for sender in 0..SENDERS {
             now = now.plus(Duration::from_mins(chance.below(40)));
-            let hits = several(&mut chance, |chance| random_hit(chance, now));
+            let mut hits = several(&mut chance, |chance| random_hit(chance, now));
+            if sender == 0 {
+                // More than anybody stays awake for.
+                let one = hits[0].clone();
+                let again = |id: u64| Hit { id: 1_000 + id, ..one.clone() };
+                hits.extend((0..300).map(again));
+            }
             together.ingest_in_turn(&hits);
             for hit in &hits {
                 alone.ingest(hit);

@@ -103,3 +103,21 @@ pub fn cut(text: &str, bytes_max: usize) -> String {
     }
     text.to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_between_characters_and_loses_its_control_characters() {
+        for (text, kept) in [
+            ("", ""),
+            ("plain", "plain"),
+            ("a\tb\u{7f}c\u{80}d\u{9f}e\0", "abcde"),
+            ("£5 \u{a0}é 料金", "£5 \u{a0}é 料金"),
+        ] {
+            assert_eq!(cut(text, 100), kept);
+        }
+        assert_eq!((cut("料金", 5).as_str(), cut("料金", 2).as_str()), ("料", ""));
+    }
+}

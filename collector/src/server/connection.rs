@@ -236,7 +236,8 @@ where
     let handling = catch_unwind(AssertUnwindSafe(|| (shared.handler)(request, peer)));
     async move {
         let Ok(handling) = handling else {
-            return Ok(panicked(&shared, &progress));
+            progress.answered();
+            return Ok(panicked(&shared));
         };
         let mut handling = pin!(handling);
         let answer = poll_fn(|cx| {
@@ -247,7 +248,7 @@ where
                 return Poll::Ready(late);
             }
             catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(cx)))
-                .unwrap_or_else(|_| Poll::Ready(panicked(&shared, &progress)))
+                .unwrap_or_else(|_| Poll::Ready(panicked(&shared)))
         })
         .await;
         progress.answered();
@@ -255,9 +256,8 @@ where
     }
 }
 
-fn panicked<H>(shared: &Shared<H>, progress: &Progress) -> Response<Body> {
+fn panicked<H>(shared: &Shared<H>) -> Response<Body> {
     shared.counters.panicked.up();
-    progress.answered();
     closing(StatusCode::INTERNAL_SERVER_ERROR, "internal error")
 }
 

@@ -41,12 +41,12 @@ impl Turn<'_> {
         self.hits = 0;
     }
 
-    /// Whether a visitor is in memory: whether their first hit need not be fetched.
+    /// See [`Engine::knows`]. Whoever is known is awake then.
     pub fn knows(&mut self, id: VisitorId, now: Timestamp) -> bool {
         if self.rest_but_for(id) {
             self.awake = self.engine.visitors.get_mut(&id);
         }
-        self.awake.as_ref().is_some_and(|visitor| visitor.exists() && !visitor.is_expired(now))
+        self.awake.as_ref().is_some_and(|visitor| !visitor.is_expired(now))
     }
 
     /// See [`Engine::ingest`].
