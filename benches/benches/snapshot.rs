@@ -15,7 +15,7 @@ use criterion::{Criterion, Throughput, criterion_group};
 use engine::attribute::Attributes;
 use engine::engine::{Engine, SHARDS_DEFAULT};
 use engine::id::{Position, Slot};
-use engine::snapshot::{SavedSlot, SlotReader, save_catalog};
+use engine::snapshot::{FORM, SavedSlot, SlotReader, save_catalog};
 use engine::time::Timestamp;
 
 const VISITORS: u64 = 100_000;
@@ -67,7 +67,7 @@ fn restore_slots(saved: &SavedSlot, times: u64) -> Duration {
     for _ in 0..times {
         let engine = Engine::with_room(2, (saved.visitors, saved.leads));
         let began = Instant::now();
-        let slot = SlotReader::open(&saved.bytes).expect("it was just written");
+        let slot = SlotReader::open(&saved.bytes, FORM).expect("it was just written");
         let read = engine.restore_slot(&slot, &|_, _| Attributes::default());
         spent += began.elapsed();
         read.expect("it was just written");

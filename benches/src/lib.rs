@@ -19,7 +19,7 @@ use engine::identity::{Assurance, IdentityKind};
 use engine::lead::Unseal;
 use engine::record::{FirstHit, NameKind, Published, Record};
 use engine::scoring::Scoring;
-use engine::snapshot::{SavedSlot, SlotReader};
+use engine::snapshot::{FORM, SavedSlot, SlotReader};
 use engine::time::Timestamp;
 
 /// When the site is at its beginning: 1 December 2026, 0:00 in Japan.
@@ -176,7 +176,7 @@ impl Site {
         self.engine = Engine::with_room(SHARDS_DEFAULT, kept.sizes);
         self.engine.restore_catalog(kept.catalog.clone());
         for saved in &kept.slots {
-            let slot = SlotReader::open(&saved.bytes).expect("it was just written");
+            let slot = SlotReader::open(&saved.bytes, FORM).expect("it was just written");
             self.engine.restore_slot(&slot, &*self.unseal).expect("it was just written");
         }
         self.engine.rebuild_timers(&self.scoring);

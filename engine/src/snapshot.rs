@@ -137,20 +137,26 @@ impl SlotWriter {
     }
 }
 
+/// How entries are laid out: what is written. The first form is read for ever.
+pub const FORM: u16 = 2;
+
 /// A slot's entries in a file that was read, aligned to 16 bytes and its checksum verified.
-pub struct SlotReader<'a>(&'a ArchivedDirectory);
+pub struct SlotReader<'a> {
+    directory: &'a ArchivedDirectory,
+    form: u16,
+}
 
 impl<'a> SlotReader<'a> {
-    /// Checks the directory.
-    pub fn open(bytes: &'a [u8]) -> Result<SlotReader<'a>, SnapshotError> {
+    /// Checks the directory of entries in a form.
+    pub fn open(bytes: &'a [u8], form: u16) -> Result<SlotReader<'a>, SnapshotError> {
         rkyv::access::<ArchivedDirectory, rancor::Failure>(bytes)
-            .map(SlotReader)
+            .map(|directory| SlotReader { directory, form })
             .map_err(|_| SnapshotError::Directory)
     }
 
     /// How many visitors and names of leads there are.
     pub fn counts(&self) -> (usize, usize) {
-        (self.0.visitors.len(), self.0.leads.len())
+        (self.directory.visitors.len(), self.directory.leads.len())
     }
 
     /// Reads every entry.
@@ -161,13 +167,17 @@ impl<'a> SlotReader<'a> {
         mut lead: impl FnMut(LeadId, Lead),
     ) -> Result<(), SnapshotError> {
         let (mut from, mut room) = (0, Visitor::default());
-        for place in self.0.visitors.iter() {
+        for place in self.directory.visitors.iter() {
             let id = u128::from(place.high.to_native()) << 64 | u128::from(place.low.to_native());
             let id = VisitorId(id);
             let entry = self.entry(&mut from, place.end.to_native())?;
-            visitor(id, AtRest::read(id, entry, &mut room)?);
+            let at_rest = match self.form {
+                1 => AtRest::read_1(id, entry),
+                _ => AtRest::read(id, entry, &mut room),
+            };
+            visitor(id, at_rest?);
         }
-        for place in self.0.leads.iter() {
+        for place in self.directory.leads.iter() {
             let id = LeadId(place.id.to_native());
             lead(id, Lead::load(id, self.entry(&mut from, place.end.to_native())?, unseal)?);
         }
@@ -177,7 +187,7 @@ impl<'a> SlotReader<'a> {
     fn entry(&self, from: &mut usize, end: u32) -> Result<&'a [u8], SnapshotError> {
         let entry: Range<usize> = *from..end as usize;
         *from = entry.end;
-        self.0.bytes.as_slice().get(entry).ok_or(SnapshotError::Outside)
+        self.directory.bytes.as_slice().get(entry).ok_or(SnapshotError::Outside)
     }
 }
 

@@ -374,7 +374,7 @@ fn back(world: &World, lost: &BTreeSet<(Position, u16)>) -> BTreeSet<(Position, 
     let leads = world.engine.lead_ids().into_iter().filter_map(|id| world.engine.lead(id));
     let of_leads = leads.flat_map(|lead| lead.content.rows);
     let visitors = (0..BROWSERS).filter_map(|it| world.engine.visitor(browser(it), world.now()));
-    let of_visitors = visitors.flat_map(|visitor| visitor.rows);
+    let of_visitors = visitors.flat_map(|visitor| visitor.rows.in_order());
     let rows = of_leads.chain(of_visitors).filter(|row| !row.folded);
     rows.map(|row| (row.position, row.order)).filter(|key| lost.contains(key)).collect()
 }

@@ -18,7 +18,7 @@ use engine::engine::{Arrival, Engine};
 use engine::facts::{Said, Seen, Source};
 use engine::grade::Grade;
 use engine::hit::{Claim, Exclusion, Hit, HitKind};
-use engine::id::{LeadId, Position, SiteId};
+use engine::id::{LeadId, Position, SiteId, Slot};
 use engine::identity::{Assurance, IdentityKind};
 use engine::ledger::{Cut, Fold, Regrant, Row};
 use engine::points::Points;
@@ -29,8 +29,11 @@ use engine::record::{
 };
 use engine::rule::{OnRemove, Once as Counts, Period};
 use engine::sales::{Asked, Feedback, Vouched};
+use engine::snapshot::{FORM, SlotReader, load_catalog, save_catalog};
 use engine::stage::{FeedbackKind, Stage};
 use engine::threshold::{Band, Crossing, Direction, Gate, Side};
+
+use rkyv::util::AlignedVec;
 
 use model::rules::{DAY, HOT, INTENT, Parts, WARM, example};
 use model::world::{self, Journal, World, at, browser, claim, feedback, lead_of, named, seal};
@@ -280,7 +283,7 @@ fn undo(world: &mut World, position: Position) {
 
 /// The first hits of a browser that earned something.
 fn withdrawn(world: &World, number: u64) -> Vec<Withdrawn> {
-    let rows = world.engine.visitor(browser(number), world.now()).unwrap().rows;
+    let rows = world.engine.visitor(browser(number), world.now()).unwrap().rows.in_order();
     let of_row = |row: &Row| Withdrawn {
         position: row.position,
         when: row.when,
@@ -651,6 +654,56 @@ fn the_journals_of_later_formats_lead_to_the_states_they_always_led_to() {
     for format in [2, 3, 4] {
         let (journal, expected) = golden(format);
         assert_eq!(state(&journal), expected, "{format}");
+    }
+}
+
+/// What a snapshot has of an engine: the catalog, and the slots that somebody is in, each behind
+/// its length in four bytes.
+fn slots(engine: &Engine) -> Vec<u8> {
+    let ids = engine.ids(|| {});
+    let mut all = Journal(vec![save_catalog(&engine.catalog())]);
+    for slot in 0..Slot::COUNT as u16 {
+        let saved = engine.save_slot(Slot(slot), &ids, at("2027-01-31 00:00")).unwrap();
+        all.0.extend((saved.visitors + saved.leads > 0).then(|| saved.bytes.to_vec()));
+    }
+    bundle(&all)
+}
+
+/// What was saved in a form, put back.
+fn put_back(bytes: &[u8], form: u16) -> Engine {
+    let engine = Engine::new(8);
+    let all = unbundle(bytes);
+    let (catalog, slots) = all.0.split_first().unwrap();
+    engine.restore_catalog(load_catalog(catalog).unwrap());
+    for slot in slots {
+        let mut aligned: AlignedVec = AlignedVec::new();
+        aligned.extend_from_slice(slot);
+        let slot = SlotReader::open(&aligned, form).unwrap();
+        engine.restore_slot(&slot, &|_, sealed| world::unseal(sealed)).unwrap();
+    }
+    engine
+}
+
+#[test]
+fn what_a_snapshot_of_any_form_holds_is_read_for_ever() {
+    let hash = |engine: &Engine| format!("{:032x}\n", engine.state_hash(at("2027-01-31 00:00")));
+    if std::env::var("MIKOMI_BLESS").is_ok_and(|bless| bless == "1") {
+        let engine: Engine = golden(4).0.replay(8);
+        std::fs::write(fixture(&format!("slots-v{FORM}.bin")), slots(&engine)).unwrap();
+        for form in 1..=FORM {
+            let bytes = std::fs::read(fixture(&format!("slots-v{form}.bin"))).unwrap();
+            let hash = hash(&put_back(&bytes, form));
+            std::fs::write(fixture(&format!("slots-v{form}.hash")), hash).unwrap();
+        }
+    }
+    for form in 1..=FORM {
+        let engine =
+            put_back(&std::fs::read(fixture(&format!("slots-v{form}.bin"))).unwrap(), form);
+        let expected = std::fs::read_to_string(fixture(&format!("slots-v{form}.hash"))).unwrap();
+        assert_eq!(hash(&engine), expected, "{form}");
+        assert_eq!(hash(&put_back(&slots(&engine), FORM)), expected, "{form}, written anew");
+        let (visitors, leads) = engine.sizes();
+        assert!(visitors > 5 && leads > 10, "{visitors} {leads}");
     }
 }
 

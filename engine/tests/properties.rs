@@ -15,7 +15,9 @@ use engine::hit::{Hit, HitKind};
 use engine::id::{Key, LeadId, Position, RuleId};
 use engine::identity::{Assurance, IdentityKind};
 use engine::lead::explain;
-use engine::ledger::{Basis, Cut, LEDGER_ROWS_MAX, Row, fold_for, settle, settle_with, sum};
+use engine::ledger::{
+    Basis, Cut, LEDGER_ROWS_MAX, Row, fold_for, settle, settle_next, settle_with, sum,
+};
 use engine::points::Points;
 use engine::record::{FirstHit, Record, Step};
 use engine::rule::RuleSet;
@@ -720,7 +722,11 @@ proptest! {
         let mut ledger: Vec<Row> = Vec::new();
         while !left.is_empty() {
             let row = left.swap_remove(chance.below(left.len() as u64) as usize);
-            let settled = settle_with(&ledger, &[row], None, &basis(&scoring, &of_browser_one));
+            let basis = basis(&scoring, &of_browser_one);
+            let settled = settle_with(&ledger, &[row], None, &basis);
+            if ledger.last().is_none_or(|last| last.key() < row.key()) {
+                prop_assert_eq!(&settle_next(&ledger[..], &[row], &basis).new, &settled.new);
+            }
             let mut applied = ledger.clone();
             engine::ledger::apply_rows(
                 &mut applied, &settled.new, &settled.regrants, None, Position::NONE,

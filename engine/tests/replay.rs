@@ -18,7 +18,7 @@ use engine::identity::{Assurance, IdentityKind};
 use engine::points::Points;
 use engine::record::{Body, FirstHit, Name, NameKind, Published, StepRecord, Withdrawn};
 use engine::sales::SalesRules;
-use engine::snapshot::{SlotReader, SnapshotError, load_catalog, save_catalog};
+use engine::snapshot::{FORM, SlotReader, SnapshotError, load_catalog, save_catalog};
 use engine::threshold::{Direction, Gate};
 use engine::time::Timestamp;
 use engine::visitor::VISITOR_LIFE;
@@ -266,7 +266,7 @@ impl Snapshot {
         for bytes in &self.slots {
             let mut aligned: AlignedVec = AlignedVec::new();
             aligned.extend_from_slice(bytes);
-            let slots = SlotReader::open(&aligned).unwrap();
+            let slots = SlotReader::open(&aligned, FORM).unwrap();
             engine.restore_slot(&slots, &|_, sealed| world::unseal(sealed)).unwrap();
         }
         engine
@@ -395,7 +395,8 @@ fn whatever_is_wrong_with_a_snapshot_has_a_name_and_nothing_panics() {
             bytes.resize(chance.below(bytes.len() as u64) as usize, 0);
         }
         let unseal = |_, _: &[u8]| Attributes::new();
-        let read = SlotReader::open(&bytes).and_then(|slots| engine.restore_slot(&slots, &unseal));
+        let read =
+            SlotReader::open(&bytes, FORM).and_then(|slots| engine.restore_slot(&slots, &unseal));
         refused += usize::from(read.is_err());
     }
     assert!(refused > 2_000, "{refused}");

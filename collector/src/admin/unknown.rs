@@ -99,9 +99,9 @@ fn is_nobodys(visitor: &Visitor, row: &Row) -> bool {
     visitor.trail.stretch_at(position).is_some_and(|stretch| stretch.owner.is_none())
 }
 
-fn own_rows<'a>(visitor: &'a Visitor, terms: &'a Terms) -> impl Iterator<Item = &'a Row> {
-    let in_total = |row: &&Row| terms.is_in_total(row.category);
-    visitor.rows.iter().filter(in_total).filter(|row| is_nobodys(visitor, row))
+fn own_rows(visitor: &Visitor, terms: &Terms) -> impl Iterator<Item = Row> {
+    let in_total = |row: &Row| terms.is_in_total(row.category);
+    visitor.rows.in_order().into_iter().filter(in_total).filter(|row| is_nobodys(visitor, row))
 }
 
 /// All that was ever earned.
@@ -110,7 +110,7 @@ fn earned(visitor: &Visitor, terms: &Terms) -> Points {
 }
 
 fn score(visitor: &Visitor, terms: &Terms, now: Timestamp) -> Points {
-    let rows: Vec<Row> = own_rows(visitor, terms).copied().collect();
+    let rows: Vec<Row> = own_rows(visitor, terms).collect();
     ledger::total(&rows, terms).value(now)
 }
 
@@ -136,7 +136,7 @@ impl Admin {
         let found = find(&self.app, now);
         let count = found.count();
         let rows = found.all.into_iter().take(limit).map(|it| {
-            let rows: Vec<Row> = own_rows(&it.visitor, terms).copied().collect();
+            let rows: Vec<Row> = own_rows(&it.visitor, terms).collect();
             let categories = explain(&rows, terms, now).categories;
             let named = categories.iter().filter_map(|(id, value)| {
                 let known =

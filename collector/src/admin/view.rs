@@ -291,7 +291,7 @@ impl<'a> View<'a> {
     /// One visitor.
     pub fn visitor(&self, id: VisitorId, now: Timestamp) -> Option<Value> {
         let visitor = self.app.engine.visitor(id, now)?;
-        let explained = explain(&visitor.rows, self.in_force.scoring.terms(), now);
+        let explained = explain(&visitor.rows.in_order(), self.in_force.scoring.terms(), now);
         let stretches: Vec<Value> = visitor
             .stretches()
             .filter(|stretch| stretch.hits > 0)

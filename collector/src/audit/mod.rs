@@ -220,7 +220,7 @@ impl Auditing<'_> {
                 && u16::try_from(part.number).is_ok_and(|slot| slots.contains(&slot));
             if let Some(snapshot) = base.filter(|_| wanted) {
                 let payload = snapshot.read(part)?;
-                let read = SlotReader::open(&payload);
+                let read = SlotReader::open(&payload, snapshot.form);
                 let restored = read.and_then(|slot| audit.restore(&slot, &unseal, &rest));
                 restored.map_err(Fault::from)?;
                 pace.breathe()?;

@@ -151,7 +151,8 @@ fn sight(app: &App, record: &Record) -> Option<Sight> {
     } else if let Some(visitor) = sight.visitor.and_then(|id| app.engine.visitor(id, record.time))
         && !matches!(sight.worth, Worth::Excluded(_))
     {
-        sight.score = Some(total(&visitor.rows, scoring.terms()).value(record.time).shown());
+        let rows = visitor.rows.in_order();
+        sight.score = Some(total(&rows, scoring.terms()).value(record.time).shown());
     }
     Some(sight)
 }

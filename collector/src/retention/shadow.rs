@@ -106,7 +106,7 @@ impl Shadow<'_> {
             let slots = base.parts().iter().filter(|it| it.kind == Kind::Slot);
             for part in slots.filter(|part| is_one(part.number)) {
                 let payload = base.read(part)?;
-                let slot = SlotReader::open(&payload).map_err(Fault::Content)?;
+                let slot = SlotReader::open(&payload, base.form).map_err(Fault::Content)?;
                 engine.restore_slot(&slot, &unseal).map_err(Fault::Content)?;
             }
         }

@@ -75,7 +75,7 @@ impl Snapshot {
             let payload = self.read(part)?;
             let unseal = |_: LeadId, _: &[u8]| Attributes::default();
             let mut wake = |id, at_rest: AtRest| each(id, at_rest.wake(id));
-            SlotReader::open(&payload)?.read(&unseal, &mut wake, |_, _| {})?;
+            SlotReader::open(&payload, self.form)?.read(&unseal, &mut wake, |_, _| {})?;
         }
         Ok(())
     }
@@ -94,7 +94,7 @@ impl Snapshot {
         let unseal = |lead: LeadId, sealed: &[u8]| attributes_of(open(lead, sealed));
         let payload = self.read(part)?;
         let mut found = None;
-        SlotReader::open(&payload)?.read(
+        SlotReader::open(&payload, self.form)?.read(
             &unseal,
             |_, _| {},
             |known, lead| {

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use engine::id::Position;
-use engine::snapshot::SnapshotError;
+use engine::snapshot::{FORM, SlotReader, SnapshotError};
 use engine::time::Timestamp;
 use ring::digest::{Context, SHA256};
 use rkyv::util::AlignedVec;
@@ -16,7 +16,6 @@ use crate::background::{Pace, Stopped};
 use crate::journal::disk::{Disk, DiskFile};
 
 const MAGIC: [u8; 8] = *b"mikomisn";
-const FORMAT: u16 = 1;
 const BYTE_ORDER: u32 = 0x0102_0304;
 const HEADER_BYTES: usize = 64;
 const PART_MAGIC: [u8; 4] = *b"mkpt";
@@ -197,7 +196,7 @@ pub(super) fn breathe(pace: Option<&Pace<'_>>) -> Result<(), Stopped> {
 fn header(head: &Head) -> [u8; HEADER_BYTES] {
     let mut bytes = [0; HEADER_BYTES];
     bytes[..8].copy_from_slice(&MAGIC);
-    bytes[8..10].copy_from_slice(&FORMAT.to_le_bytes());
+    bytes[8..10].copy_from_slice(&FORM.to_le_bytes());
     bytes[10..12].copy_from_slice(&head.evolve.to_le_bytes());
     bytes[12..16].copy_from_slice(&BYTE_ORDER.to_le_bytes());
     bytes[16..32].copy_from_slice(&head.install);
@@ -209,7 +208,8 @@ fn header(head: &Head) -> [u8; HEADER_BYTES] {
     bytes
 }
 
-fn read_header(bytes: &[u8; HEADER_BYTES], evolve: u16) -> Result<Head, Fault> {
+/// What a header says, and the form of the entries.
+fn read_header(bytes: &[u8; HEADER_BYTES], evolve: u16) -> Result<(Head, u16), Fault> {
     let u32_at = |at: usize| u32::from_le_bytes(field(bytes, at));
     let u64_at = |at: usize| u64::from_le_bytes(field(bytes, at));
     if bytes[..8] != MAGIC || u32_at(60) != crc32c::crc32c(&bytes[..60]) {
@@ -222,9 +222,10 @@ fn read_header(bytes: &[u8; HEADER_BYTES], evolve: u16) -> Result<Head, Fault> {
         from: Position(u64_at(40)),
         created: Timestamp(u64_at(48)),
     };
-    let known = u16::from_le_bytes(field(bytes, 8)) == FORMAT && u32_at(12) == BYTE_ORDER;
+    let form = u16::from_le_bytes(field(bytes, 8));
+    let known = (1..=FORM).contains(&form) && u32_at(12) == BYTE_ORDER;
     // Another evolve version may mean something else by the same entries.
-    if known && head.evolve == evolve { Ok(head) } else { Err(Fault::Unknown) }
+    if known && head.evolve == evolve { Ok((head, form)) } else { Err(Fault::Unknown) }
 }
 
 fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
@@ -344,6 +345,8 @@ pub struct Snapshot {
     file: Arc<dyn DiskFile>,
     /// Its header.
     pub head: Head,
+    /// The form of its slots' entries.
+    pub form: u16,
     /// Its end.
     pub end: End,
     /// Its bytes.
@@ -375,12 +378,13 @@ impl Snapshot {
         let bytes = file.size()?;
         let mut head = [0; HEADER_BYTES];
         file.read_at(&mut head, 0)?;
-        let head = read_header(&head, evolve)?;
+        let (head, form) = read_header(&head, evolve)?;
         if head.install != *install {
             return Err(Fault::OtherInstall);
         }
         let none = End::default();
-        let mut snapshot = Snapshot { file, head, end: none, bytes, hash: [0; 32], parts: vec![] };
+        let (hash, parts) = ([0; 32], Vec::new());
+        let mut snapshot = Snapshot { file, head, form, end: none, bytes, hash, parts };
         snapshot.find_parts()?;
         snapshot.read_end()?;
         Ok(snapshot)
@@ -468,7 +472,7 @@ impl Snapshot {
             breathe(pace)?;
             let payload = self.read(part)?;
             if part.kind == Kind::Slot {
-                let counts = engine::snapshot::SlotReader::open(&payload)?.counts();
+                let counts = SlotReader::open(&payload, self.form)?.counts();
                 visitors += counts.0 as u64;
                 leads += counts.1 as u64;
             }

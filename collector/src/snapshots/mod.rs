@@ -279,7 +279,7 @@ pub fn restore(
         while let Some(part) = snapshot.parts().get(next.fetch_add(1, Ordering::Relaxed)) {
             if part.kind == Kind::Slot {
                 let payload = snapshot.read(part)?;
-                engine.restore_slot(&SlotReader::open(&payload)?, &unseal)?;
+                engine.restore_slot(&SlotReader::open(&payload, snapshot.form)?, &unseal)?;
             }
         }
         Ok(())

@@ -17,7 +17,7 @@ use engine::record::{Body, HitRecord, Record, Step, StepRecord, VisitPart};
 use engine::scoring::Scoring;
 use engine::threshold::Band;
 use engine::time::Timestamp;
-use engine::visitor::{Visit, Visitor, server_event};
+use engine::visitor::{Rows, Visit, Visitor, server_event};
 
 use super::withdraw::walk;
 use super::{Failed, alone, take};
@@ -237,7 +237,7 @@ impl<'a> Matching<'a> {
             let mut shadow = known;
             // Here it is nobody's, and only what it earns from now on counts.
             (shadow.bound, shadow.shared) = (None, false);
-            (shadow.rows, shadow.seen) = (Vec::new(), Vec::new());
+            (shadow.rows, shadow.seen) = (Rows::default(), Vec::new());
             self.shadows.insert(id, shadow);
         })
         .map_err(unread)?;
@@ -356,8 +356,8 @@ impl Matched {
 
     fn rows_of_visitor(&self, app: &App, id: VisitorId) -> Vec<Row> {
         let known = app.engine.visitor(id, app.clock.now());
-        let kept = known.iter().flat_map(|known| &known.rows).filter(|row| self.stays(row));
-        let mut rows: Vec<Row> = kept.copied().collect();
+        let kept = known.iter().flat_map(|known| known.rows.all()).filter(|row| self.stays(row));
+        let mut rows: Vec<Row> = kept.collect();
         rows.extend(self.visitors.get(&id).into_iter().flatten());
         self.mark_withdrawn(&mut rows);
         rows

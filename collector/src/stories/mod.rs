@@ -333,7 +333,7 @@ impl<'a> Stage<'a> {
         let number = self.browsers.get(&step.browser).map_or(0, |page| page.number);
         let id = VisitorId(u128::from(number) << 64 | u128::from(number));
         let visitor = self.engine.visitor(id, step.at).unwrap_or_default();
-        let explained = explain(&visitor.rows, self.scoring.terms(), step.at);
+        let explained = explain(&visitor.rows.in_order(), self.scoring.terms(), step.at);
         Found {
             score: shown(explained.score),
             categories: self.categories(&explained.categories),

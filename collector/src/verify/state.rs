@@ -136,7 +136,7 @@ fn regrants_stand(step: &Step<'_>, engine: &Engine, found: &mut Vec<Finding>) {
     if let Some(visitor) = visitor.filter(|_| !regrants.is_empty())
         && let Some(visitor) = engine.visitor(visitor, step.record.time)
     {
-        judge(regrants, &visitor.rows, "the visitor");
+        judge(regrants, &visitor.rows.in_order(), "the visitor");
     }
 }
 

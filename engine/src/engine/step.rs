@@ -7,7 +7,7 @@ use crate::ledger::{Basis, Row, settle_with};
 use crate::record::{Body, LeadPart, Step, StepRecord, VisitStep, Withdrawn};
 use crate::sales::{Feedback, Unheard};
 use crate::time::Timestamp;
-use crate::visitor::{Visitor, withdraw};
+use crate::visitor::Visitor;
 use std::fmt;
 
 use super::{Engine, Means, Who};
@@ -146,9 +146,9 @@ impl Engine {
         let whose = withdrawn.first().and_then(owner);
         let (own, rest): (Vec<_>, Vec<_>) = withdrawn.iter().partition(|hit| owner(hit) == whose);
         let mut after = held.clone();
-        withdraw(&mut after.rows, &mut after.seen, &own);
+        after.withdraw(&own);
         let basis = Basis::nobody(&means.scoring.versions);
-        let settled = settle_with(&after.rows, &[], Some(Timestamp(0)), &basis);
+        let settled = settle_with(&after.rows.in_order(), &[], Some(Timestamp(0)), &basis);
         let visit = VisitStep {
             visitor,
             previous: held.last_position,
@@ -227,9 +227,9 @@ impl Engine {
         let mut held = self.visitors.get_mut(&visitor)?;
         // What the browser forgot of somebody who was erased stays forgotten.
         let (from, until) = (held.erased, barrier);
-        let stays = held.rows.iter().filter(|row| row.position <= from || row.position > until);
-        let again = matched.iter().filter(|row| row.position > from);
-        let mut rows: Vec<Row> = stays.chain(again).copied().collect();
+        let stays = held.rows.all().filter(|row| row.position <= from || row.position > until);
+        let again = matched.iter().filter(|row| row.position > from).copied();
+        let mut rows: Vec<Row> = stays.chain(again).collect();
         rows.sort_by_key(Row::key);
         let basis = Basis::nobody(&means.scoring.versions);
         let rows = settle_with(&rows, &[], Some(Timestamp(0)), &basis).rows;

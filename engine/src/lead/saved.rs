@@ -126,7 +126,7 @@ impl Lead {
 }
 
 fn context(id: LeadId, settled: Timestamp, version: u32) -> Context {
-    Context { time: settled, version, origin: id, visitor: None }
+    Context { time: settled, version, origin: id, ..Context::default() }
 }
 
 fn open(content: &mut Content, unseal: &Unseal<'_>) {

@@ -16,7 +16,7 @@ use crate::terms::{RuleTerms, Terms, Versions};
 use crate::time::Timestamp;
 
 pub use self::fold::{LEDGER_ROWS_FOLDED, apply_fold, fold, fold_for};
-use self::tally::Tally;
+use self::tally::{Earlier, Tally};
 
 /// Rows one ledger holds. Beyond it the oldest fold into one row per (origin, source, rule):
 /// still removable, no longer arbitrated anew.
@@ -83,7 +83,8 @@ impl Cut {
         }
     }
 
-    /// Whether the row used up its rule's "once": also when a max cut it to nothing.
+    /// Whether the row used up its rule's "once": also when a max cut it to nothing. What did not
+    /// is granted nothing.
     pub fn counted(self) -> bool {
         !matches!(self, Cut::Counted | Cut::NotAway | Cut::NotFor | Cut::Withdrawn | Cut::Removed)
     }
@@ -149,6 +150,26 @@ impl Row {
     }
 }
 
+/// Rows that are settled and stay as they are, wherever they lie: what is settled comes after them.
+pub trait Prior {
+    /// Those of a rule that have counted, the latest first.
+    fn counted_of(&self, rule: RuleId) -> impl Iterator<Item = Row> + Clone;
+
+    /// All that have counted, in whatever order: sums do not mind.
+    fn counted(&self) -> impl Iterator<Item = Row> + Clone;
+}
+
+impl Prior for [Row] {
+    fn counted_of(&self, rule: RuleId) -> impl Iterator<Item = Row> + Clone {
+        let theirs = move |row: &&Row| row.rule == rule && row.cut.counted();
+        self.iter().rev().filter(theirs).copied()
+    }
+
+    fn counted(&self) -> impl Iterator<Item = Row> + Clone {
+        self.iter().filter(|row| row.cut.counted()).copied()
+    }
+}
+
 /// What settling needs besides the rows.
 #[derive(Clone, Copy)]
 pub struct Basis<'a> {
@@ -198,6 +219,11 @@ impl<'a> Basis<'a> {
 
 /// Settles rows that are in order, from an index on; those before keep what they were granted.
 pub fn settle(rows: &mut [Row], from: usize, basis: &Basis<'_>) {
+    settle_after(&[][..], rows, from, basis);
+}
+
+/// The same of rows that come after those of `prior`, of which none is what sales answered.
+fn settle_after<P: Prior + ?Sized>(prior: &P, rows: &mut [Row], from: usize, basis: &Basis<'_>) {
     let mut tally: Option<Tally<'_>> = None;
     for index in from..rows.len() {
         let row = rows[index];
@@ -214,7 +240,7 @@ pub fn settle(rows: &mut [Row], from: usize, basis: &Basis<'_>) {
             continue;
         };
         tally.terms = terms;
-        let (granted, cut) = tally.grant(&rows[..index], &row);
+        let (granted, cut) = tally.grant(Earlier { prior, rows: &rows[..index] }, &row);
         rows[index].granted = granted;
         rows[index].cut = cut;
         tally.add(&rows[index], index);
@@ -304,7 +330,8 @@ pub fn apply_rows(
 /// What a ledger becomes: settled, folded if it is too long, and the difference.
 #[derive(Debug, Default)]
 pub struct Settled {
-    /// The ledger with the new rows, settled. New rows have no position yet.
+    /// The ledger with the new rows, settled. New rows have no position yet. Of [`settle_next`]
+    /// nothing: what was there stands.
     pub rows: Vec<Row>,
     /// The new rows, as granted.
     pub new: Vec<Row>,
@@ -320,6 +347,13 @@ pub const UNDECIDED: Position = Position(u64::MAX);
 /// Where something stands among others of its time: what is being decided comes last.
 pub fn placed(position: Position) -> Position {
     if position == Position::NONE { UNDECIDED } else { position }
+}
+
+/// Settles new rows, in order, that come after all others, which stand: see [`settle_with`].
+pub fn settle_next<P: Prior + ?Sized>(prior: &P, new: &[Row], basis: &Basis<'_>) -> Settled {
+    let mut new = new.to_vec();
+    settle_after(prior, &mut new, 0, basis);
+    Settled { new, ..Settled::default() }
 }
 
 /// Settles a ledger with new rows. What was settled before stands, but for rows from `since` on:

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::decay::Sum;
+use crate::decay::{HalfLife, Sum};
 use crate::facts::was_there;
 use crate::id::{CategoryId, RuleId};
 use crate::points::Points;
@@ -11,7 +11,7 @@ use crate::sales::{feedback_of, takes_half};
 use crate::terms::{CategoryTerms, Terms};
 use crate::time::Timestamp;
 
-use super::{Basis, Cut, Row, sum};
+use super::{Basis, Cut, Prior, Row};
 
 /// Running sums of the rows settled so far, as they fade under one version. Each is made when it is
 /// first asked for: most rules have one limit, and a sum is most of the work.
@@ -51,6 +51,41 @@ impl<K: Eq + Copy> Sums<K> {
     }
 }
 
+/// The rows before one that is settled: those that were not laid out for it, and then the others.
+pub(super) struct Earlier<'a, P: ?Sized> {
+    pub(super) prior: &'a P,
+    pub(super) rows: &'a [Row],
+}
+
+impl<P: ?Sized> Clone for Earlier<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P: ?Sized> Copy for Earlier<'_, P> {}
+
+impl<'a, P: Prior + ?Sized> Earlier<'a, P> {
+    /// Those of a rule that have counted, the latest first.
+    fn counted_of(self, rule: RuleId) -> impl Iterator<Item = Row> + Clone + 'a {
+        self.rows.counted_of(rule).chain(self.prior.counted_of(rule))
+    }
+
+    /// What those of a rule sum up to, of a category.
+    fn sum_of(self, rule: RuleId, category: &CategoryTerms) -> Sum {
+        summed(self.counted_of(rule).filter(|row| row.category == category.id), category.half_life)
+    }
+
+    /// What some rows sum up to.
+    fn sum(self, half_life: HalfLife, which: impl Fn(&Row) -> bool + Clone) -> Sum {
+        summed(self.prior.counted().chain(self.rows.counted()).filter(which), half_life)
+    }
+}
+
+fn summed(rows: impl Iterator<Item = Row> + Clone, half_life: HalfLife) -> Sum {
+    Sum::of(half_life, rows.map(|row| (row.when, row.granted)))
+}
+
 /// What a max is held against.
 #[derive(Clone, Copy)]
 enum Used {
@@ -74,7 +109,11 @@ impl<'a> Tally<'a> {
     }
 
     /// What a row is granted after these.
-    pub(super) fn grant(&mut self, prior: &[Row], row: &Row) -> (Points, Cut) {
+    pub(super) fn grant<P: Prior + ?Sized>(
+        &mut self,
+        prior: Earlier<'_, P>,
+        row: &Row,
+    ) -> (Points, Cut) {
         if row.withdrawn {
             return (Points(0), Cut::Withdrawn);
         }
@@ -115,14 +154,19 @@ impl<'a> Tally<'a> {
 
     /// What a lost deal takes: half of what the row's category is worth at its moment, rounded
     /// towards zero. What is worth less than nothing stays.
-    fn half(&mut self, prior: &[Row], row: &Row) -> Points {
+    fn half<P: Prior + ?Sized>(&mut self, prior: Earlier<'_, P>, row: &Row) -> Points {
         let category = self.terms.category(row.category);
         let value = category.map_or(0, |it| self.category_value(prior, it, row.when).0);
         Points(-(value.max(0) / 2))
     }
 
     /// The whole points that still fit under every max; the tightest names the cut.
-    fn fit(&mut self, prior: &[Row], row: &Row, guards: &Guards) -> (Points, Cut) {
+    fn fit<P: Prior + ?Sized>(
+        &mut self,
+        prior: Earlier<'_, P>,
+        row: &Row,
+        guards: &Guards,
+    ) -> (Points, Cut) {
         let terms = self.terms;
         let mut fits = (row.base, Cut::None);
         let Some(category) = terms.category(row.category) else {
@@ -159,30 +203,42 @@ impl<'a> Tally<'a> {
     }
 
     /// What a row's rule is worth at its moment, in whatever categories its rows stand.
-    fn rule_value(&mut self, prior: &[Row], row: &Row) -> Points {
-        let fresh = prior.get(self.lost..).unwrap_or_default();
+    fn rule_value<P: Prior + ?Sized>(&mut self, prior: Earlier<'_, P>, row: &Row) -> Points {
+        // What a browser did has no answers of sales in it, nor a deal that was lost.
+        let fresh = match self.lost {
+            0 => prior,
+            lost => Earlier { rows: prior.rows.get(lost..).unwrap_or_default(), ..prior },
+        };
         let mut value = 0;
         for category in &self.terms.categories {
-            let of = self.rules.of((row.rule, category.id), || {
-                let same = |it: &Row| it.rule == row.rule && it.category == category.id;
-                sum(fresh, category.half_life, same)
-            });
+            let of = || fresh.sum_of(row.rule, category);
+            let of = self.rules.of((row.rule, category.id), of);
             value += of.value(row.when).0;
         }
         Points(value)
     }
 
-    fn category_value(&mut self, prior: &[Row], category: &CategoryTerms, at: Timestamp) -> Points {
+    fn category_value<P: Prior + ?Sized>(
+        &mut self,
+        prior: Earlier<'_, P>,
+        category: &CategoryTerms,
+        at: Timestamp,
+    ) -> Points {
         let (id, half_life) = (category.id, category.half_life);
-        let of = self.categories.of(id, || sum(prior, half_life, |row| row.category == id));
+        let of = self.categories.of(id, || prior.sum(half_life, |row| row.category == id));
         of.value(at)
     }
 
     /// What is claimed in a category.
-    fn claims_value(&mut self, prior: &[Row], category: &CategoryTerms, at: Timestamp) -> Points {
+    fn claims_value<P: Prior + ?Sized>(
+        &mut self,
+        prior: Earlier<'_, P>,
+        category: &CategoryTerms,
+        at: Timestamp,
+    ) -> Points {
         let (id, basis) = (category.id, self.basis);
         let claimed = |row: &Row| row.category == id && tally_claims(row, &basis);
-        self.claims.of(id, || sum(prior, category.half_life, claimed)).value(at)
+        self.claims.of(id, || prior.sum(category.half_life, claimed)).value(at)
     }
 
     /// The sum of the categories that count in the total.
@@ -218,10 +274,17 @@ fn tally_claims(row: &Row, basis: &Basis<'_>) -> bool {
 }
 
 /// Whether the rule has used up what its guards allow, before this row.
-fn has_counted(prior: &[Row], row: &Row, guards: &Guards, terms: &Terms) -> bool {
+fn has_counted<P: Prior + ?Sized>(
+    prior: Earlier<'_, P>,
+    row: &Row,
+    guards: &Guards,
+    terms: &Terms,
+) -> bool {
+    if guards.once.is_none() && guards.once_per.is_none() && guards.at_most.is_none() {
+        return false;
+    }
     let offset = terms.offset;
-    let same = |other: &&Row| other.rule == row.rule && other.cut.counted();
-    let mut earlier = prior.iter().rev().filter(same);
+    let mut earlier = prior.counted_of(row.rule);
     if let Some(once) = guards.once {
         let blocked = earlier.clone().next().is_some_and(|last| match once {
             Once::Ever => true,

@@ -9,7 +9,7 @@ use crate::id::{Position, VisitorId};
 use crate::time::Timestamp;
 use crate::wire::{Context, Read, Reader};
 
-use super::saved::Fields;
+use super::saved::Front;
 use super::{VISITOR_LIFE, Visitor};
 
 /// The bytes; none of who is not there.
@@ -21,7 +21,15 @@ impl AtRest {
     /// in it goes, and what it has of memory is used again.
     pub(crate) fn read(id: VisitorId, bytes: &[u8], room: &mut Visitor) -> Read<AtRest> {
         room.reload(id, bytes)?;
+        room.rows.check()?;
         Ok(AtRest(bytes.into()))
+    }
+
+    /// The same of bytes that the first form of snapshots has of a visitor.
+    pub(crate) fn read_1(id: VisitorId, bytes: &[u8]) -> Read<AtRest> {
+        let mut at_rest = AtRest::default();
+        at_rest.lay(id, &Visitor::read_1(id, bytes)?, &mut Vec::new());
+        Ok(at_rest)
     }
 
     /// Lays a visitor down. `bytes` is room to write in.
@@ -69,18 +77,18 @@ impl AtRest {
         // somebody later is rare, and is looked for only where it would matter.
         let last = self.reader().varint().map_or(Timestamp(0), Timestamp);
         now.since(last) >= VISITOR_LIFE && {
-            let erased_at = self.fields().map_or(Timestamp(0), |fields| fields.erased_at);
+            let erased_at = self.front().map_or(Timestamp(0), |front| front.erased_at);
             now.since(last.max(erased_at)) >= VISITOR_LIFE
         }
     }
 
     /// Its last record.
     pub fn last_position(&self) -> Position {
-        self.fields().map_or(Position::NONE, |fields| fields.last_position)
+        self.front().map_or(Position::NONE, |front| front.last_position)
     }
 
-    fn fields(&self) -> Option<Fields> {
-        Fields::read(&mut self.reader()).ok()
+    fn front(&self) -> Option<Front> {
+        Front::read(&mut self.reader()).ok()
     }
 
     fn reader(&self) -> Reader<'_> {
@@ -92,6 +100,7 @@ impl AtRest {
 mod tests {
     use super::*;
     use crate::time::Timestamp;
+    use crate::visitor::Rows;
 
     const ID: VisitorId = VisitorId(7 << 100 | 5);
 
@@ -150,7 +159,7 @@ mod tests {
         rich.last_position = Position(8);
         rich.erased = Position(5);
         rich.erased_at = Timestamp(6);
-        rich.rows = vec![crate::ledger::Row::default(); 3];
+        rich.rows = Rows::of(ID, &[crate::ledger::Row::default(); 3]);
         rich.named = vec![(crate::id::LeadId(1 << 62), Timestamp(3))];
         rich.trail.past = vec![crate::visitor::Stretch::default(); 2];
         let mut poor = Visitor { hits: 1, ..Visitor::default() };

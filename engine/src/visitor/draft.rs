@@ -7,7 +7,9 @@ use crate::facts::{Seen, Source};
 use crate::hit::{Claim, Exclusion, Hit, HitKind, Named};
 use crate::id::{LeadId, Position, VisitorId};
 use crate::identity::Assurance;
-use crate::ledger::{Basis, Row, Settled, apply_fold, fold_for, settle_with};
+use crate::ledger::{
+    Basis, LEDGER_ROWS_MAX, Row, Settled, apply_fold, fold_for, settle_next, settle_with,
+};
 use crate::record::{
     Binding, Bound, Counted, FirstHit, History, LinkPart, Question, Review, VisitPart,
 };
@@ -262,9 +264,14 @@ impl<'a> Draft<'a> {
     ) -> Decided {
         let basis = Basis::nobody(&scoring.versions);
         // What earned nothing changes nothing that was earned.
+        let known = &self.visitor.rows;
+        let fits = known.len() + self.rows.len() <= LEDGER_ROWS_MAX;
         let settled = match self.rows.as_slice() {
             [] => Settled::default(),
-            rows => settle_with(&self.visitor.rows, rows, None, &basis),
+            rows if fits && self.visitor.goes_on_with(first, hit) => {
+                settle_next(known, rows, &basis)
+            }
+            rows => settle_with(&known.in_order(), rows, None, &basis),
         };
         let changed = self.ended || self.bound != self.visitor.bound;
         let bound = match self.bound {

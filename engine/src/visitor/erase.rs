@@ -22,7 +22,7 @@ impl Visitor {
         let spans = self.trail.forget(names, bound, position);
         let goes = |at: Position| spans.iter().any(|(after, until)| at > *after && at <= *until);
         self.bound = self.trail.bound();
-        self.rows.retain(|row| !goes(row.position));
+        self.rows.change(|rows| rows.retain(|row| !goes(row.position)));
         let known: BTreeSet<Position> = self.trail.all().map(|it| it.after).collect();
         self.seen.retain(|seen| known.contains(&seen.stretch));
         self.hit_ids.retain(|hit| !goes(hit.position));

@@ -5,7 +5,9 @@
 mod at_rest;
 mod draft;
 mod erase;
+mod first_form;
 mod person;
+mod rows;
 mod saved;
 mod trail;
 
@@ -15,7 +17,7 @@ use crate::facts::{Seen, Source, see};
 use crate::hit::{Exclusion, Hit, HitKind, Named};
 use crate::id::{Key, LeadId, Position, RuleId};
 use crate::identity::Assurance;
-use crate::ledger::{Row, apply_rows, canonical_rows};
+use crate::ledger::{Row, canonical_rows};
 use crate::record::{
     Binding, Bound, Counted, FirstHit, History, HitRecord, LinkPart, Review, Step, StepRecord,
     VisitPart, Withdrawn,
@@ -28,6 +30,7 @@ pub use self::at_rest::AtRest;
 use self::draft::Draft;
 pub use self::draft::server_event;
 pub use self::person::Known;
+pub use self::rows::Rows;
 pub use self::trail::{Given, Mark, STRETCHES_MAX, Stretch, Trail};
 
 /// Pages and hits that a visitor's windows may look back on. Older ones are no longer counted.
@@ -71,7 +74,7 @@ pub struct Visitor {
     /// Its runs of hits, and whose they are.
     pub trail: Trail,
     /// Its own ledger: also of what it did while it was somebody.
-    pub rows: Vec<Row>,
+    pub rows: Rows,
     /// When a person was seen behind it.
     pub seen: Vec<Seen>,
     /// The record by which it last forgot what it did as somebody, if one did.
@@ -202,6 +205,7 @@ impl Visitor {
             self.trail.set(Mark::Severed, self.last_position, false);
         }
         let first = record.first.as_ref().filter(|_| self.hits == 0);
+        let in_order = self.goes_on_with(first, &record.hit);
         if let Some(first) = first {
             self.take(&first.hit, first.position, position);
         }
@@ -217,8 +221,14 @@ impl Visitor {
         for counted in &part.counted {
             self.remember(*counted);
         }
-        apply_rows(&mut self.rows, &part.rows, &part.regrants, part.fold.as_ref(), position);
+        let decided = (part.rows.as_slice(), part.regrants.as_slice());
+        self.rows.apply(decided, part.fold.as_ref(), position, in_order);
         self.last_position = position;
+    }
+
+    /// Whether a hit is later than all that were before: its rows come after all others.
+    fn goes_on_with(&self, first: Option<&FirstHit>, hit: &Hit) -> bool {
+        first.is_none_or(|first| first.hit.when <= hit.when) && hit.when >= self.last_when
     }
 
     /// Whether a binding says more of the same person and begins nothing new.
@@ -329,13 +339,19 @@ impl Visitor {
         }
         self.trail.move_to(&visit.owners);
         match &record.step {
-            Step::Withdraw(withdrawn) => withdraw(&mut self.rows, &mut self.seen, withdrawn),
-            Step::Rescore { rows, .. } => self.rows.clone_from(rows),
+            Step::Withdraw(withdrawn) => self.withdraw(withdrawn),
+            Step::Rescore { rows, .. } => self.rows.change(|own| own.clone_from(rows)),
             Step::Erase { names } => self.forget(names, time, position),
             _ => {}
         }
-        apply_rows(&mut self.rows, &[], &visit.regrants, None, position);
+        self.rows.apply((&[], &visit.regrants), None, position, true);
         self.last_position = position;
+    }
+
+    /// Hits are withdrawn, or put back.
+    pub(crate) fn withdraw(&mut self, withdrawn: &[Withdrawn]) {
+        let seen = &mut self.seen;
+        self.rows.change(|rows| withdraw(rows, seen, withdrawn));
     }
 
     /// The stretches that can still be moved, the oldest first.
@@ -364,8 +380,9 @@ impl Visitor {
     /// The rows of a stretch, under a name of whose it is.
     pub fn rows_of(&self, stretch: &Stretch, origin: LeadId) -> Vec<Row> {
         let (after, until) = self.trail.span(stretch.after);
-        let own = self.rows.iter().filter(|row| row.position > after && row.position <= until);
-        own.map(|row| Row { origin, ..*row }).collect()
+        let mut rows = self.rows.in_order();
+        rows.retain(|row| row.position > after && row.position <= until);
+        rows.into_iter().map(|row| Row { origin, ..row }).collect()
     }
 
     /// Everything that replay must restore, in a fixed form: what the state hash is taken of.
@@ -413,7 +430,7 @@ impl Visitor {
             [self.erased.0, self.erased_at.0].into_iter().for_each(&mut word);
         }
         crate::facts::canonical_seen(&self.seen, out);
-        canonical_rows(&self.rows, out);
+        canonical_rows(&self.rows.in_order(), out);
     }
 }
 

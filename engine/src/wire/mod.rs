@@ -12,7 +12,7 @@ mod write;
 use std::fmt;
 
 use crate::hit::Hit;
-use crate::id::{LeadId, VisitorId};
+use crate::id::{LeadId, Position, VisitorId};
 use crate::record::{Body, Record};
 use crate::time::Timestamp;
 
@@ -92,6 +92,8 @@ pub(crate) struct Context {
     pub(crate) visitor: Option<VisitorId>,
     /// The name under which the part is: what has the same one names it by one byte.
     pub(crate) origin: LeadId,
+    /// The last record of an entry: the positions in a snapshot's are differences to it.
+    pub(crate) position: Position,
 }
 
 impl Record {

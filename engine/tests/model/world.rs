@@ -363,7 +363,7 @@ impl World {
     /// What a browser's own rows are worth now.
     pub fn own_score(&self, number: u64) -> Points {
         let visitor = self.engine.visitor(browser(number), self.now).unwrap();
-        engine::lead::explain(&visitor.rows, self.scoring.terms(), self.now).score
+        engine::lead::explain(&visitor.rows.in_order(), self.scoring.terms(), self.now).score
     }
 
     /// Every crossing so far, in order.

@@ -33,7 +33,7 @@ fn lead(
     for bytes in snapshot.iter().flat_map(|snapshot| &snapshot.slots) {
         let mut aligned: AlignedVec = AlignedVec::new();
         aligned.extend_from_slice(bytes);
-        let slots = SlotReader::open(&aligned).unwrap();
+        let slots = SlotReader::open(&aligned, FORM).unwrap();
         audit.restore(&slots, &|_, sealed| world::unseal(sealed), &|| {}).unwrap();
     }
     let from = snapshot.map_or(0, |snapshot| snapshot.from);

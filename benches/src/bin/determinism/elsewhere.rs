@@ -78,7 +78,7 @@ fn expected_lines(engine: &Engine, scoring: &Scoring, at: Timestamp) -> BTreeSet
         Some(json!({ "lead": id.to_string(), "stage": stage, "exact": exact, "rows": rows }))
     };
     let visitor = |id: VisitorId| {
-        let rows = engine.visitor(id, at)?.rows;
+        let rows = engine.visitor(id, at)?.rows.in_order();
         let exact = ledger::total(&rows, scoring.versions.at(at, 0)?).value(at).0;
         Some(json!({ "visitor": id.to_string(), "exact": exact, "rows": shown(&rows) }))
     };

@@ -250,7 +250,7 @@ impl Life {
         };
         let of = (barrier, job);
         if let Some(known) = self.engine.visitor(visitor, now) {
-            let rows = matched(&known.rows);
+            let rows = matched(&known.rows.in_order());
             self.under(now, |means| {
                 Ok(self.engine.rescore_visitor(visitor, &rows, of, why, means))
             });
