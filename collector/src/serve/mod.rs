@@ -241,7 +241,7 @@ pub fn start(options: &Options) -> Result<Running, StartError> {
         metrics: Metrics::default(),
         ready: AtomicBool::new(false),
         full: Full::default(),
-        snapshots: snapshots::Figures::default(),
+        snapshots: recovered.taken,
         audit: audit::Figures::default(),
         kept,
         retention: retention::Figures::default(),

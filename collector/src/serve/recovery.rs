@@ -21,15 +21,15 @@ use crate::install::Install;
 use crate::journal::committer::Now;
 use crate::journal::disk::RealDisk;
 use crate::journal::{
-    EXIT_POISONED, Entry, Found, Hooks, Journal, Options as JournalOptions, first_kept,
+    EVOLVE, EXIT_POISONED, Entry, Found, Hooks, Journal, Options as JournalOptions, first_kept,
 };
 use crate::link::uses::LinkUses;
 use crate::outbox::{Log, Replayed};
 use crate::reader::Lists;
 use crate::retention::SEGMENT_MS;
 use crate::seal::Sealer;
-use crate::snapshots::file::{Fault, Kind, Snapshot};
-use crate::snapshots::{self, Store};
+use crate::snapshots::file::{Fault, Head, Kind, Snapshot};
+use crate::snapshots::{self, Figures, Store};
 use crate::store::KeyedDisk;
 use crate::timeline::unseal_with;
 use crate::webhook::queue::Queue;
@@ -46,6 +46,8 @@ pub(super) struct Recovered {
     pub(super) log: Log,
     /// Where snapshots are.
     pub(super) snapshots: Store,
+    /// Of one that was taken of all this.
+    pub(super) taken: Figures,
 }
 
 /// Why an attempt to recover came to nothing.
@@ -164,13 +166,8 @@ impl Recovery<'_> {
         let (settings, clock) = (self.settings, self.clock);
         let counts = snapshot.map(|it| (it.end.visitors as usize, it.end.leads as usize));
         let engine = Engine::with_room(settings.shards, counts.unwrap_or_default());
-        let began_ms = clock.boot_ms();
         if let Some(snapshot) = snapshot {
-            let unseal = |lead, sealed: &[u8]| self.sealer.unseal(lead, sealed);
-            snapshots::restore(snapshot, &engine, unseal)?;
-            let (visitors, leads) = engine.sizes();
-            let took_ms = clock.boot_ms() - began_ms;
-            tracing::info!(visitors, leads, bytes = snapshot.bytes, took_ms, "a snapshot is read");
+            self.restore(snapshot, &engine)?;
         }
         let (mut followers, followed) = self.followers(snapshot)?;
         let from = snapshot.map_or(Position::NONE, |snapshot| snapshot.head.from.min(followed));
@@ -209,12 +206,57 @@ impl Recovery<'_> {
         for lost in &found.lost {
             tracing::error!(?lost, "records were lost, and their loss accepted");
         }
+        let taken = self.write_down(store, snapshot, &found, (&engine, &followers));
         let Followers { lists, link_uses, replayed, queue, log, .. } = followers;
         if followed != Position::NONE {
             remember(&lists, &engine);
         }
-        let snapshots = store.clone();
-        Ok(Recovered { engine, journal, found, lists, link_uses, replayed, queue, log, snapshots })
+        Ok(Recovered {
+            engine,
+            journal,
+            found,
+            lists,
+            link_uses,
+            replayed,
+            queue,
+            log,
+            snapshots: store.clone(),
+            taken,
+        })
+    }
+
+    fn restore(&self, snapshot: &Snapshot, engine: &Engine) -> Result<(), Fault> {
+        let began_ms = self.clock.boot_ms();
+        let unseal = |lead, sealed: &[u8]| self.sealer.unseal(lead, sealed);
+        snapshots::restore(snapshot, engine, unseal)?;
+        let (visitors, leads) = engine.sizes();
+        let took_ms = self.clock.boot_ms() - began_ms;
+        tracing::info!(visitors, leads, bytes = snapshot.bytes, took_ms, "a snapshot is read");
+        Ok(())
+    }
+
+    /// A snapshot of what was replayed, if it was much: no less than is worth one while hits go on,
+    /// nor than the one that was read.
+    fn write_down(
+        &self,
+        store: &Store,
+        before: Option<&Snapshot>,
+        found: &Found,
+        known: (&Engine, &Followers),
+    ) -> Figures {
+        let figures = Figures::default();
+        let worth = self.settings.snapshots.every_bytes.max(before.map_or(0, |it| it.bytes));
+        if found.bytes >= worth {
+            let head = Head {
+                install: self.install.id.0,
+                evolve: EVOLVE,
+                incarnation: found.incarnation,
+                from: found.last,
+                created: self.clock.now(),
+            };
+            snapshots::take_at_start(store, known, head, (self.clock, &figures));
+        }
+        figures
     }
 
     /// What the followers knew, and the last record of that. What cannot be used of it costs

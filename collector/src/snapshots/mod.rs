@@ -13,13 +13,15 @@ use std::thread;
 use std::time::Duration;
 
 use engine::alert::{AlertId, Cause};
-use engine::engine::Engine;
+use engine::engine::{Engine, Ids};
 use engine::id::{LeadId, Position, Slot};
 use engine::record::Record;
 use engine::snapshot::{SlotReader, load_catalog, save_catalog};
+use engine::time::Timestamp;
 
 use crate::app::App;
 use crate::background::{self, Pace};
+use crate::clock::Clock;
 use crate::config;
 use crate::followers::{Fit, Followers};
 use crate::journal::EVOLVE;
@@ -180,6 +182,59 @@ pub fn take(
     Taking { app, store, queue, pace }.take()
 }
 
+/// Writes down what a start has found and replayed, before anybody is let in, and at full speed.
+/// What a start replays is then bounded by what is written in one life and takes as long to replay
+/// as a snapshot is worth: one that is taken while hits go on takes its time, and whoever is killed
+/// again and again before it is done would replay more each time.
+pub fn take_at_start(
+    store: &Store,
+    (engine, followers): (&Engine, &Followers),
+    head: Head,
+    (clock, figures): (&Clock, &Figures),
+) {
+    let began_ms = clock.boot_ms();
+    let never = AtomicBool::new(false);
+    let pace = Pace::new(clock, &never, 100);
+    let take = || -> Result<(End, u64), Failed> {
+        store.tidy()?;
+        let mut writing = Writing::begin(store.disk.as_ref(), head)?;
+        let ids = engine.ids(|| {});
+        let mut end = write_slots(&mut writing, (engine, &ids), head.created, &pace)?;
+        writing.part(Kind::Catalog, 0, &save_catalog(&engine.catalog()))?;
+        writing.part(Kind::Followers, 0, &followers.save())?;
+        (end.until, end.followed) = (head.from, head.from);
+        let bytes = writing.finish(end, Some(&pace))?;
+        store.tidy()?;
+        Ok((end, bytes))
+    };
+    note((figures, clock), &take(), began_ms);
+}
+
+/// Writes down every entry, and says how many there are and the latest record that any knows of.
+fn write_slots(
+    writing: &mut Writing<'_>,
+    (engine, ids): (&Engine, &Ids),
+    created: Timestamp,
+    pace: &Pace<'_>,
+) -> Result<End, Failed> {
+    let mut end = End::default();
+    for slot in 0..Slot::COUNT as u16 {
+        let mut saving = ids.begin(Slot(slot));
+        while !saving.some(engine, ENTRIES, created) {
+            pace.breathe()?;
+        }
+        let saved = saving.finish().map_err(Fault::Content)?;
+        pace.breathe()?;
+        end.until = end.until.max(saved.latest);
+        end.visitors += saved.visitors as u64;
+        end.leads += saved.leads as u64;
+        if saved.visitors + saved.leads > 0 {
+            writing.part(Kind::Slot, u64::from(slot), &saved.bytes)?;
+        }
+    }
+    Ok(end)
+}
+
 /// One being taken.
 struct Taking<'a> {
     app: &'a App,
@@ -200,21 +255,7 @@ impl Taking<'_> {
         let mut writing = Writing::begin(store.disk.as_ref(), head)?;
         let ids = app.engine.ids(background::rest_under_lock);
         self.pace.breathe()?;
-        let mut end = End::default();
-        for slot in 0..Slot::COUNT as u16 {
-            let mut saving = ids.begin(Slot(slot));
-            while !saving.some(&app.engine, ENTRIES, created) {
-                self.pace.breathe()?;
-            }
-            let saved = saving.finish().map_err(Fault::Content)?;
-            self.pace.breathe()?;
-            end.until = end.until.max(saved.latest);
-            end.visitors += saved.visitors as u64;
-            end.leads += saved.leads as u64;
-            if saved.visitors + saved.leads > 0 {
-                writing.part(Kind::Slot, u64::from(slot), &saved.bytes)?;
-            }
-        }
+        let mut end = write_slots(&mut writing, (&app.engine, &ids), created, &self.pace)?;
         writing.part(Kind::Catalog, 0, &save_catalog(&app.engine.catalog()))?;
         // The catalog may know of a record that no entry does.
         end.until = end.until.max(app.journal.pushed());
@@ -309,7 +350,7 @@ pub fn run(
     let position = newest.map_or(Position::NONE, |newest| newest.head.from);
     let mut last = Last {
         at_ms: app.clock.boot_ms(),
-        // Whoever is stopped again and again must not have more to replay each time.
+        // Less than a snapshot is worth by itself, or one could not be taken at the start.
         replayed: app.journal.bytes_after(position),
         written: 0,
         position,
@@ -324,7 +365,8 @@ pub fn run(
                 written: app.journal.figures().written_bytes,
                 position: app.journal.pushed(),
             };
-            note(app, &take(app, store, queue, stop), last.at_ms);
+            let taken = take(app, store, queue, stop);
+            note((&app.snapshots, &app.clock), &taken, last.at_ms);
         }
         if app.journal.is_disk_full()
             && let Err(why) = store.give_back()
@@ -357,14 +399,14 @@ impl Last {
     }
 }
 
-fn note(app: &App, taken: &Result<(End, u64), Failed>, began_ms: u64) {
-    let (figures, took_ms) = (&app.snapshots, app.clock.boot_ms().saturating_sub(began_ms));
+fn note((figures, clock): (&Figures, &Clock), taken: &Result<(End, u64), Failed>, began_ms: u64) {
+    let took_ms = clock.boot_ms().saturating_sub(began_ms);
     match taken {
         Ok((end, bytes)) => {
             figures.taken.fetch_add(1, Ordering::Relaxed);
             figures.bytes.store(*bytes, Ordering::Relaxed);
             figures.took_ms.store(took_ms, Ordering::Relaxed);
-            figures.last.store(app.clock.now().0, Ordering::Relaxed);
+            figures.last.store(clock.now().0, Ordering::Relaxed);
             let (visitors, leads) = (end.visitors, end.leads);
             tracing::info!(visitors, leads, bytes, took_ms, "a snapshot was taken");
         }
