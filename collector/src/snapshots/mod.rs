@@ -182,10 +182,9 @@ pub fn take(
     Taking { app, store, queue, pace }.take()
 }
 
-/// Writes down what a start has found and replayed, before anybody is let in, and at full speed.
-/// What a start replays is then bounded by what is written in one life and takes as long to replay
-/// as a snapshot is worth: one that is taken while hits go on takes its time, and whoever is killed
-/// again and again before it is done would replay more each time.
+/// Writes down what a start has replayed, before anybody is let in and so at full speed: the next
+/// one replays what was written since, and no more. A snapshot that is taken while hits go on takes
+/// its time, and whoever is killed again and again before it is done has more to replay each time.
 pub fn take_at_start(
     store: &Store,
     (engine, followers): (&Engine, &Followers),
@@ -207,7 +206,14 @@ pub fn take_at_start(
         store.tidy()?;
         Ok((end, bytes))
     };
-    note((figures, clock), &take(), began_ms);
+    let taken = take();
+    if taken.is_err()
+        && let Err(why) = store.tidy()
+    {
+        // On a full disk what there is of it would stand in the way of the journal.
+        tracing::warn!(%why, "a snapshot that was not finished could not be put away");
+    }
+    note((figures, clock), &taken, began_ms);
 }
 
 /// Writes down every entry, and says how many there are and the latest record that any knows of.

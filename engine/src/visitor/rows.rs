@@ -3,8 +3,8 @@
 //!
 //! Rows that are alike in all but when they were earned and what they were granted are a run; a run
 //! begins with what they have in common, and then has the latest row first, each later one as the
-//! difference to the one before it. A row so takes some eight bytes, one of the past is found
-//! without those before it, and a new one goes in front of its run.
+//! difference to the one before it. So a row takes some eight bytes, and a new one goes in front of
+//! its run without the others being read.
 
 use std::cmp::Ordering;
 use std::ops::Range;
