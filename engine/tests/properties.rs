@@ -19,7 +19,7 @@ use engine::ledger::{
     Basis, Cut, LEDGER_ROWS_MAX, Row, fold_for, settle, settle_next, settle_with, sum,
 };
 use engine::points::Points;
-use engine::record::{FirstHit, Record, Step};
+use engine::record::{Body, FirstHit, HitRecord, Record, Step};
 use engine::rule::RuleSet;
 use engine::sales::Feedback;
 use engine::scoring::Scoring;
@@ -907,6 +907,57 @@ proptest! {
         let mut record = vec![kind, 0, 0, tag, bytes.len() as u8];
         record.append(&mut bytes);
         let _ = Record::decode(&record);
+    }
+}
+
+/// A hit whose texts are put together from few pieces, so that some tell others.
+fn telling_hit(chance: &mut Chance) -> Hit {
+    const URLS: [&str; 9] = [
+        "",
+        "https://",
+        "https://www.site.example",
+        "https://www.site.example/",
+        "https://www.site.example/a/bé",
+        "https://www.site.example/a/bè?c=/d",
+        "http://www.site.example/a",
+        "//a//b",
+        "a/b",
+    ];
+    const PATHS: [&str; 7] = ["", "/", "/a", "/a/b", "/a/bé", "/b", "a/b"];
+    const NETWORKS: [&str; 6] =
+        ["", "192.0.2.0/24", "198.51.100.0/24", "2001:db8:1::/48", "::/48", "203.0.113.7/32"];
+    const AGENTS: [&str; 4] = ["", "chrome windows", "safari", "curl"];
+    Hit {
+        visitor: chance.percent(80).then(|| browser(chance.below(2))),
+        path: (*chance.pick(&PATHS)).to_owned(),
+        url: (*chance.pick(&URLS)).to_owned(),
+        network: (*chance.pick(&NETWORKS)).to_owned(),
+        agent: (*chance.pick(&AGENTS)).to_owned(),
+        title: (*chance.pick(&AGENTS)).to_owned(),
+        referrer: (*chance.pick(&URLS)).to_owned(),
+        ..Hit::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(2_000))]
+
+    #[test]
+    fn what_other_texts_tell_is_read_back_as_it_was(seed in any::<u64>()) {
+        let chance = &mut Chance::new(seed);
+        let hit = telling_hit(chance);
+        let first = FirstHit { position: Position(1), hit: telling_hit(chance) };
+        let first = chance.percent(70).then_some(first);
+        let body = Body::Hit(Box::new(HitRecord { hit, first, ..HitRecord::default() }));
+        let record = Record { time: Timestamp(300), version: 1, body };
+        let bytes = encoded(&record);
+        prop_assert_eq!(Record::decode(&bytes), Ok(record));
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << chance.below(8);
+            let _ = Record::decode(&damaged);
+            let _ = Record::decode(&bytes[..at]);
+        }
     }
 }
 

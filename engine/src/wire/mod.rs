@@ -2,6 +2,7 @@
 //! Decoding takes any bytes without panicking; what it does not know it refuses by name. What
 //! the first format wrote is read for ever (`first_format.rs`), and written in this one.
 
+mod brief;
 mod first_format;
 mod part;
 mod read;
@@ -16,6 +17,7 @@ use crate::id::{LeadId, Position, VisitorId};
 use crate::record::{Body, Record};
 use crate::time::Timestamp;
 
+use self::brief::{BRIEF_BITS, Brief};
 pub use self::read::About;
 pub(crate) use self::read::{Read, Reader};
 pub(crate) use self::write::Writer;
@@ -154,13 +156,17 @@ const TEXT_BIT: usize = 11;
 const CLAIM_1_BIT: usize = 7;
 /// The first bit that the first format did not have.
 const LATER_BIT: usize = TEXT_BIT + 7;
+/// The bit of the class of browsers.
+const AGENT_BIT: usize = LATER_BIT + 3;
+/// The first bit that stands for a text that is not written out (`brief.rs`).
+const BRIEF_BIT: usize = LATER_BIT + 5;
 /// How many bits of a hit's flags mean something.
-const FLAG_BITS: usize = LATER_BIT + 5;
+const FLAG_BITS: usize = BRIEF_BIT + BRIEF_BITS;
 
-/// Which of a hit's parts follow, or are so: the low bits of its flags, in this order.
-fn hit_flags(hit: &Hit) -> [bool; TEXT_BIT] {
-    [
-        hit.visitor.is_some(),
+/// Which of a hit's parts follow, or are so, in the order of their bits.
+fn flags(hit: &Hit, brief: &Brief<'_>) -> u64 {
+    let low: [bool; TEXT_BIT] = [
+        brief.visitor.is_some(),
         hit.id != 0,
         hit.page != 0,
         hit.engaged_ms != 0,
@@ -171,23 +177,19 @@ fn hit_flags(hit: &Hit) -> [bool; TEXT_BIT] {
         hit.authenticated,
         hit.by_server,
         hit.test,
-    ]
-}
-
-/// The same of the bits that came with the second format.
-fn later_flags(hit: &Hit) -> [bool; FLAG_BITS - LATER_BIT] {
-    [
+    ];
+    let texts: [&str; LATER_BIT - TEXT_BIT] =
+        [&hit.event, &hit.path, &hit.url, &hit.title, &hit.referrer, &hit.campaign, brief.network];
+    let later: [bool; BRIEF_BIT - LATER_BIT] = [
         !hit.areas.is_empty(),
         hit.via_our_link,
         hit.silent,
-        !hit.agent.is_empty(),
+        !brief.agent.is_empty(),
         hit.claim.is_some(),
-    ]
-}
-
-/// A hit's texts, in the order in which they are written.
-fn hit_texts(hit: &Hit) -> [&String; 7] {
-    [&hit.event, &hit.path, &hit.url, &hit.title, &hit.referrer, &hit.campaign, &hit.network]
+    ];
+    let texts = texts.into_iter().map(|text| !text.is_empty());
+    let bits = low.into_iter().chain(texts).chain(later).chain(brief.flags());
+    bits.enumerate().fold(0, |flags, (bit, set)| flags | u64::from(set) << bit)
 }
 
 #[cfg(test)]

@@ -14,11 +14,13 @@ use crate::record::{
 };
 use crate::time::Timestamp;
 
+use super::brief::{HTTPS, Network, Untold, class_of, path_in};
 use super::first_format::hears_1;
 use super::{
-    CLAIM_1_BIT, Context, FLAG_BITS, LATER_BIT, SECTION_ASKS, SECTION_FIRST, SECTION_HIT,
-    SECTION_LEAD, SECTION_LEAD_1, SECTION_OUTBOX, SECTION_PUBLISHED, SECTION_PUBLISHED_1,
-    SECTION_REVIEW, SECTION_STEP, SECTION_VISIT, SECTION_VISIT_1, TEXT_BIT, WireError,
+    AGENT_BIT, CLAIM_1_BIT, Context, FLAG_BITS, LATER_BIT, SECTION_ASKS, SECTION_FIRST,
+    SECTION_HIT, SECTION_LEAD, SECTION_LEAD_1, SECTION_OUTBOX, SECTION_PUBLISHED,
+    SECTION_PUBLISHED_1, SECTION_REVIEW, SECTION_STEP, SECTION_VISIT, SECTION_VISIT_1, TEXT_BIT,
+    WireError,
 };
 
 /// What a record is about, told from its frame alone: most followers pass over most records,
@@ -209,14 +211,15 @@ impl<'a> Reader<'a> {
         while let Some((tag, reader)) = self.section()? {
             match tag {
                 SECTION_HIT => {
-                    record.hit = reader.whole(Reader::hit)?;
+                    record.hit = reader.whole(|reader| reader.hit(None))?;
                     self.context.visitor = record.hit.visitor;
                     has_hit = true;
                 }
                 SECTION_FIRST => {
+                    let by = has_hit.then_some(&record.hit);
                     record.first = Some(reader.whole(|reader| {
                         let position = Position(reader.varint()?);
-                        Ok(FirstHit { position, hit: reader.hit()? })
+                        Ok(FirstHit { position, hit: reader.hit(by)? })
                     })?);
                 }
                 SECTION_VISIT => record.visit = Some(reader.whole(Reader::visit)?),
@@ -277,7 +280,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn hit(&mut self) -> Read<Hit> {
+    /// A hit, and the one by which it may be told.
+    fn hit(&mut self, by: Option<&Hit>) -> Read<Hit> {
         const KINDS: [HitKind; 5] = [
             HitKind::PageView,
             HitKind::Event,
@@ -290,6 +294,7 @@ impl<'a> Reader<'a> {
             return Err(WireError::UnknownNumber("part of a hit"));
         }
         let has = |bit: usize| flags >> bit & 1 == 1;
+        let untold = Untold::of(flags, by)?;
         let later = |bit: usize| has(LATER_BIT + bit);
         let mut hit = Hit {
             kind: self.one_of(&KINDS, "kind of hit")?,
@@ -305,6 +310,8 @@ impl<'a> Reader<'a> {
         };
         if has(0) {
             hit.visitor = Some(self.visitor_id()?);
+        } else if let Some(by) = untold.by {
+            hit.visitor = by.visitor;
         }
         if has(1) {
             hit.id = u64::from_le_bytes(self.fixed()?);
@@ -321,21 +328,17 @@ impl<'a> Reader<'a> {
         if has(5) {
             hit.excluded = Some(self.one_of(&Exclusion::ALL, "exclusion")?);
         }
-        let mut texts: [String; 7] = Default::default();
-        for (bit, text) in texts.iter_mut().enumerate() {
-            if has(TEXT_BIT + bit) {
-                *text = self.text()?;
-            }
-        }
-        [hit.event, hit.path, hit.url, hit.title, hit.referrer, hit.campaign, hit.network] = texts;
+        self.texts(&mut hit, flags, &untold)?;
         if has(6) {
             hit.properties = self.list(|reader| Ok((reader.text()?, reader.text()?)))?;
         }
         if later(0) {
             hit.areas = self.list(Reader::text)?;
         }
-        if later(3) {
-            hit.agent = self.text()?;
+        if has(AGENT_BIT) {
+            hit.agent = self.agent(&untold)?;
+        } else if let Some(by) = untold.by {
+            hit.agent.clone_from(&by.agent);
         }
         if has(CLAIM_1_BIT) {
             hit.claim = Some(self.claim_1()?);
@@ -344,6 +347,57 @@ impl<'a> Reader<'a> {
             hit.claim = Some(self.claim()?);
         }
         Ok(hit)
+    }
+
+    fn texts(&mut self, hit: &mut Hit, flags: u64, untold: &Untold<'_>) -> Read<()> {
+        let has = |text: usize| flags >> (TEXT_BIT + text) & 1 == 1;
+        hit.event = self.some_text(has(0))?;
+        let path_bytes: usize = if untold.path { self.number("path")? } else { 0 };
+        hit.path = self.some_text(has(1) && !untold.path)?;
+        if has(2) {
+            hit.url = self.url(untold)?;
+        }
+        if untold.path {
+            let path = path_in(&hit.url).get(..path_bytes);
+            hit.path = path.ok_or(WireError::UnknownNumber("path"))?.to_owned();
+        }
+        hit.title = self.some_text(has(3))?;
+        hit.referrer = self.some_text(has(4))?;
+        hit.campaign = self.some_text(has(5))?;
+        hit.network = match (untold.v4, untold.v6, untold.by) {
+            (true, _, _) => Network::V4(self.fixed()?).to_string(),
+            (_, true, _) => Network::V6(self.fixed()?).to_string(),
+            (_, _, Some(by)) if !has(6) => by.network.clone(),
+            _ => self.some_text(has(6))?,
+        };
+        Ok(())
+    }
+
+    fn agent(&mut self, untold: &Untold<'_>) -> Read<String> {
+        if untold.class {
+            class_of(self.byte()?).ok_or(WireError::UnknownNumber("class of browsers"))
+        } else {
+            self.text()
+        }
+    }
+
+    /// A text, if it is there.
+    fn some_text(&mut self, there: bool) -> Read<String> {
+        if there { self.text() } else { Ok(String::new()) }
+    }
+
+    fn url(&mut self, untold: &Untold<'_>) -> Read<String> {
+        let begins = match untold.by {
+            Some(by) => {
+                let shared = self.number("beginning")?;
+                by.url.get(..shared).ok_or(WireError::UnknownNumber("beginning"))?
+            }
+            None if untold.https => HTTPS,
+            None => return self.text(),
+        };
+        let rest = self.bytes()?;
+        let rest = str::from_utf8(rest).map_err(|_| WireError::NotText)?;
+        Ok([begins, rest].concat())
     }
 
     pub(crate) fn visitor_id(&mut self) -> Read<VisitorId> {

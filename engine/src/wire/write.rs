@@ -8,10 +8,8 @@ use crate::ledger::{Fold, Regrant, Row};
 use crate::record::{Bound, HitRecord, Name, Review, VisitPart};
 use crate::time::Timestamp;
 
-use super::{
-    Context, LATER_BIT, SECTION_FIRST, SECTION_HIT, SECTION_REVIEW, SECTION_VISIT, TEXT_BIT,
-    hit_flags, hit_texts, later_flags,
-};
+use super::brief::{Brief, Network};
+use super::{Context, SECTION_FIRST, SECTION_HIT, SECTION_REVIEW, SECTION_VISIT, flags};
 
 /// Bytes being written.
 pub(crate) struct Writer<'a> {
@@ -99,11 +97,11 @@ impl Writer<'_> {
 
     pub(crate) fn hit_record(&mut self, record: &HitRecord) {
         self.context.visitor = record.hit.visitor;
-        self.section(SECTION_HIT, |writer| writer.hit(&record.hit));
+        self.section(SECTION_HIT, |writer| writer.hit(&record.hit, None));
         if let Some(first) = &record.first {
             self.section(SECTION_FIRST, |writer| {
                 writer.varint(first.position.0);
-                writer.hit(&first.hit);
+                writer.hit(&first.hit, Some(&record.hit));
             });
         }
         if let Some(visit) = &record.visit {
@@ -123,24 +121,15 @@ impl Writer<'_> {
         self.option(review.other.as_ref(), |writer, other| writer.lead_id(*other));
     }
 
-    fn hit(&mut self, hit: &Hit) {
-        let texts = hit_texts(hit);
-        let mut flags = 0_u64;
-        for (bit, set) in hit_flags(hit).into_iter().enumerate() {
-            flags |= u64::from(set) << bit;
-        }
-        for (bit, text) in texts.iter().enumerate() {
-            flags |= u64::from(!text.is_empty()) << (TEXT_BIT + bit);
-        }
-        for (bit, set) in later_flags(hit).into_iter().enumerate() {
-            flags |= u64::from(set) << (LATER_BIT + bit);
-        }
-        self.varint(flags);
+    /// A hit, and the one by which it may be told.
+    fn hit(&mut self, hit: &Hit, by: Option<&Hit>) {
+        let brief = Brief::of(hit, by);
+        self.varint(flags(hit, &brief));
         self.byte(hit.kind as u8);
         self.varint(u64::from(hit.site.0));
         self.time(hit.received);
         self.time(hit.when);
-        if let Some(visitor) = hit.visitor {
+        if let Some(visitor) = brief.visitor {
             self.out.extend_from_slice(&visitor.0.to_le_bytes());
         }
         if hit.id != 0 {
@@ -158,9 +147,7 @@ impl Writer<'_> {
         if let Some(excluded) = hit.excluded {
             self.byte(excluded as u8);
         }
-        for text in texts.into_iter().filter(|text| !text.is_empty()) {
-            self.text(text);
-        }
+        self.texts(hit, &brief);
         if !hit.properties.is_empty() {
             self.list(&hit.properties, |writer, (name, value)| {
                 writer.text(name);
@@ -170,11 +157,42 @@ impl Writer<'_> {
         if !hit.areas.is_empty() {
             self.list(&hit.areas, |writer, area| writer.text(area));
         }
-        if !hit.agent.is_empty() {
-            self.text(&hit.agent);
+        match brief.class {
+            Some(class) => self.byte(class),
+            None => self.some_text(brief.agent),
         }
         if let Some(claim) = &hit.claim {
             self.claim(claim);
+        }
+    }
+
+    fn texts(&mut self, hit: &Hit, brief: &Brief<'_>) {
+        self.some_text(&hit.event);
+        if brief.path {
+            self.varint(hit.path.len() as u64);
+        } else {
+            self.some_text(&hit.path);
+        }
+        if !hit.url.is_empty() {
+            if let Some(shared) = brief.shared {
+                self.varint(shared as u64);
+            }
+            self.text(brief.url);
+        }
+        for text in [&hit.title, &hit.referrer, &hit.campaign] {
+            self.some_text(text);
+        }
+        match brief.cut {
+            Some(Network::V4(bytes)) => self.out.extend_from_slice(&bytes),
+            Some(Network::V6(bytes)) => self.out.extend_from_slice(&bytes),
+            None => self.some_text(brief.network),
+        }
+    }
+
+    /// A text whose flag says whether it is there.
+    fn some_text(&mut self, text: &str) {
+        if !text.is_empty() {
+            self.text(text);
         }
     }
 
