@@ -723,7 +723,7 @@ proptest! {
         while !left.is_empty() {
             let row = left.swap_remove(chance.below(left.len() as u64) as usize);
             let basis = basis(&scoring, &of_browser_one);
-            let settled = settle_with(&ledger, &[row], None, &basis);
+            let settled = settle_with(ledger.clone(), &[row], None, &basis);
             if ledger.last().is_none_or(|last| last.key() < row.key()) {
                 prop_assert_eq!(&settle_next(&ledger[..], &[row], &basis).new, &settled.new);
             }
@@ -770,7 +770,8 @@ proptest! {
         let rows = random_rows(&mut chance, &parts, 60, 10);
         let mut ledger: Vec<Row> = Vec::new();
         for row in rows {
-            ledger = settle_with(&ledger, &[row], None, &basis(&scoring, &of_browser_one)).rows;
+            let basis = basis(&scoring, &of_browser_one);
+            ledger = settle_with(ledger, &[row], None, &basis).rows;
         }
         let worth = |rows: &[Row], at| -> i64 {
             let counted = scoring.terms().categories.iter().filter(|category| category.in_total);
@@ -786,7 +787,7 @@ proptest! {
             }
         }
         let basis = basis(&scoring, &nobodys);
-        let confirmed = settle_with(&ledger, &[], Some(Timestamp(0)), &basis).rows;
+        let confirmed = settle_with(ledger.clone(), &[], Some(Timestamp(0)), &basis).rows;
         prop_assert!(confirmed.iter().all(|row| row.cut != Cut::ClaimsMax));
     }
 
@@ -800,7 +801,7 @@ proptest! {
         let now = START.plus(Duration::from_hours(24 * 3_001));
         let pricing = Row { rule: RuleId(8), category: INTENT, ..Row::default() };
         let new = Row { when: now, base: Points::whole(12), version: 1, ..pricing };
-        let settled = settle_with(&rows, &[new], None, &basis(&scoring, &of_browser_one));
+        let settled = settle_with(rows.clone(), &[new], None, &basis(&scoring, &of_browser_one));
         let fold = settled.fold.clone().unwrap();
         prop_assert!(fold.rows >= 1_024 && fold.into.len() < 200);
         prop_assert!(settled.rows.len() < LEDGER_ROWS_MAX);
@@ -811,7 +812,7 @@ proptest! {
         // row arrives in their midst.
         let late = Row { when: START, position: Position(9_000), ..new };
         let basis = basis(&scoring, &nobodys);
-        let again = settle_with(&settled.rows, &[late], Some(Timestamp(0)), &basis);
+        let again = settle_with(settled.rows.clone(), &[late], Some(Timestamp(0)), &basis);
         for row in &fold.into {
             let place = |row: &Row| (row.when, row.position, row.order);
             let kept = again.rows.iter().find(|other| place(other) == place(row));
@@ -843,7 +844,7 @@ fn a_rule_that_counts_once_ever_is_not_forgotten_by_folding() {
     assert!(fold_for(&rows, 0, scoring.terms()).is_none());
     let now = START.plus(Duration::from_hours(24 * 900));
     let again = Row { when: now, position: Position::NONE, ..once };
-    let settled = settle_with(&rows, &[again], None, &basis(&scoring, &nobodys));
+    let settled = settle_with(rows.clone(), &[again], None, &basis(&scoring, &nobodys));
     assert!(settled.fold.is_some());
     assert_eq!(settled.new[0].cut, Cut::Counted);
 }

@@ -148,7 +148,7 @@ impl Engine {
         let mut after = held.clone();
         after.withdraw(&own);
         let basis = Basis::nobody(&means.scoring.versions);
-        let settled = settle_with(&after.rows.in_order(), &[], Some(Timestamp(0)), &basis);
+        let settled = settle_with(after.rows.in_order(), &[], Some(Timestamp(0)), &basis);
         let visit = VisitStep {
             visitor,
             previous: held.last_position,
@@ -232,7 +232,7 @@ impl Engine {
         let mut rows: Vec<Row> = stays.chain(again).collect();
         rows.sort_by_key(Row::key);
         let basis = Basis::nobody(&means.scoring.versions);
-        let rows = settle_with(&rows, &[], Some(Timestamp(0)), &basis).rows;
+        let rows = settle_with(rows, &[], Some(Timestamp(0)), &basis).rows;
         let visit = VisitStep { visitor, previous: held.last_position, ..VisitStep::default() };
         let step = Step::Rescore { version: means.scoring.version, rows };
         let record = StepRecord { visit: Some(visit), ..why.record(step, of) };

@@ -46,7 +46,7 @@ impl Lead {
         let rows = draft.rows_of(&feedback, now);
         draft.part.lead = id;
         draft.part.origin = feedback.origin;
-        draft.content.answer(&feedback, Stamp { time: now, position: UNDECIDED });
+        draft.content.to_mut().answer(&feedback, Stamp { time: now, position: UNDECIDED });
         draft.know();
         let surer = feedback.kind.proves().then_some(Timestamp(0));
         draft.settle(&rows, surer);

@@ -2,6 +2,7 @@
 //! the scoring and through one piece of news, with the crossings and messages that makes.
 //! Nothing here changes the lead itself.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::grade::Grade;
 use crate::hit::Named;
 use crate::id::{LeadId, Position, ThresholdId};
 use crate::identity::{Assurance, IdentityKind};
-use crate::ledger::{self, Basis, Cut, Regrant, Row, UNDECIDED, settle_with};
+use crate::ledger::{self, Basis, Cut, Regrant, Row, UNDECIDED, fold_for, settle_with};
 use crate::points::Points;
 use crate::record::{Base, Content, HitRecord, LeadPart, Sent, Tie};
 use crate::rule::OnRemove;
@@ -32,7 +33,8 @@ pub(super) struct Draft<'a> {
     pub(super) lead: &'a Lead,
     pub(super) scoring: &'a Scoring,
     pub(super) terms: Arc<Terms>,
-    pub(super) content: Content,
+    /// What the lead is made of: its own as long as nothing of it changes, for it may be long.
+    pub(super) content: Cow<'a, Content>,
     pub(super) bands: Vec<Band>,
     pub(super) base: Base,
     /// Messages that can still be taken back.
@@ -93,7 +95,7 @@ impl<'a> Draft<'a> {
             lead,
             scoring,
             terms,
-            content: lead.content.clone(),
+            content: Cow::Borrowed(&lead.content),
             bands: lead.bands.clone(),
             base: lead.base.clone(),
             sent: lead.sent.clone(),
@@ -282,6 +284,15 @@ impl<'a> Draft<'a> {
 
     /// Settles the ledger with new rows. What changed before is settled anew from `since` on.
     pub(super) fn settle(&mut self, new: &[Row], since: Option<Timestamp>) -> Option<Key> {
+        let terms = self.scoring.versions.numbered(self.terms.version);
+        let fold = terms.and_then(|terms| fold_for(&self.content.rows, new.len(), terms));
+        if let Some(fold) = &fold {
+            self.fold_before(self.content.rows.get(fold.rows as usize - 1).copied());
+        }
+        if new.is_empty() && since.is_none() && fold.is_none() {
+            return None;
+        }
+        let rows = std::mem::take(&mut self.content.to_mut().rows);
         let content = &self.content;
         let proved = content.proved();
         let claimed =
@@ -293,10 +304,7 @@ impl<'a> Draft<'a> {
             said: &content.said,
             visits: &self.visits,
         };
-        let settled = settle_with(&content.rows, new, since, &basis);
-        if let Some(fold) = &settled.fold {
-            self.fold_before(content.rows.get(fold.rows as usize - 1).copied());
-        }
+        let settled = settle_with(rows, new, since, &basis);
         let place = |position| if position == Position::NONE { UNDECIDED } else { position };
         let new = settled.new.iter().map(|row| (row.when, place(row.position)));
         let regranted = settled.regrants.iter().filter_map(|regrant| {
@@ -305,7 +313,7 @@ impl<'a> Draft<'a> {
             Some((row.when, row.position))
         });
         let earliest = new.chain(regranted).min();
-        self.content.rows = settled.rows;
+        self.content.to_mut().rows = settled.rows;
         self.grant_anew(settled.new, settled.regrants);
         self.part.fold = settled.fold.or(self.part.fold.take());
         earliest
@@ -519,7 +527,7 @@ impl<'a> Draft<'a> {
     /// The claims, ties and hits of an event, as applying it will take them.
     pub(super) fn take(&mut self, part: LeadPart, hits: Option<&HitRecord>, now: Timestamp) {
         let stamp = Stamp { time: now, position: UNDECIDED };
-        self.content.take(&part, hits, stamp);
+        self.content.to_mut().take(&part, hits, stamp);
         self.part = LeadPart {
             crossings: std::mem::take(&mut self.part.crossings),
             messages: std::mem::take(&mut self.part.messages),

@@ -1,6 +1,7 @@
 //! Joining, parting and taking back. Each step decides its part of a record; `evolve_step`
 //! applies it. What another lead must get is on its way until all of it has arrived there.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::alert::AlertKind;
@@ -87,7 +88,7 @@ impl Lead {
         let mut draft = Draft::new(self, scoring);
         let acted = draft.let_time_pass(now);
         let before = draft.standing(acted);
-        draft.content = after.content;
+        draft.content = Cow::Owned(after.content);
         draft.whole = true;
         draft.know();
         for band in &after.bands {
@@ -109,7 +110,7 @@ impl Lead {
         let acted = draft.let_time_pass(now);
         let before = draft.standing(acted);
         let names = draft.content.subtree(out);
-        draft.content.split(out);
+        draft.content.to_mut().split(out);
         draft.know();
         draft.sent.retain(|sent| !names.contains(&sent.lead));
         draft.part.lead = id;
@@ -131,7 +132,8 @@ impl Lead {
         let mut draft = Draft::new(self, scoring);
         let acted = draft.let_time_pass(now);
         let before = draft.standing(acted);
-        withdraw(&mut draft.content.rows, &mut draft.content.seen, withdrawn);
+        let content = draft.content.to_mut();
+        withdraw(&mut content.rows, &mut content.seen, withdrawn);
         draft.know();
         draft.part.lead = id;
         draft.part.origin = id;
@@ -158,7 +160,7 @@ impl Lead {
         for row in matched.iter().filter(|row| row.position > self.erased) {
             insert(&mut rows, *row);
         }
-        draft.content.rows = rows;
+        draft.content.to_mut().rows = rows;
         draft.rescored = version;
         draft.under(acted);
         draft.part.lead = id;
@@ -168,7 +170,7 @@ impl Lead {
         draft.part.regrants.clear();
         draft.part.fold = None;
         draft.reconsider(None, &before, acted, Cause::Rules);
-        (draft.content.rows, draft.part)
+        (draft.content.into_owned().rows, draft.part)
     }
 
     /// A lead that was held is told.

@@ -9,7 +9,7 @@ use crate::decay::Total;
 use crate::facts::{Profile, Said, Seen, last_seen};
 use crate::grade::Grade;
 use crate::id::{Position, ThresholdId};
-use crate::ledger::{self, UNDECIDED, placed};
+use crate::ledger::{self, Row, UNDECIDED, placed};
 use crate::record::{Base, Content};
 use crate::sales::Dealings;
 use crate::terms::{Terms, Versions};
@@ -69,38 +69,53 @@ impl Life<'_> {
 
     /// The latest event before the record that is being decided.
     pub(super) fn last_event(&self) -> Key {
-        let mut last = (Timestamp(0), Position::NONE);
-        for (key, _) in self.events() {
-            if key.1 != UNDECIDED {
-                last = last.max(key);
-            }
-        }
-        last
+        // They are in order: the last one decided is the latest.
+        let decided = |row: &&Row| row.granted.0 != 0 && placed(row.position) != UNDECIDED;
+        let row = self.content.rows.iter().rfind(decided).map(|row| (row.when, row.position));
+        let others = self.facts().map(|(key, _)| key).filter(|key| key.1 != UNDECIDED);
+        others.chain(row).max().unwrap_or((Timestamp(0), Position::NONE))
     }
 
-    fn events(&self) -> Vec<(Key, Event)> {
-        let mut events = Vec::with_capacity(self.content.rows.len() + 16);
-        let rows = self.content.rows.iter().enumerate();
-        let rows = rows.filter(|(_, row)| row.granted.0 != 0);
-        events.extend(rows.map(|(at, row)| ((row.when, placed(row.position)), Event::Row(at))));
+    /// What happened besides rows, in no order.
+    fn facts(&self) -> impl Iterator<Item = (Key, Event)> {
         let said = self.content.said.iter().enumerate();
-        events.extend(said.map(|(at, it)| ((it.time, placed(it.position)), Event::Said(at))));
-        events.extend(self.visits.iter().map(|it| ((it.from, placed(it.first)), Event::Seen)));
+        let said = said.map(|(at, it)| ((it.time, placed(it.position)), Event::Said(at)));
+        let visits = self.visits.iter().map(|it| ((it.from, placed(it.first)), Event::Seen));
         let answers = self.content.feedback.iter().enumerate();
-        let place = |at| Event::Answered(at);
-        events.extend(answers.map(|(at, it)| ((it.time, placed(it.position)), place(at))));
-        if let Some(known) = self.content.known_since() {
-            events.push(((known.since, placed(known.first_position)), Event::Known));
-        }
+        let answers = answers.map(|(at, it)| ((it.time, placed(it.position)), Event::Answered(at)));
+        let known = self.content.known_since().into_iter();
+        let known = known.map(|it| ((it.since, placed(it.first_position)), Event::Known));
         let later = self.versions.all().iter().filter(|terms| terms.version > self.rescored);
-        events.extend(later.map(|terms| ((terms.published, Position::NONE), Event::Version)));
+        let later = later.map(|terms| ((terms.published, Position::NONE), Event::Version));
+        said.chain(visits).chain(answers).chain(known).chain(later)
+    }
+
+    /// All that happened, in order, but for the first rows, as many as are left out.
+    fn events(&self, left_out: usize) -> Vec<(Key, Event)> {
+        let rows = self.content.rows.iter().enumerate().skip(left_out);
+        let rows = rows.filter(|(_, row)| row.granted.0 != 0);
+        let rows = rows.map(|(at, row)| ((row.when, placed(row.position)), Event::Row(at)));
+        let mut events: Vec<_> = rows.chain(self.facts()).collect();
         events.sort_by_key(|(key, _)| *key);
         events
     }
 
+    /// How many rows stand before an event: those need not be learned one by one, but where what
+    /// was earned stands among answers of sales.
+    fn before(&self, event: &Key) -> usize {
+        if !self.content.feedback.is_empty() {
+            return 0;
+        }
+        self.content.rows.partition_point(|row| (row.when, placed(row.position)) < *event)
+    }
+
     /// Walks until a moment, that moment included.
     pub(super) fn walk(&self, start: &Start<'_>, until: Timestamp) -> Walked {
-        let events = self.events();
+        let left_out = match start {
+            Start::Base(_) => 0,
+            Start::At(key, _) => self.before(key),
+        };
+        let events = self.events(left_out);
         let first = match start {
             Start::Base(base) if base.at == Timestamp(0) => 0,
             Start::Base(base) => events.partition_point(|(key, _)| key.0 <= base.at),
@@ -110,7 +125,7 @@ impl Life<'_> {
             Start::Base(base) => base.at,
             Start::At(key, _) => key.0,
         };
-        let mut walker = Walker::new(*self, begins);
+        let mut walker = Walker::new(*self, begins, left_out);
         for (_, event) in &events[..first] {
             walker.learn(*event);
         }
@@ -166,12 +181,13 @@ struct Walker<'a> {
 }
 
 impl<'a> Walker<'a> {
-    fn new(life: Life<'a>, at: Timestamp) -> Walker<'a> {
+    /// Who knows the first rows, as many as that.
+    fn new(life: Life<'a>, at: Timestamp, rows: usize) -> Walker<'a> {
         let mut walker = Walker {
             life,
             terms: life.terms(at).cloned(),
             score: Total::default(),
-            rows: 0,
+            rows,
             heard: Vec::new(),
             dealings: Dealings::default(),
             known: None,

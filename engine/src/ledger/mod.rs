@@ -359,14 +359,11 @@ pub fn settle_next<P: Prior + ?Sized>(prior: &P, new: &[Row], basis: &Basis<'_>)
 /// Settles a ledger with new rows. What was settled before stands, but for rows from `since` on:
 /// something else changed there.
 pub fn settle_with(
-    old: &[Row],
+    mut rows: Vec<Row>,
     new: &[Row],
     since: Option<Timestamp>,
     basis: &Basis<'_>,
 ) -> Settled {
-    // With room for the new ones: to grow would be to copy all of them again.
-    let mut rows = Vec::with_capacity(old.len() + new.len());
-    rows.extend_from_slice(old);
     let terms = basis.versions.numbered(basis.now);
     let fold = terms.and_then(|terms| fold_for(&rows, new.len(), terms));
     if new.is_empty() && since.is_none() && fold.is_none() {

@@ -271,7 +271,7 @@ impl<'a> Draft<'a> {
             rows if fits && self.visitor.goes_on_with(first, hit) => {
                 settle_next(known, rows, &basis)
             }
-            rows => settle_with(&known.in_order(), rows, None, &basis),
+            rows => settle_with(known.in_order(), rows, None, &basis),
         };
         let changed = self.ended || self.bound != self.visitor.bound;
         let bound = match self.bound {
