@@ -158,7 +158,7 @@ impl Robots {
 }
 
 /// A user agent reduced to its class, as in `chrome windows`: no version, no device. Of what is
-/// no browser, the name it gives itself.
+/// no browser, the name it gives itself. The journal has a byte for these words (FORMAT.md 2.2).
 pub fn agent_class(agent: &str) -> String {
     const BROWSERS: [(&str, &str); 13] = [
         ("edg", "edge"),
