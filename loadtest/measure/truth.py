@@ -23,7 +23,8 @@ LOAD_TOKEN = "whoever-has-this-is-told-where-hits-stand"
 ROOM = {
     "MIKOMI__limits__leads_max": "2000000",
     "MIKOMI__limits__visitors_max": "4000000",
-    "MIKOMI__webhooks__pending_max": "100000",
+    "MIKOMI__webhooks__pending_max": "200000",
+    "MIKOMI__webhooks__bodies_bytes_max": "2000000000",
     "MIKOMI__webhooks__retry_schedule_ms": "0,100,200,400,800,1000,1000,1000,1000,1000",
     "MIKOMI__webhooks__rest_min_ms": "50",
     "MIKOMI__webhooks__rest_max_ms": "100",
@@ -37,7 +38,7 @@ HITS = 10_000_000
 # Of the highest rate that the server keeps up with.
 SHARE = 0.7
 # So much longer than it takes without kills: while it starts again, hits are refused.
-LONGER = 2
+LONGER = 1.5
 # Receivers beside the one that is listened to: 500 three times and then 204, no answer ever, and
 # an answer that is cut off.
 OTHERS = ("slow_to_take", "hanging", "resetting")
