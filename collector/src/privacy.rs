@@ -157,33 +157,37 @@ impl Robots {
     }
 }
 
+/// What tells a browser in a user agent, and its name. The journal has a byte for a class that is
+/// made of these names and of those of `SYSTEMS` (FORMAT.md 2.2).
+const BROWSERS: [(&str, &str); 13] = [
+    ("edg", "edge"),
+    ("opr/", "opera"),
+    ("opera", "opera"),
+    ("yabrowser", "yandex"),
+    ("vivaldi", "vivaldi"),
+    ("samsungbrowser", "samsung"),
+    ("fxios", "firefox"),
+    ("firefox", "firefox"),
+    ("crios", "chrome"),
+    ("headlesschrome", "headless chrome"),
+    ("chrome", "chrome"),
+    ("safari", "safari"),
+    ("trident", "internet explorer"),
+];
+/// The same of systems.
+const SYSTEMS: [(&str, &str); 7] = [
+    ("windows", "windows"),
+    ("iphone", "iphone"),
+    ("ipad", "ipad"),
+    ("android", "android"),
+    ("mac os", "mac"),
+    ("cros", "chromeos"),
+    ("linux", "linux"),
+];
+
 /// A user agent reduced to its class, as in `chrome windows`: no version, no device. Of what is
-/// no browser, the name it gives itself. The journal has a byte for these words (FORMAT.md 2.2).
+/// no browser, the name it gives itself.
 pub fn agent_class(agent: &str) -> String {
-    const BROWSERS: [(&str, &str); 13] = [
-        ("edg", "edge"),
-        ("opr/", "opera"),
-        ("opera", "opera"),
-        ("yabrowser", "yandex"),
-        ("vivaldi", "vivaldi"),
-        ("samsungbrowser", "samsung"),
-        ("fxios", "firefox"),
-        ("firefox", "firefox"),
-        ("crios", "chrome"),
-        ("headlesschrome", "headless chrome"),
-        ("chrome", "chrome"),
-        ("safari", "safari"),
-        ("trident", "internet explorer"),
-    ];
-    const SYSTEMS: [(&str, &str); 7] = [
-        ("windows", "windows"),
-        ("iphone", "iphone"),
-        ("ipad", "ipad"),
-        ("android", "android"),
-        ("mac os", "mac"),
-        ("cros", "chromeos"),
-        ("linux", "linux"),
-    ];
     const NAME_CHARS_MAX: usize = 32;
     let lower = agent.to_ascii_lowercase();
     let find = |known: &[(&str, &'static str)]| {
@@ -255,6 +259,10 @@ fn is_domain(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use engine::hit::Hit;
+    use engine::record::{Body, HitRecord, Record};
+    use engine::time::Timestamp;
+
     use super::*;
 
     fn privacy() -> Privacy {
@@ -324,6 +332,25 @@ mod tests {
         let shown = |referrer| Referrer::parse(referrer).shown;
         assert_eq!(shown("https://blog.example/post?secret=1"), "blog.example/post");
         assert_eq!(shown("https://blog.example/u/a@b.example"), "blog.example/u/(address)");
+    }
+
+    #[test]
+    fn the_journal_has_a_byte_for_each_class_of_browsers() {
+        let bytes = |agent: String| {
+            let hit = HitRecord { hit: Hit { agent, ..Hit::default() }, ..HitRecord::default() };
+            let body = Body::Hit(Box::new(hit));
+            let mut bytes = Vec::new();
+            Record { time: Timestamp(0), version: 0, body }.encode(&mut bytes);
+            bytes.len()
+        };
+        let byte = bytes("edge".into());
+        for (_, browser) in BROWSERS {
+            assert_eq!(bytes(browser.into()), byte, "{browser}");
+            for (_, system) in SYSTEMS {
+                assert_eq!(bytes(format!("{browser} {system}")), byte, "{browser} {system}");
+            }
+        }
+        assert!(bytes("curl".into()) > byte);
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(super) struct Draft<'a> {
     pub(super) lead: &'a Lead,
     pub(super) scoring: &'a Scoring,
     pub(super) terms: Arc<Terms>,
-    /// What the lead is made of: its own as long as nothing of it changes, for it may be long.
+    /// What the lead is made of, borrowed until something of it changes: it may be long.
     pub(super) content: Cow<'a, Content>,
     pub(super) bands: Vec<Band>,
     pub(super) base: Base,
@@ -286,11 +286,8 @@ impl<'a> Draft<'a> {
     pub(super) fn settle(&mut self, new: &[Row], since: Option<Timestamp>) -> Option<Key> {
         let terms = self.scoring.versions.numbered(self.terms.version);
         let fold = terms.and_then(|terms| fold_for(&self.content.rows, new.len(), terms));
-        if let Some(fold) = &fold {
+        if let Some(fold) = fold {
             self.fold_before(self.content.rows.get(fold.rows as usize - 1).copied());
-        }
-        if new.is_empty() && since.is_none() && fold.is_none() {
-            return None;
         }
         let rows = std::mem::take(&mut self.content.to_mut().rows);
         let content = &self.content;

@@ -102,7 +102,7 @@ impl Life<'_> {
 
     /// How many rows stand before an event: those need not be learned one by one, but where what
     /// was earned stands among answers of sales.
-    fn before(&self, event: &Key) -> usize {
+    fn rows_before(&self, event: &Key) -> usize {
         if !self.content.feedback.is_empty() {
             return 0;
         }
@@ -113,7 +113,7 @@ impl Life<'_> {
     pub(super) fn walk(&self, start: &Start<'_>, until: Timestamp) -> Walked {
         let left_out = match start {
             Start::Base(_) => 0,
-            Start::At(key, _) => self.before(key),
+            Start::At(key, _) => self.rows_before(key),
         };
         let events = self.events(left_out);
         let first = match start {

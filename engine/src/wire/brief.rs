@@ -123,9 +123,10 @@ fn class(agent: &str) -> Option<u8> {
         let rest = agent.strip_prefix(browser)?;
         (rest.is_empty() || rest.starts_with(' ')).then_some((place, rest))
     })?;
-    let named = rest.strip_prefix(' ');
-    let known = |name| SYSTEMS.iter().skip(1).position(|system| *system == name);
-    let system = named.map_or(Some(0), |name| known(name).map(|place| place + 1))?;
+    let system = match rest.strip_prefix(' ') {
+        None => 0,
+        Some(name) => SYSTEMS.iter().position(|system| *system == name).filter(|it| *it > 0)?,
+    };
     Some((browser * SYSTEMS.len() + system) as u8)
 }
 
@@ -253,6 +254,22 @@ mod tests {
         for other in ["", " ", "chrome ", "chrome  mac", "chromewindows", "curl", "edge linux "] {
             assert_eq!(class(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn flags_that_contradict_each_other_are_refused_by_name() {
+        let hit = Hit::default();
+        let told = |flags: &[usize], by| {
+            Untold::of(flags.iter().fold(0, |all, bit| all | 1 << bit), by).is_ok()
+        };
+        for sound in [&[][..], &[23, 12], &[24, 13], &[25, 17], &[26, 17], &[28, 21], &[27, 13]] {
+            assert!(told(sound, Some(&hit)), "{sound:?}");
+        }
+        let alone = [&[23][..], &[24], &[25], &[26], &[28]];
+        for wrong in alone.into_iter().chain([&[25, 26, 17][..], &[24, 13, 27], &[27, 0]]) {
+            assert!(!told(wrong, Some(&hit)), "{wrong:?}");
+        }
+        assert!(!told(&[27], None), "there is no hit that could tell it");
     }
 
     #[test]
