@@ -147,7 +147,7 @@ fn withdraw(shared: &Shared, visitor: VisitorId, now: Timestamp) {
         out: true,
         ..Withdrawn::default()
     };
-    let hits: Vec<Withdrawn> = rows.iter().take(2).map(of_row).collect();
+    let hits: Vec<Withdrawn> = rows.in_order().iter().take(2).map(of_row).collect();
     shared.step(now, |engine, why, means| {
         world::withdraw(engine, visitor, &hits, (Position::NONE, why), means);
     });
